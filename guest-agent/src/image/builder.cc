@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "image/builder.h"
+
+#include <csignal>
+#include <cstring>
+
+#include <fcntl.h>
+#include <linux/futex.h>
+#include <linux/rseq.h>
+#include <sched.h>
+#include <sys/mman.h>
+#include <sys/rseq.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "image/control.h"
+#include "image/restore_context.h"
+#include "parasite/blob.h"
+#include "resource/fd/restore.h"
+#include "resource/process/restore.h"
+
+namespace moult::engine {
+namespace {
+
+// glibc registered a restartable-sequences area in memory that is about to go; the kernel would then kill us
+// at the next preemption.
+absl::Status UnregisterRseq() {
+  if (__rseq_size == 0) return absl::OkStatus();
+  auto* area = static_cast<char*>(__builtin_thread_pointer()) + __rseq_offset;
+  // Registered with the struct's full size, of which __rseq_size tells only the used part since glibc 2.40.
+  for (const unsigned size : {32u, __rseq_size}) {
+    if (syscall(SYS_rseq, area, size, RSEQ_FLAG_UNREGISTER, RSEQ_SIG) == 0) return absl::OkStatus();
+  }
+  return errno == EINVAL ? absl::OkStatus() : ErrnoStatus("unregister rseq");
+}
+
+absl::Status EnterSandbox(const SandboxHandles& sandbox) {
+  if (sandbox.pidfd < 0) return absl::OkStatus();
+  if (setns(sandbox.pidfd, CLONE_NEWNS | CLONE_NEWIPC) < 0) return ErrnoStatus("enter the sandbox's namespaces");
+  if (setns(sandbox.time_namespace, CLONE_NEWTIME) < 0) return ErrnoStatus("enter the sandbox's time namespace");
+  return absl::OkStatus();
+}
+
+// The tool's descriptors are of no use to the function; its own numbers must be free.
+absl::Status CloseBelow(int first) {
+  if (syscall(SYS_close_range, 0, first - 1, 0) < 0) return ErrnoStatus("close_range");
+  return absl::OkStatus();
+}
+
+absl::Status Build(const BuilderInput& input) {
+  const image::ProcessT& process = *input.image->processes.front();
+  MOULT_RETURN_IF_ERROR(EnterSandbox(input.sandbox));
+  const RegionLayout& layout = input.plan->layout;
+  // SAFETY: a hole in this process's address space and in the template's (FindRegionHole).
+  void* region = mmap(reinterpret_cast<void*>(layout.address.value()), layout.size, PROT_READ | PROT_WRITE | PROT_EXEC,
+                      MAP_SHARED | MAP_FIXED_NOREPLACE, input.region_fd, 0);
+  if (region == MAP_FAILED) return ErrnoStatus("map the restore region");
+  MOULT_RETURN_IF_ERROR(CloseBelow(input.numbers->first));
+  MOULT_RETURN_IF_ERROR(RestoreIds(process));
+  RestoreContext context{*input.image, process, input.numbers->pages, input.numbers->free};
+  MOULT_RETURN_IF_ERROR(RestoreObjects(context, *input.numbers));
+  MOULT_RETURN_IF_ERROR(RestoreDescriptors(context));
+  MOULT_RETURN_IF_ERROR(RestoreDirectories(context));
+  MOULT_RETURN_IF_ERROR(UnregisterRseq());
+  // The context's descriptors stay open: the program closes them all at its end.
+  for (UniqueFd& fd : context.open_files) fd.Release();
+  return absl::OkStatus();
+}
+
+[[noreturn]] void Enter(const RegionLayout& layout) {
+  const uint64_t entry = (layout.address + layout.blob + parasite::RunOffset()).value();
+  const uint64_t program = (layout.address + layout.leader_program).value();
+  const uint64_t stack = (layout.address + layout.leader_stack_top).value();
+  __asm__ volatile(
+      "mov %[stack], %%rsp\n\t"
+      "call *%[entry]\n\t"
+      :
+      : [stack] "r"(stack), [entry] "r"(entry), "D"(program)
+      : "memory");
+  __builtin_unreachable();
+}
+
+}  // namespace
+
+[[noreturn]] void RunBuilder(const BuilderInput& input, std::byte* region_view) {
+  auto* control = reinterpret_cast<Control*>(region_view);
+  while (__atomic_load_n(&control->go, __ATOMIC_ACQUIRE) == 0) {
+    syscall(SYS_futex, &control->go, FUTEX_WAIT, 0, nullptr, nullptr, 0);
+  }
+  const absl::Status status = Build(input);
+  if (status.ok()) Enter(input.plan->layout);
+  const std::string message(status.message());
+  std::strncpy(control->message, message.c_str(), sizeof(control->message) - 1);
+  control->code = static_cast<int32_t>(status.code());
+  _exit(1);
+}
+
+}  // namespace moult::engine

@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "image/capture.h"
+
+#include <unistd.h>
+
+#include "image/capture_context.h"
+#include "image/files.h"
+#include "image/host.h"
+#include "image/page_stage.h"
+#include "image/version.h"
+#include "moult/protocol/template_writer.h"
+#include "proc/read.h"
+#include "ptrace/tracee.h"
+#include "resource/fd/capture.h"
+#include "resource/memory/capture.h"
+#include "resource/process/capture.h"
+#include "resource/signal/capture.h"
+#include "resource/thread/capture.h"
+#include "resource/timer/capture.h"
+
+namespace moult::engine {
+namespace {
+
+absl::Status Interrupted() { return absl::CancelledError("given up on request; nothing was changed"); }
+
+uint64_t ExpectedPrivateBytes(const proc::Status& status) { return status.rss_anon + status.vm_swap + status.rss_shmem; }
+
+absl::Status ReadOwnFiles(CaptureContext& context) {
+  MOULT_ASSIGN_OR_RETURN(const std::string status, proc::ReadFile(context.ProcPath("status")));
+  MOULT_ASSIGN_OR_RETURN(context.status, proc::ParseStatus(status));
+  MOULT_ASSIGN_OR_RETURN(const std::string stat, proc::ReadFile(context.ProcPath("stat")));
+  MOULT_ASSIGN_OR_RETURN(context.stat, proc::ParseStat(stat));
+  return absl::OkStatus();
+}
+
+// Asks every thread at once what only it can tell; the leader also speaks for the process.
+absl::Status AskProcessItself(CaptureContext& context, const std::vector<proc::SmapsEntry>& layout) {
+  const proc::SmapsEntry* vdso = nullptr;
+  for (const proc::SmapsEntry& entry : layout) {
+    if (entry.path == "[vdso]") vdso = &entry;
+  }
+  if (vdso == nullptr) return Refuse("it has no vdso mapping", "restart the process");
+  MOULT_ASSIGN_OR_RETURN(const uint64_t gadget, VdsoSyscallOffset());
+  context.tracee.SetSyscallGadget(ptrace::RemotePtr(vdso->start + gadget));
+  const size_t count = context.tracee.threads().size();
+  std::vector<ptrace::ProgramBuilder> programs(count);
+  std::vector<ThreadQuestions> threads;
+  std::vector<ptrace::ThreadProgram> runs;
+  for (size_t i = 0; i < count; ++i) {
+    threads.push_back(AskThread(programs[i]));
+    runs.push_back({i, &programs[i]});
+  }
+  const SignalQuestions signals = AskSignals(programs[0]);
+  MOULT_ASSIGN_OR_RETURN(const TimerQuestions timers, AskTimers(context.pid(), programs[0]));
+  const ProcessQuestions process = AskProcess(programs[0]);
+  MOULT_ASSIGN_OR_RETURN(context.scratch_hint, FindHole(layout, 16u << 20));
+  MOULT_ASSIGN_OR_RETURN(const auto results, context.tracee.RunPrograms(context.scratch_hint, runs));
+  for (size_t i = 0; i < count; ++i) TakeAnswers(threads[i], results[i], *context.process.threads[i]);
+  TakeAnswers(signals, results[0], context.process);
+  MOULT_RETURN_IF_ERROR(TakeAnswers(timers, results[0], context));
+  TakeAnswers(process, results[0], context);
+  return absl::OkStatus();
+}
+
+absl::Status CaptureStopped(CaptureContext& context, const CaptureOptions& options, Phases& phases) {
+  MOULT_RETURN_IF_ERROR(ReadOwnFiles(context));
+  MOULT_ASSIGN_OR_RETURN(context.image.sandboxed, CheckNamespaces(context));
+  if (context.image.sandboxed) context.files.set_root(context.ProcPath("root"));
+  MOULT_RETURN_IF_ERROR(CheckAlone(context));
+  MOULT_RETURN_IF_ERROR(CheckThreadsShareAll(context));
+  MOULT_RETURN_IF_ERROR(CaptureProcess(context));
+  MOULT_RETURN_IF_ERROR(CaptureThreads(context));
+  MOULT_RETURN_IF_ERROR(CaptureSleeps(context));
+  MOULT_RETURN_IF_ERROR(CapturePending(context.pid(), /*shared=*/true, context.process.pending));
+  context.process.stopped = context.tracee.threads().front().group_stopped;
+  phases.End("threads");
+  if (!options.may_go_on()) return Interrupted();
+  MOULT_RETURN_IF_ERROR(CaptureDescriptors(context));
+  phases.End("descriptors");
+  if (!options.may_go_on()) return Interrupted();
+  MOULT_ASSIGN_OR_RETURN(const auto layout, ReadLayout(context.pid()));
+  MOULT_RETURN_IF_ERROR(CaptureMemory(context, layout));
+  phases.End("memory");
+  if (!options.may_go_on()) return Interrupted();
+  MOULT_RETURN_IF_ERROR(AskProcessItself(context, layout));
+  phases.End("inside");
+  return absl::OkStatus();
+}
+
+image::ManifestT MakeManifest(const std::string& name, std::unique_ptr<image::RequirementsT> host, int64_t realtime_ns) {
+  image::ManifestT manifest;
+  manifest.tool_version = kVersion;
+  manifest.created_realtime_ns = realtime_ns;
+  manifest.requirements = std::move(host);
+  manifest.name = name;
+  manifest.boot_id = BootId();
+  return manifest;
+}
+
+absl::StatusOr<CaptureResult> CaptureTo(pid_t pid, const std::string& dir, const CaptureOptions& options, std::string& name) {
+  CaptureResult result;
+  result.pid = pid;
+  MOULT_RETURN_IF_ERROR(CheckCapturable(pid));
+  MOULT_ASSIGN_OR_RETURN(const std::string text, proc::ReadFile(absl::StrCat("/proc/", pid, "/status")));
+  MOULT_ASSIGN_OR_RETURN(const proc::Status before, proc::ParseStatus(text));
+  result.name = name = before.name;
+  MOULT_ASSIGN_OR_RETURN(auto host, DescribeHost());
+  MOULT_ASSIGN_OR_RETURN(auto writer, image::TemplateWriter::Create(dir));
+  MOULT_ASSIGN_OR_RETURN(auto pages, PageStage::Create(*writer, ExpectedPrivateBytes(before)));
+  image::ProcessImageT image;
+  image.processes.push_back(std::make_unique<image::ProcessT>());
+  image::ProcessT& process = *image.processes.front();
+  process.memory = std::make_unique<image::MemoryMapT>();
+  result.phases.End("prepare");
+  if (!options.may_go_on()) return Interrupted();
+
+  const auto stop_begins = Phases::Clock::now();
+  MOULT_ASSIGN_OR_RETURN(auto tracee, ptrace::Tracee::SeizeAll(pid));
+  result.phases.End("stop");
+  CaptureContext context(*tracee, *pages, image, process);
+  MOULT_RETURN_IF_ERROR(CaptureStopped(context, options, result.phases));
+  if (options.leave_running) MOULT_RETURN_IF_ERROR(tracee->Detach());
+  result.stopped_us = static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::microseconds>(Phases::Clock::now() - stop_begins).count());
+  result.phases.End("resume");
+
+  MOULT_RETURN_IF_ERROR(pages->Finish());
+  result.phases.End("write pages");
+  MOULT_RETURN_IF_ERROR(DigestFiles(context.files.root(), image));
+  result.phases.End("digest files");
+  if (!options.may_go_on()) return Interrupted();
+  MOULT_RETURN_IF_ERROR(writer->Commit(image, MakeManifest(result.name, std::move(host), image.realtime_ns)));
+  result.phases.End("commit");
+  // Ended only now: had anything failed before, the process would have run on.
+  if (!options.leave_running) MOULT_RETURN_IF_ERROR(tracee->Kill());
+  result.phases.End("end process");
+
+  result.user_state_bytes = writer->pages_size();
+  result.threads = process.threads.size();
+  result.vmas = process.memory->vmas.size();
+  result.fds = process.fds.size();
+  result.notes = image.notes;
+  result.total_us = result.phases.TotalMicros();
+  return result;
+}
+
+}  // namespace
+
+absl::StatusOr<CaptureResult> Capture(pid_t pid, const std::string& dir, const CaptureOptions& options) {
+  std::string name;
+  auto result = CaptureTo(pid, dir, options, name);
+  if (result.ok()) return result;
+  return Annotate(result.status(), name.empty() ? absl::StrCat("dump ", pid) : absl::StrCat("dump ", pid, " (", name, ")"));
+}
+
+}  // namespace moult::engine

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Takes a live process apart into a template.
+#ifndef MOULT_IMAGE_CAPTURE_H_
+#define MOULT_IMAGE_CAPTURE_H_
+
+#include <sys/types.h>
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "image/phases.h"
+#include "moult/base/status.h"
+
+namespace moult::engine {
+
+struct CaptureOptions {
+  bool leave_running = false;
+  // Asked between steps, and last before anything is published or ended: false gives the capture up.
+  std::function<bool()> may_go_on = [] { return true; };
+};
+
+struct CaptureResult {
+  pid_t pid = 0;
+  std::string name;
+  uint64_t stopped_us = 0;  // how long the process stood still
+  uint64_t total_us = 0;
+  uint64_t user_state_bytes = 0;
+  size_t threads = 0;
+  size_t vmas = 0;
+  size_t fds = 0;
+  Phases phases;
+  std::vector<std::string> notes;
+};
+
+// Captures `pid` into the new template folder `dir`. On an error the process runs on as before and `dir` is
+// as it was. Blocking; one call at a time per process. The calling process must be single-threaded but for
+// threads that never trace (ptrace ties a tracee to the thread that seized it).
+absl::StatusOr<CaptureResult> Capture(pid_t pid, const std::string& dir, const CaptureOptions& options);
+
+}  // namespace moult::engine
+
+#endif  // MOULT_IMAGE_CAPTURE_H_

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What the capture halves of the resources share while one process is taken apart.
+#ifndef MOULT_IMAGE_CAPTURE_CONTEXT_H_
+#define MOULT_IMAGE_CAPTURE_CONTEXT_H_
+
+#include <sys/stat.h>
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "image/page_stage.h"
+#include "moult/base/status.h"
+#include "moult/base/unique_fd.h"
+#include "moult/protocol/schema.h"
+#include "proc/stat.h"
+#include "proc/status.h"
+#include "ptrace/tracee.h"
+
+namespace moult::engine {
+
+inline constexpr uint32_t kNone = 4294967295u;
+
+// Files that the process needs by name. An entry's digest is filled in after the process runs again.
+class FileTable {
+ public:
+  explicit FileTable(image::ProcessImageT& image) : image_(image) {}
+
+  // Put before every path to reach it: empty, or /proc/PID/root for a process with mounts of its own.
+  void set_root(std::string root) { root_ = std::move(root); }
+  const std::string& root() const { return root_; }
+
+  // The index of the file that `path` (in the process's mount namespace) names, which must be the one `st` describes:
+  // a path that leads elsewhere by now (replaced, mounted over) is refused. `what` names the user in errors.
+  absl::StatusOr<uint32_t> Add(const std::string& path, const struct stat& st, image::FileContent content,
+                               const std::string& what);
+
+ private:
+  image::ProcessImageT& image_;
+  std::string root_;
+  std::map<std::pair<uint64_t, uint64_t>, std::vector<uint32_t>> by_inode_;
+};
+
+// Content without a name, by inode.
+class ObjectTable {
+ public:
+  explicit ObjectTable(image::ProcessImageT& image) : image_(image) {}
+  // The index for the object that `fd` (a descriptor of ours) shows; `is_new` says that it was added just
+  // now, with kind, size and ownership filled in and its content staged.
+  absl::StatusOr<uint32_t> Add(int fd, image::ObjectKind kind, const std::string& name, PageStage& pages);
+
+ private:
+  image::ProcessImageT& image_;
+  std::map<std::pair<uint64_t, uint64_t>, uint32_t> by_inode_;
+};
+
+struct CaptureContext {
+  CaptureContext(ptrace::Tracee& t, PageStage& p, image::ProcessImageT& i, image::ProcessT& pr)
+      : tracee(t), pages(p), image(i), process(pr), files(i), objects(i) {}
+
+  ptrace::Tracee& tracee;
+  PageStage& pages;
+  image::ProcessImageT& image;
+  image::ProcessT& process;
+  FileTable files;
+  ObjectTable objects;
+  proc::Status status;             // of the leader
+  proc::Stat stat;                 // of the leader
+  pid_t ns_pid = 0;                // the process's pid as it sees it
+  ptrace::RemotePtr scratch_hint;  // a hole in its address space
+
+  pid_t pid() const { return tracee.pid(); }
+  std::string ProcPath(absl::string_view name) const { return absl::StrCat("/proc/", pid(), "/", name); }
+  void Note(std::string note) { image.notes.push_back(std::move(note)); }
+};
+
+// A refusal: names the object and the remedy. The process's name is put before it by the caller.
+absl::Status Refuse(absl::string_view object, absl::string_view remedy);
+
+int64_t StatTimeNs(const struct timespec& time);
+
+}  // namespace moult::engine
+
+#endif  // MOULT_IMAGE_CAPTURE_CONTEXT_H_

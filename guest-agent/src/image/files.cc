@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "image/files.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "image/capture_context.h"
+#include "moult/base/unique_fd.h"
+#include "moult/protocol/digest.h"
+
+namespace moult::engine {
+namespace {
+
+// The same file, unwritten since: a change of content changes ctime, which no one can set.
+bool SameIdentity(const image::FileRefT& file, const struct stat& st) {
+  return st.st_dev == file.dev && st.st_ino == file.ino && static_cast<uint64_t>(st.st_size) == file.size &&
+         StatTimeNs(st.st_mtim) == file.mtime_ns && StatTimeNs(st.st_ctim) == file.ctime_ns;
+}
+
+absl::Status Changed(const image::FileRefT& file, absl::string_view how) {
+  return absl::FailedPreconditionError(absl::StrCat("file ", file.path, " ", how, " since the capture; put the old file back, or capture the function again"));
+}
+
+absl::Status CheckContent(const image::FileRefT& file, const struct stat& st) {
+  if (static_cast<uint64_t>(st.st_size) != file.size) {
+    return Changed(file, absl::StrCat("has another size (", st.st_size, " bytes, was ", file.size, ")"));
+  }
+  if (file.digest.empty()) return Changed(file, "was written to");
+  const UniqueFd fd(open(file.path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+  if (!fd.valid()) return ErrnoStatus(absl::StrCat("open ", file.path));
+  MOULT_ASSIGN_OR_RETURN(const image::Sha256Digest digest, image::Sha256OfFile(fd.get(), file.path));
+  if (!std::equal(digest.begin(), digest.end(), file.digest.begin(), file.digest.end())) return Changed(file, "has other content");
+  return absl::OkStatus();
+}
+
+absl::Status CheckFile(const image::FileRefT& file) {
+  struct stat st {};
+  if (stat(file.path.c_str(), &st) < 0) {
+    if (errno == ENOENT || errno == ENOTDIR) return Changed(file, "has vanished");
+    return ErrnoStatus(absl::StrCat("stat ", file.path));
+  }
+  if ((st.st_mode & S_IFMT) != (file.mode & S_IFMT) || st.st_rdev != file.rdev) return Changed(file, "is of another type");
+  switch (file.content) {
+    case image::FileContent::Any:
+      return absl::OkStatus();
+    case image::FileContent::AtLeast:
+      if (static_cast<uint64_t>(st.st_size) < file.size) return Changed(file, "has shrunk");
+      return absl::OkStatus();
+    case image::FileContent::Exact:
+      break;
+  }
+  if (!S_ISREG(st.st_mode) || SameIdentity(file, st)) return absl::OkStatus();
+  return CheckContent(file, st);
+}
+
+}  // namespace
+
+absl::Status DigestFiles(const std::string& root, image::ProcessImageT& image) {
+  for (auto& file : image.files) {
+    if (file->content != image::FileContent::Exact || !S_ISREG(file->mode)) continue;
+    const std::string path = absl::StrCat(root, file->path);
+    const UniqueFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+    struct stat st {};
+    if (!fd.valid() || fstat(fd.get(), &st) < 0 || !SameIdentity(*file, st)) continue;
+    MOULT_ASSIGN_OR_RETURN(const image::Sha256Digest digest, image::Sha256OfFile(fd.get(), file->path));
+    if (fstat(fd.get(), &st) < 0 || !SameIdentity(*file, st)) continue;
+    file->digest.assign(digest.begin(), digest.end());
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckFiles(const image::ProcessImageT& image) {
+  for (const auto& file : image.files) MOULT_RETURN_IF_ERROR(CheckFile(*file));
+  return absl::OkStatus();
+}
+
+}  // namespace moult::engine

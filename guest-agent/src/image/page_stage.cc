@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "image/page_stage.h"
+
+#include <algorithm>
+#include <climits>
+#include <cstring>
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/sysinfo.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+namespace moult::engine {
+namespace {
+
+constexpr size_t kPage = 4096;
+constexpr size_t kHugePage = 2u << 20;
+constexpr size_t kMaxIov = 1024;
+constexpr size_t kSlack = 8u << 20;  // a process still grows between the estimate and the stop
+constexpr size_t kMaxAppend = 64;    // runs per write
+constexpr uint64_t AlignUp(uint64_t n, uint64_t align) { return (n + align - 1) & ~(align - 1); }
+
+bool IsZeroPage(const std::byte* page) {
+  // The first word decides for nearly every page that is not zero.
+  uint64_t first;
+  std::memcpy(&first, page, sizeof(first));
+  return first == 0 && std::memcmp(page, page + sizeof(first), kPage - sizeof(first)) == 0;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<PageStage>> PageStage::Create(image::TemplateWriter& writer, uint64_t expected) {
+  struct sysinfo info {};
+  sysinfo(&info);
+  // Page cache counts as free in practice; half of RAM less what is used would be too careful, so take free
+  // and buffer memory as a floor and never more than half of what the machine has.
+  const uint64_t most = std::max<uint64_t>(uint64_t{info.totalram} * info.mem_unit / 2, 64u << 20);
+  const size_t capacity = AlignUp(std::min(expected + kSlack, most), kHugePage);
+  void* memory = mmap(nullptr, capacity + kHugePage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (memory == MAP_FAILED) return ErrnoStatus(absl::StrCat("allocate ", capacity, " bytes to stage pages; free memory"));
+  const uint64_t base = AlignUp(reinterpret_cast<uint64_t>(memory), kHugePage);
+  auto* buffer = static_cast<std::byte*>(memory) + (base - reinterpret_cast<uint64_t>(memory));
+  munmap(memory, base - reinterpret_cast<uint64_t>(memory));
+  // Faults taken now are not taken while the process is stopped.
+  madvise(buffer, capacity, MADV_HUGEPAGE);
+  constexpr int kMadvPopulateWrite = 23;  // MADV_POPULATE_WRITE, Linux 5.14
+  madvise(buffer, AlignUp(std::min<uint64_t>(expected, capacity), kPage), kMadvPopulateWrite);
+  return std::unique_ptr<PageStage>(new PageStage(writer, buffer, capacity));
+}
+
+PageStage::~PageStage() { munmap(buffer_, capacity_); }
+
+absl::StatusOr<size_t> PageStage::Room(uint64_t length) {
+  if (used_ + kPage > capacity_) {
+    MOULT_RETURN_IF_ERROR(Finish());
+  }
+  return static_cast<size_t>(std::min<uint64_t>(length, capacity_ - used_));
+}
+
+absl::Status PageStage::CopyRemote(const ptrace::Tracee& tracee, absl::Span<const AddressRange> ranges, bool forced) {
+  if (forced) {
+    const std::string path = absl::StrCat("/proc/", tracee.pid(), "/mem");
+    const UniqueFd mem(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+    if (!mem.valid()) return ErrnoStatus(absl::StrCat("open ", path));
+    for (const AddressRange& range : ranges) {
+      for (uint64_t done = 0; done < range.length;) {
+        const ssize_t n = pread(mem.get(), buffer_ + used_ + done, range.length - done,
+                                static_cast<off_t>(range.start + done));
+        if (n <= 0) return ErrnoStatus(n < 0 ? errno : EIO, absl::StrFormat("read %s at %#x", path, range.start + done));
+        done += static_cast<uint64_t>(n);
+      }
+      used_ += range.length;
+    }
+    return absl::OkStatus();
+  }
+  std::vector<iovec> remote;
+  uint64_t total = 0;
+  for (const AddressRange& range : ranges) {
+    remote.push_back({reinterpret_cast<void*>(range.start), range.length});
+    total += range.length;
+  }
+  iovec local{buffer_ + used_, total};
+  const ssize_t n = process_vm_readv(tracee.pid(), &local, 1, remote.data(), remote.size(), 0);
+  if (n < 0 || static_cast<uint64_t>(n) != total) {
+    if (n < 0 && errno == ESRCH) return absl::UnavailableError(absl::StrCat("process ", tracee.pid(), " ended meanwhile"));
+    // A short copy names no address; walk the ranges to find the one that cannot be read.
+    return ErrnoStatus(n < 0 ? errno : EFAULT, absl::StrFormat("process %d: read pages at %#x..%#x", tracee.pid(),
+                                                               ranges.front().start, ranges.back().start + ranges.back().length));
+  }
+  used_ += total;
+  return absl::OkStatus();
+}
+
+absl::Status PageStage::StageRemote(const ptrace::Tracee& tracee, absl::Span<const AddressRange> ranges, bool forced,
+                                    std::vector<image::PageRun>* runs) {
+  std::vector<AddressRange> batch;
+  uint64_t batched = 0;
+  auto flush = [&]() -> absl::Status {
+    if (batch.empty()) return absl::OkStatus();
+    MOULT_RETURN_IF_ERROR(CopyRemote(tracee, batch, forced));
+    for (const AddressRange& range : batch) pieces_.push_back({range.start, range.length, runs});
+    staged_ += batched;
+    batch.clear();
+    batched = 0;
+    return absl::OkStatus();
+  };
+  for (const AddressRange& range : ranges) {
+    for (uint64_t done = 0; done < range.length;) {
+      if (batch.size() == kMaxIov || used_ + batched + kPage > capacity_ || batched >= (1u << 30)) {
+        MOULT_RETURN_IF_ERROR(flush());
+      }
+      if (used_ + batched + kPage > capacity_) MOULT_RETURN_IF_ERROR(Finish());
+      const uint64_t length = std::min<uint64_t>({range.length - done, capacity_ - used_ - batched, 1u << 30});
+      batch.push_back({range.start + done, length});
+      batched += length;
+      done += length;
+    }
+  }
+  return flush();
+}
+
+absl::Status PageStage::StageFile(int fd, uint64_t size, std::vector<image::PageRun>* runs) {
+  for (off_t at = 0; static_cast<uint64_t>(at) < size;) {
+    off_t data = lseek(fd, at, SEEK_DATA);
+    if (data < 0 && errno == ENXIO) break;  // only a hole is left
+    off_t hole = data < 0 ? -1 : lseek(fd, data, SEEK_HOLE);
+    if (data < 0 || hole < 0) {  // the file system cannot tell: all of it is data
+      data = at;
+      hole = static_cast<off_t>(size);
+    }
+    data &= ~static_cast<off_t>(kPage - 1);
+    const uint64_t end = std::min<uint64_t>(AlignUp(static_cast<uint64_t>(hole), kPage), AlignUp(size, kPage));
+    for (uint64_t offset = static_cast<uint64_t>(data); offset < end;) {
+      MOULT_ASSIGN_OR_RETURN(const size_t room, Room(end - offset));
+      std::byte* to = buffer_ + used_;
+      for (size_t done = 0; done < room;) {
+        const ssize_t n = pread(fd, to + done, room - done, static_cast<off_t>(offset + done));
+        if (n < 0) return ErrnoStatus(absl::StrCat("read unnamed content at offset ", offset + done));
+        if (n == 0) {
+          std::memset(to + done, 0, room - done);
+          break;
+        }
+        done += static_cast<size_t>(n);
+      }
+      pieces_.push_back({offset, room, runs});
+      used_ += room;
+      staged_ += room;
+      offset += room;
+    }
+    at = hole;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status PageStage::WritePiece(const Piece& piece, const std::byte* bytes) {
+  // Runs of pages that are not zero, gathered into as few writes as there are gaps.
+  std::vector<iovec> parts;
+  std::vector<image::PageRun> found;
+  auto flush = [&]() -> absl::Status {
+    if (parts.empty()) return absl::OkStatus();
+    MOULT_ASSIGN_OR_RETURN(uint64_t offset, writer_.AppendPages(parts));
+    for (const image::PageRun& run : found) {
+      piece.runs->emplace_back(run.start(), run.length(), offset);
+      offset += run.length();
+    }
+    parts.clear();
+    found.clear();
+    return absl::OkStatus();
+  };
+  for (uint64_t at = 0; at < piece.length;) {
+    if (IsZeroPage(bytes + at)) {
+      at += kPage;
+      continue;
+    }
+    uint64_t end = at + kPage;
+    while (end < piece.length && !IsZeroPage(bytes + end)) end += kPage;
+    parts.push_back({const_cast<std::byte*>(bytes + at), end - at});
+    found.emplace_back(piece.start + at, end - at, 0);
+    if (parts.size() == kMaxAppend) MOULT_RETURN_IF_ERROR(flush());
+    at = end;
+  }
+  return flush();
+}
+
+absl::Status PageStage::Finish() {
+  size_t at = 0;
+  for (const Piece& piece : pieces_) {
+    MOULT_RETURN_IF_ERROR(WritePiece(piece, buffer_ + at));
+    at += piece.length;
+  }
+  pieces_.clear();
+  used_ = 0;
+  return absl::OkStatus();
+}
+
+}  // namespace moult::engine

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+#ifndef MOULT_IMAGE_PHASES_H_
+#define MOULT_IMAGE_PHASES_H_
+
+#include <chrono>
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace moult::engine {
+
+// Where the time of an operation goes: named phases, one after the other.
+class Phases {
+ public:
+  using Clock = std::chrono::steady_clock;
+
+  // Ends the phase that runs since the last call (or since construction) under this name.
+  void End(std::string name) {
+    const auto now = Clock::now();
+    done_.emplace_back(std::move(name), Micros(last_, now));
+    last_ = now;
+  }
+  uint64_t TotalMicros() const { return Micros(start_, Clock::now()); }
+  const std::vector<std::pair<std::string, uint64_t>>& done() const { return done_; }
+
+ private:
+  static uint64_t Micros(Clock::time_point from, Clock::time_point to) {
+    return static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::microseconds>(to - from).count());
+  }
+  Clock::time_point start_ = Clock::now();
+  Clock::time_point last_ = start_;
+  std::vector<std::pair<std::string, uint64_t>> done_;
+};
+
+}  // namespace moult::engine
+
+#endif  // MOULT_IMAGE_PHASES_H_

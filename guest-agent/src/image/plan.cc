@@ -1,0 +1,247 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "image/plan.h"
+
+#include <algorithm>
+#include <set>
+
+#include <fcntl.h>
+#include <linux/sched.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "image/control.h"
+#include "image/restore_context.h"
+#include "parasite/blob.h"
+#include "proc/limits.h"
+#include "proc/read.h"
+#include "proc/status.h"
+#include "resource/credentials/capture.h"
+#include "resource/memory/restore.h"
+#include "resource/process/restore.h"
+#include "resource/seccomp/restore.h"
+#include "resource/signal/restore.h"
+#include "resource/thread/restore.h"
+#include "resource/thread/scheduling.h"
+#include "resource/timer/restore.h"
+
+namespace moult::engine {
+namespace {
+
+using ptrace::Arg;
+
+constexpr size_t kPage = 4096;
+constexpr size_t kLeaderStack = 4096;
+constexpr size_t kThreadStack = 1024;
+constexpr size_t kScratch = 64;
+constexpr size_t AlignUp(size_t n, size_t align) { return (n + align - 1) & ~(align - 1); }
+
+// A first guess of what the programs need, to find a hole for them before their addresses are in them.
+size_t GuessSize(const image::ProcessT& process) {
+  return AlignUp((1u << 20) + process.threads.size() * 8192 + process.memory->vmas.size() * 1024 + process.memory->runs.size() * 64, kPage);
+}
+
+// What a thread needs for its own state, in the order in which privilege goes away.
+void PlanThread(const image::ProcessT& process, const image::ThreadT& thread, const Starting& starting, bool credentials,
+                ptrace::ProgramBuilder& program) {
+  PlanThreadState(thread, program);
+  RestoreScheduling(*thread.scheduling, starting.scheduling, program);
+  PlanPending(process.pid, thread.tid, thread.pending, program);
+  if (credentials) PlanCredentialsAndDeathSignal(thread, starting.credentials, program);
+}
+
+class Planner {
+ public:
+  Planner(const image::ProcessImageT& image, const FdNumbers& numbers, const Starting& starting)
+      : image_(image), process_(*image.processes.front()), numbers_(numbers), starting_(starting) {}
+
+  absl::StatusOr<Plan> Make() {
+    RegionLayout& layout = plan_.layout;
+    const size_t guess = GuessSize(process_);
+    MOULT_ASSIGN_OR_RETURN(layout.address, FindRegionHole(*process_.memory, starting_.maps, guess));
+    layout.control = 0;
+    layout.blob = kPage;
+    layout.leader_stack_top = AlignUp(layout.blob + parasite::BlobSize(), kPage) + kLeaderStack;
+    size_ = layout.leader_stack_top;
+    PlanThreadsAndLate();
+    // The leader's program is last: it holds the addresses of all others, and is by far the largest.
+    layout.leader_program = size_;
+    layout.size = guess;  // what must be kept free of mappings; trimmed below
+    MOULT_RETURN_IF_ERROR(PlanLeader());
+    const size_t needed = AlignUp(layout.leader_program + plan_.leader.Size(), kPage);
+    if (needed > guess) return absl::InternalError(absl::StrCat("restore programs need ", needed, " bytes, guessed ", guess));
+    return std::move(plan_);
+  }
+
+ private:
+  uint64_t Address(size_t offset) const { return plan_.layout.address.value() + offset; }
+
+  void PlanThreadsAndLate() {
+    RegionLayout& layout = plan_.layout;
+    for (size_t i = 0; i < process_.threads.size(); ++i) {
+      const image::ThreadT& thread = *process_.threads[i];
+      const bool late = thread.seccomp_mode != 0;
+      layout.scratch.push_back(Reserve(kScratch));
+      ptrace::ProgramBuilder late_program;
+      if (late) {
+        PlanSeccomp(process_, thread, late_program);
+        PlanCredentialsAndDeathSignal(thread, starting_.credentials, late_program);
+      }
+      layout.late_programs.push_back(late ? Reserve(late_program.Size() + kThreadStack) + kThreadStack : 0);
+      plan_.late.push_back(std::move(late_program));
+      if (i == 0) continue;
+      ptrace::ProgramBuilder program;
+      PlanThread(process_, thread, starting_, !late, program);
+      program.set_ready_word(Address(offsetof(Control, ready)));
+      program.set_park_word(Address(offsetof(Control, park)));
+      RegionLayout::ThreadArea area{};
+      area.stack_top = Reserve(kThreadStack) + kThreadStack;
+      area.program = Reserve(program.Size());
+      area.clone_args = Reserve(sizeof(clone_args));
+      area.set_tid = Reserve(sizeof(pid_t));
+      layout.threads.push_back(area);
+      plan_.threads.push_back(std::move(program));
+    }
+  }
+
+  size_t Reserve(size_t size) {
+    const size_t at = size_;
+    size_ = AlignUp(size_ + size, 16);
+    return at;
+  }
+
+  absl::Status PlanLeader() {
+    ptrace::ProgramBuilder& program = plan_.leader;
+    MOULT_RETURN_IF_ERROR(PlanClearAddressSpace(*process_.memory, starting_.maps, plan_.layout, program));
+    PlanMappings(image_, numbers_, program);
+    PlanMemoryMap(image_, numbers_, program);
+    PlanActions(process_, program);
+    PlanProcess(process_, starting_, program);
+    for (const RegionLayout::ThreadArea& area : plan_.layout.threads) {
+      program.Call("start a thread", kPseudoClone, {Address(area.clone_args), sizeof(clone_args)});
+    }
+    if (!plan_.threads.empty()) {
+      program.Call("wait for threads", kPseudoWaitCount, {Address(offsetof(Control, ready)), plan_.threads.size()});
+    }
+    PlanTimers(process_, program);
+    PlanPending(process_.pid, 0, process_.pending, program);
+    const image::ThreadT& leader = *process_.threads.front();
+    // Limits before credentials: what may be raised now may not be later.
+    PlanLimits(process_, starting_, program);
+    program.Call("close what the restore needed", SYS_close_range, {numbers_.first, ~0u, 0});
+    PlanThread(process_, leader, starting_, leader.seccomp_mode == 0, program);
+    // A change of credentials resets it.
+    program.CallMayFail("prctl(PR_SET_DUMPABLE)", SYS_prctl, {PR_SET_DUMPABLE, process_.dumpable, 0, 0, 0});
+    return absl::OkStatus();
+  }
+
+  const image::ProcessImageT& image_;
+  const image::ProcessT& process_;
+  const FdNumbers& numbers_;
+  const Starting& starting_;
+  Plan plan_;
+  size_t size_ = 0;
+};
+
+}  // namespace
+
+absl::StatusOr<OpenedFiles> OpenMappedFiles(const image::ProcessImageT& image, int pages_fd) {
+  const image::ProcessT& process = *image.processes.front();
+  OpenedFiles opened;
+  FdNumbers& numbers = opened.numbers;
+  int highest = 2;
+  for (const auto& fd : process.fds) highest = std::max(highest, fd->number);
+  for (const auto& file : image.open_files) {
+    if (const auto* epoll = file->resource.AsEpoll()) {
+      for (const auto& item : epoll->items) highest = std::max(highest, item->fd);
+    }
+  }
+  // Nothing of the tool's own may lie in the way of the numbers that are handed out here.
+  std::set<int> taken;
+  MOULT_ASSIGN_OR_RETURN(const std::vector<int> own, proc::ListNumeric("/proc/self/fd"));
+  for (const int fd : own) highest = std::max(highest, fd);
+  numbers.first = highest + 1;
+  int next = numbers.first;
+  const auto place = [&](int fd) -> absl::StatusOr<int> {
+    const int got = fcntl(fd, F_DUPFD_CLOEXEC, next);
+    if (got != next) {
+      if (got >= 0) close(got);
+      return absl::ResourceExhaustedError(absl::StrCat("no room for descriptor ", next, " (the function has some up to ", highest, "); raise this tool's limit of open files (ulimit -n)"));
+    }
+    opened.held.emplace_back(got);
+    ++next;
+    return got;
+  };
+  MOULT_ASSIGN_OR_RETURN(numbers.pages, place(pages_fd));
+  std::set<std::pair<uint32_t, bool>> wanted{{process.memory->exe, false}};
+  for (const auto& vma : process.memory->vmas) {
+    if (vma->file != 0xffffffffu) wanted.insert({vma->file, vma->kind == image::VmaKind::SharedFile && vma->may_write});
+  }
+  for (const auto& key : wanted) {
+    MOULT_ASSIGN_OR_RETURN(const UniqueFd fd, OpenFileRef(*image.files[key.first], key.second ? O_RDWR : O_RDONLY));
+    MOULT_ASSIGN_OR_RETURN(numbers.files[key], place(fd.get()));
+  }
+  numbers.objects_rw = next;
+  numbers.objects_ro = next + static_cast<int>(image.objects.size());
+  numbers.free = numbers.objects_ro + static_cast<int>(image.objects.size());
+  rlimit limit{};
+  getrlimit(RLIMIT_NOFILE, &limit);
+  const uint64_t needed = static_cast<uint64_t>(numbers.free) + image.open_files.size() + image.pipes.size() * 2 + 16;
+  if (needed > limit.rlim_cur) {
+    return absl::ResourceExhaustedError(absl::StrCat("the restore needs descriptors up to ", needed, ", the limit is ", limit.rlim_cur, "; raise this tool's limit of open files (ulimit -n)"));
+  }
+  return opened;
+}
+
+absl::StatusOr<Starting> DescribeSelf() {
+  Starting self;
+  MOULT_ASSIGN_OR_RETURN(const std::string maps, proc::ReadFile("/proc/self/maps"));
+  MOULT_ASSIGN_OR_RETURN(self.maps, proc::ParseMaps(maps));
+  MOULT_ASSIGN_OR_RETURN(const auto scheduling, CaptureScheduling(getpid()));
+  self.scheduling = *scheduling;
+  MOULT_ASSIGN_OR_RETURN(const std::string text, proc::ReadFile("/proc/self/status"));
+  MOULT_ASSIGN_OR_RETURN(const proc::Status status, proc::ParseStatus(text));
+  self.credentials = *CredentialsOf(status);
+  self.credentials.securebits = static_cast<uint32_t>(prctl(PR_GET_SECUREBITS));
+  MOULT_ASSIGN_OR_RETURN(const std::string limits_text, proc::ReadFile("/proc/self/limits"));
+  MOULT_ASSIGN_OR_RETURN(const proc::Limits limits, proc::ParseLimits(limits_text));
+  for (const proc::Limit& limit : limits) self.limits.emplace_back(limit.soft, limit.hard);
+  self.personality = static_cast<uint32_t>(syscall(SYS_personality, 0xffffffff));
+  self.thp_disable = prctl(PR_GET_THP_DISABLE, 0, 0, 0, 0) > 0;
+  return self;
+}
+
+absl::StatusOr<Plan> MakePlan(const image::ProcessImageT& image, const FdNumbers& numbers, const Starting& starting) {
+  return Planner(image, numbers, starting).Make();
+}
+
+void WriteRegion(const image::ProcessT& process, const Plan& plan, std::byte* view) {
+  const RegionLayout& layout = plan.layout;
+  const auto address = [&](size_t offset) { return layout.address + offset; };
+  const auto put = [&](size_t offset, const std::vector<std::byte>& bytes) { std::copy(bytes.begin(), bytes.end(), view + offset); };
+  std::memset(view, 0, sizeof(Control));
+  std::memcpy(view + layout.blob, parasite::BlobData(), parasite::BlobSize());
+  put(layout.leader_program, plan.leader.Build(address(layout.leader_program)));
+  for (size_t i = 0; i < plan.threads.size(); ++i) {
+    const RegionLayout::ThreadArea& area = layout.threads[i];
+    put(area.program, plan.threads[i].Build(address(area.program)));
+    // The parasite's clone pops its program from the new stack.
+    const uint64_t program = address(area.program).value();
+    std::memcpy(view + area.stack_top - sizeof(program), &program, sizeof(program));
+    clone_args args{};
+    args.flags = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM;
+    args.stack = address(area.stack_top - kThreadStack).value();
+    args.stack_size = kThreadStack - sizeof(program);
+    args.set_tid = address(area.set_tid).value();
+    args.set_tid_size = 1;
+    std::memcpy(view + area.clone_args, &args, sizeof(args));
+    const pid_t tid = process.threads[i + 1]->tid;
+    std::memcpy(view + area.set_tid, &tid, sizeof(tid));
+  }
+  for (size_t i = 0; i < plan.late.size(); ++i) {
+    if (layout.late_programs[i] != 0) put(layout.late_programs[i], plan.late[i].Build(address(layout.late_programs[i])));
+  }
+}
+
+}  // namespace moult::engine

@@ -1,0 +1,245 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "image/restore.h"
+
+#include <csignal>
+
+#include <linux/futex.h>
+#include <linux/sched.h>
+#include <sched.h>
+#include <sys/mman.h>
+#include <sys/ptrace.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "absl/strings/strip.h"
+#include "image/builder.h"
+#include "image/control.h"
+#include "image/files.h"
+#include "image/host.h"
+#include "image/ignition.h"
+#include "image/plan.h"
+#include "image/sandbox.h"
+#include "moult/protocol/template_reader.h"
+#include "proc/read.h"
+#include "ptrace/wait.h"
+
+namespace moult::engine {
+namespace {
+
+int64_t NowNs(clockid_t clock) {
+  timespec now{};
+  clock_gettime(clock, &now);
+  return now.tv_sec * 1'000'000'000 + now.tv_nsec;
+}
+
+absl::Status PidTaken(pid_t pid) {
+  auto comm = proc::ReadFile(absl::StrCat("/proc/", pid, "/comm"));
+  const std::string who = comm.ok() ? absl::StrCat(" (", absl::StripSuffix(*comm, "\n"), ")") : "";
+  return absl::FailedPreconditionError(absl::StrCat("pid ", pid, " is taken by another process or thread", who, "; use --sandbox, or end that process"));
+}
+
+absl::Status CheckPlace(const image::ProcessImageT& image, const RestoreOptions& options) {
+  if (options.sandbox) return absl::OkStatus();
+  if (image.sandboxed) {
+    return absl::FailedPreconditionError("the process was captured in a sandbox (pid, mount, ipc or time namespace of its own); use --sandbox");
+  }
+  if (image.monotonic_ns > NowNs(CLOCK_MONOTONIC) || image.boottime_ns > NowNs(CLOCK_BOOTTIME)) {
+    return absl::FailedPreconditionError("its monotonic clock would go back (captured on a machine that was up longer); use --sandbox");
+  }
+  for (const auto& thread : image.processes.front()->threads) {
+    if (access(absl::StrCat("/proc/", thread->tid).c_str(), F_OK) == 0) return PidTaken(thread->tid);
+  }
+  return absl::OkStatus();
+}
+
+// Our own limit of open files must hold the function's numbers and ours above them.
+void RaiseFileLimit() {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
+    limit.rlim_cur = limit.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &limit);
+  }
+}
+
+// The region that tool and builder share.
+class Region {
+ public:
+  static absl::StatusOr<std::unique_ptr<Region>> Create(size_t size) {
+    std::unique_ptr<Region> region(new Region(size));
+    region->fd_.Reset(memfd_create("moult-restore", MFD_CLOEXEC));
+    if (!region->fd_.valid() || ftruncate(region->fd_.get(), static_cast<off_t>(size)) < 0) return ErrnoStatus("make the restore region");
+    void* view = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, region->fd_.get(), 0);
+    if (view == MAP_FAILED) return ErrnoStatus("map the restore region");
+    region->view_ = static_cast<std::byte*>(view);
+    return region;
+  }
+  ~Region() {
+    if (view_ != nullptr) munmap(view_, size_);
+  }
+  Region(const Region&) = delete;
+  Region& operator=(const Region&) = delete;
+  int fd() const { return fd_.get(); }
+  std::byte* view() const { return view_; }
+
+ private:
+  explicit Region(size_t size) : size_(size) {}
+  size_t size_;
+  UniqueFd fd_;
+  std::byte* view_ = nullptr;
+};
+
+// A process in the making: killed and reaped unless it was let go.
+class NewProcess {
+ public:
+  explicit NewProcess(pid_t pid) : pid_(pid) {}
+  ~NewProcess() {
+    if (pid_ <= 0) return;
+    kill(pid_, SIGKILL);
+    while (waitpid(pid_, nullptr, __WALL) < 0 && errno == EINTR) {
+    }
+  }
+  NewProcess(const NewProcess&) = delete;
+  NewProcess& operator=(const NewProcess&) = delete;
+  void Keep() { pid_ = 0; }
+
+ private:
+  pid_t pid_;
+};
+
+class Restorer {
+ public:
+  Restorer(const std::string& dir, const RestoreOptions& options) : dir_(dir), options_(options) {}
+
+  absl::StatusOr<RestoreResult> Run() {
+    MOULT_RETURN_IF_ERROR(Prepare());
+    for (int i = 0; i < options_.count; ++i) {
+      const absl::Status status = RestoreOne();
+      if (!status.ok()) {
+        EndAll();
+        return status;
+      }
+    }
+    for (auto& sandbox : sandboxes_) sandbox->Keep();
+    result_.total_us = result_.phases.TotalMicros();
+    result_.notes = image_->notes;
+    return std::move(result_);
+  }
+
+ private:
+  absl::Status Prepare() {
+    if (options_.count < 1 || (options_.count > 1 && !options_.sandbox)) {
+      return absl::InvalidArgumentError(absl::StrCat("cannot make ", options_.count, " processes with the same pid; use --sandbox"));
+    }
+    ptrace::BlockChildSignal();
+    RaiseFileLimit();
+    MOULT_ASSIGN_OR_RETURN(reader_, image::TemplateReader::Open(dir_));
+    image_ = &reader_->image();
+    process_ = image_->processes.front().get();
+    result_.phases.End("read image");
+    MOULT_RETURN_IF_ERROR(reader_->VerifyPages());
+    result_.phases.End("verify pages");
+    MOULT_ASSIGN_OR_RETURN(const auto host, DescribeHost());
+    MOULT_RETURN_IF_ERROR(CheckRequirements(*reader_->manifest().requirements, *host));
+    MOULT_RETURN_IF_ERROR(CheckFiles(*image_));
+    MOULT_RETURN_IF_ERROR(CheckPlace(*image_, options_));
+    result_.phases.End("check");
+    MOULT_ASSIGN_OR_RETURN(opened_, OpenMappedFiles(*image_, reader_->pages_fd()));
+    MOULT_ASSIGN_OR_RETURN(const Starting starting, DescribeSelf());
+    MOULT_ASSIGN_OR_RETURN(plan_, MakePlan(*image_, opened_.numbers, starting));
+    result_.phases.End("plan");
+    return absl::OkStatus();
+  }
+
+  absl::StatusOr<pid_t> StartBuilder(const Region& region, const Sandbox* sandbox) {
+    // Enters the sandbox's pid namespace for the children we make, for this one only.
+    UniqueFd own_pid_namespace;
+    if (sandbox != nullptr) {
+      own_pid_namespace.Reset(static_cast<int>(syscall(SYS_pidfd_open, getpid(), 0)));
+      if (setns(sandbox->handles().pidfd, CLONE_NEWPID) < 0) return ErrnoStatus("enter the sandbox's pid namespace");
+    }
+    clone_args args{};
+    args.exit_signal = SIGCHLD;
+    args.set_tid = reinterpret_cast<uint64_t>(&process_->pid);
+    args.set_tid_size = 1;
+    sigset_t all;
+    sigset_t old;
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, &old);
+    const long pid = syscall(SYS_clone3, &args, sizeof(args));
+    if (pid == 0) {
+      RunBuilder({image_, &plan_, &opened_.numbers, region.fd(), sandbox != nullptr ? sandbox->handles() : SandboxHandles{}}, region.view());
+    }
+    const int error = errno;
+    pthread_sigmask(SIG_SETMASK, &old, nullptr);
+    if (sandbox != nullptr && setns(own_pid_namespace.get(), CLONE_NEWPID) < 0) {
+      return ErrnoStatus("go back to our own pid namespace");
+    }
+    if (pid > 0) return static_cast<pid_t>(pid);
+    if (error == EEXIST) return PidTaken(process_->pid);
+    if (error == EPERM) return absl::PermissionDeniedError(absl::StrCat("make a process with pid ", process_->pid, ": EPERM; run as root or with CAP_CHECKPOINT_RESTORE"));
+    if (error == EINVAL) return absl::FailedPreconditionError(absl::StrCat("make a process with pid ", process_->pid, ": EINVAL; the pid is above kernel.pid_max here"));
+    return ErrnoStatus(error, absl::StrCat("make a process with pid ", process_->pid));
+  }
+
+  absl::Status RestoreOne() {
+    std::unique_ptr<Sandbox> sandbox;
+    if (options_.sandbox) {
+      MOULT_ASSIGN_OR_RETURN(sandbox, Sandbox::Create(image_->monotonic_ns, image_->boottime_ns));
+      result_.phases.End("sandbox");
+    }
+    MOULT_ASSIGN_OR_RETURN(const auto region, Region::Create(plan_.layout.size));
+    WriteRegion(*process_, plan_, region->view());
+    MOULT_ASSIGN_OR_RETURN(const pid_t pid, StartBuilder(*region, sandbox.get()));
+    NewProcess guard(pid);
+    // From here on our death, however sudden, is the end of the half-made process.
+    if (::ptrace(PTRACE_SEIZE, pid, nullptr, PTRACE_O_EXITKILL | PTRACE_O_SUSPEND_SECCOMP) < 0) return ErrnoStatus(absl::StrCat("attach to new process ", pid));
+    auto* control = reinterpret_cast<Control*>(region->view());
+    __atomic_store_n(&control->go, 1, __ATOMIC_RELEASE);
+    syscall(SYS_futex, &control->go, FUTEX_WAKE, 1, nullptr, nullptr, 0);
+    result_.phases.End("fork");
+    Ignition ignition(*image_, plan_, pid, region->view());
+    MOULT_RETURN_IF_ERROR(ignition.AwaitPrograms());
+    result_.phases.End("build");
+    MOULT_RETURN_IF_ERROR(ignition.SeizeThreads());
+    MOULT_RETURN_IF_ERROR(ignition.RunLatePrograms());
+    MOULT_RETURN_IF_ERROR(ignition.SetStates());
+    if (sandbox != nullptr) sandbox->SetChild(process_->pid);
+    MOULT_RETURN_IF_ERROR(ignition.Release());
+    result_.phases.End("ignite");
+    guard.Keep();
+    result_.processes.push_back({pid, sandbox != nullptr ? sandbox->init_pid() : 0});
+    if (sandbox != nullptr) sandboxes_.push_back(std::move(sandbox));
+    return absl::OkStatus();
+  }
+
+  // All or nothing.
+  void EndAll() {
+    for (const RestoredProcess& process : result_.processes) {
+      kill(process.pid, SIGKILL);
+      waitpid(process.pid, nullptr, __WALL);
+    }
+    sandboxes_.clear();
+  }
+
+  const std::string dir_;
+  const RestoreOptions options_;
+  std::unique_ptr<image::TemplateReader> reader_;
+  const image::ProcessImageT* image_ = nullptr;
+  const image::ProcessT* process_ = nullptr;
+  OpenedFiles opened_;
+  Plan plan_;
+  RestoreResult result_;
+  std::vector<std::unique_ptr<Sandbox>> sandboxes_;
+};
+
+}  // namespace
+
+absl::StatusOr<RestoreResult> Restore(const std::string& dir, const RestoreOptions& options) {
+  auto result = Restorer(dir, options).Run();
+  if (result.ok()) return result;
+  return Annotate(result.status(), absl::StrCat("restore ", dir));
+}
+
+}  // namespace moult::engine

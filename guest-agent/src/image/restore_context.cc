@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "image/restore_context.h"
+
+#include <algorithm>
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+namespace moult::engine {
+
+std::string RestoreContext::FdName(uint32_t open_file_index) const {
+  const auto it = std::find_if(process.fds.begin(), process.fds.end(), [&](const auto& fd) { return fd->open_file == open_file_index; });
+  std::string name = it == process.fds.end() ? "descriptor in flight" : absl::StrCat("fd ", (*it)->number);
+  const image::OpenFileT& open_file = *image.open_files[open_file_index];
+  uint32_t file_index = 0xffffffffu;
+  if (const auto* regular = open_file.resource.AsRegularFile()) file_index = regular->file;
+  if (const auto* directory = open_file.resource.AsDirectory()) file_index = directory->file;
+  if (const auto* device = open_file.resource.AsDevice()) file_index = device->file;
+  if (const auto* path = open_file.resource.AsPathOnly()) file_index = path->file;
+  if (file_index != 0xffffffffu) {
+    absl::StrAppend(&name, " (", file(file_index).path, ")");
+  } else {
+    absl::StrAppend(&name, " (", image::EnumNameResource(open_file.resource.type), ")");
+  }
+  return name;
+}
+
+absl::StatusOr<UniqueFd> RestoreContext::MoveUp(UniqueFd fd) const {
+  if (fd.get() >= first_free_fd) return fd;
+  UniqueFd moved(fcntl(fd.get(), F_DUPFD_CLOEXEC, first_free_fd));
+  if (!moved.valid()) {
+    return absl::ResourceExhaustedError(absl::StrCat("no descriptor number from ", first_free_fd, " on is free; raise this tool's limit of open files (ulimit -n)"));
+  }
+  return moved;
+}
+
+absl::StatusOr<UniqueFd> OpenFileRef(const image::FileRefT& file, int flags) {
+  // O_NONBLOCK so that a FIFO put in the file's place cannot hang us; the caller sets the wanted flags.
+  UniqueFd fd(open(file.path.c_str(), flags | O_CLOEXEC | ((flags & O_PATH) != 0 ? 0 : O_NONBLOCK)));
+  if (!fd.valid()) return ErrnoStatus(absl::StrCat("open ", file.path));
+  struct stat st {};
+  if (fstat(fd.get(), &st) < 0) return ErrnoStatus(absl::StrCat("stat ", file.path));
+  if ((st.st_mode & S_IFMT) != (file.mode & S_IFMT) || st.st_rdev != file.rdev ||
+      (file.content == image::FileContent::Exact && S_ISREG(st.st_mode) && static_cast<uint64_t>(st.st_size) != file.size)) {
+    return absl::FailedPreconditionError(absl::StrCat("file ", file.path, " was replaced during the restore; try again"));
+  }
+  return fd;
+}
+
+absl::Status FillObject(const image::MemoryObjectT& object, int pages_fd, int fd) {
+  if (ftruncate(fd, static_cast<off_t>(object.size)) < 0) return ErrnoStatus(absl::StrCat("set its size to ", object.size));
+  std::vector<char> buffer(1u << 20);
+  for (const image::PageRun& run : object.runs) {
+    // The last page of a file may be a part of one.
+    const uint64_t end = std::min(run.start() + run.length(), object.size);
+    for (uint64_t at = run.start(); at < end;) {
+      const size_t want = std::min<uint64_t>(buffer.size(), end - at);
+      const ssize_t got = pread(pages_fd, buffer.data(), want, static_cast<off_t>(run.pages_offset() + (at - run.start())));
+      if (got <= 0) return ErrnoStatus(got < 0 ? errno : EIO, "read the template's pages");
+      for (ssize_t done = 0; done < got;) {
+        const ssize_t put = pwrite(fd, buffer.data() + done, static_cast<size_t>(got - done), static_cast<off_t>(at) + done);
+        if (put <= 0) return ErrnoStatus(put < 0 ? errno : ENOSPC, "write its content; free memory or disk space");
+        done += put;
+      }
+      at += static_cast<uint64_t>(got);
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace moult::engine

@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "image/sandbox.h"
+
+#include <csignal>
+#include <cstring>
+#include <ctime>
+
+#include <fcntl.h>
+#include <linux/futex.h>
+#include <linux/sched.h>
+#include <sched.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "image/host.h"
+#include "parasite/blob.h"
+#include "proc/timens.h"
+#include "ptrace/wait.h"
+
+namespace moult::engine {
+namespace {
+
+constexpr size_t kPage = 4096;
+constexpr size_t kMessageSize = 1024;
+constexpr uint64_t kUserTop = 0x7ffffffff000;
+constexpr int64_t kSecond = 1'000'000'000;
+
+// Shared between tool and init: parasite, its work, errors, a stack.
+struct Shared {
+  alignas(kPage) unsigned char blob[kPage];
+  alignas(kPage) MoultInit init;
+  uint32_t code;
+  char message[kMessageSize];
+  alignas(kPage) unsigned char stack[kPage];
+};
+
+proc::TimensOffset OffsetTo(clockid_t clock, int64_t wanted_ns) {
+  timespec now{};
+  clock_gettime(clock, &now);
+  const int64_t difference = wanted_ns - (now.tv_sec * kSecond + now.tv_nsec);
+  int64_t seconds = difference / kSecond;
+  int64_t rest = difference % kSecond;
+  if (rest < 0) {
+    rest += kSecond;
+    --seconds;
+  }
+  return {seconds, rest};
+}
+
+absl::Status WriteOffsets(int64_t monotonic_ns, int64_t boottime_ns) {
+  const UniqueFd fd(open("/proc/self/timens_offsets", O_WRONLY | O_CLOEXEC));
+  if (!fd.valid()) return ErrnoStatus("open timens_offsets");
+  const std::string text = proc::FormatTimensOffsets({OffsetTo(CLOCK_MONOTONIC, monotonic_ns), OffsetTo(CLOCK_BOOTTIME, boottime_ns)});
+  if (write(fd.get(), text.data(), text.size()) < 0) return ErrnoStatus(absl::StrCat("write timens_offsets ", text));
+  return absl::OkStatus();
+}
+
+absl::Status SetUp(int64_t monotonic_ns, int64_t boottime_ns) {
+  // The clocks of the tool's namespace, so before anything slow.
+  if (unshare(CLONE_NEWTIME) < 0) return ErrnoStatus("make a time namespace");
+  MOULT_RETURN_IF_ERROR(WriteOffsets(monotonic_ns, boottime_ns));
+  if (mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) < 0) return ErrnoStatus("make mounts private");
+  if (mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, nullptr) < 0) return ErrnoStatus("mount /proc");
+  setsid();
+  if (chdir("/") < 0) return ErrnoStatus("chdir /");
+  prctl(PR_SET_NAME, "moult-init");
+  return absl::OkStatus();
+}
+
+[[noreturn]] void RunInit(Shared* shared, int64_t monotonic_ns, int64_t boottime_ns) {
+  const absl::Status status = SetUp(monotonic_ns, boottime_ns);
+  if (!status.ok()) {
+    std::strncpy(shared->message, std::string(status.message()).c_str(), kMessageSize - 1);
+    shared->code = static_cast<uint32_t>(status.code());
+    _exit(1);
+  }
+  sigset_t all;
+  sigfillset(&all);
+  pthread_sigmask(SIG_BLOCK, &all, nullptr);
+  syscall(SYS_close_range, 0, ~0u, 0);
+  const auto start = reinterpret_cast<uint64_t>(shared);
+  const uint64_t end = start + sizeof(Shared);
+  // SAFETY: this process needs nothing any more but these pages; everything else of the fork goes.
+  shared->init.unmap_count = 2;
+  shared->init.unmap[0][0] = 0;
+  shared->init.unmap[0][1] = start;
+  shared->init.unmap[1][0] = end;
+  shared->init.unmap[1][1] = kUserTop - end;
+  const uint64_t entry = start + parasite::InitOffset();
+  const uint64_t stack = reinterpret_cast<uint64_t>(shared->stack) + kPage;
+  __asm__ volatile(
+      "mov %[stack], %%rsp\n\t"
+      "call *%[entry]\n\t"
+      :
+      : [stack] "r"(stack), [entry] "r"(entry), "D"(&shared->init)
+      : "memory");
+  __builtin_unreachable();
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Sandbox>> Sandbox::Create(int64_t monotonic_ns, int64_t boottime_ns) {
+  std::unique_ptr<Sandbox> sandbox(new Sandbox());
+  void* memory = mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE | PROT_EXEC, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED) return ErrnoStatus("map the sandbox's init");
+  sandbox->shared_ = memory;
+  auto* shared = static_cast<Shared*>(memory);
+  static_assert(sizeof(Shared) % kPage == 0);
+  std::memcpy(shared->blob, parasite::BlobData(), parasite::BlobSize());
+  clone_args args{};
+  args.flags = CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWIPC | CLONE_PIDFD;
+  args.exit_signal = SIGCHLD;
+  int pidfd = -1;
+  args.pidfd = reinterpret_cast<uint64_t>(&pidfd);
+  const long pid = syscall(SYS_clone3, &args, sizeof(args));
+  if (pid < 0) {
+    return ErrnoStatus(absl::StrCat("make the sandbox's namespaces", errno == EPERM ? " (needs CAP_SYS_ADMIN)" : ""));
+  }
+  if (pid == 0) RunInit(shared, monotonic_ns, boottime_ns);
+  sandbox->pid_ = static_cast<pid_t>(pid);
+  sandbox->pidfd_.Reset(pidfd);
+  while (__atomic_load_n(&shared->init.ready, __ATOMIC_ACQUIRE) == 0) {
+    const timespec wait{0, 20'000'000};
+    syscall(SYS_futex, &shared->init.ready, FUTEX_WAIT, 0, &wait, nullptr, 0);
+    int status = 0;
+    if (waitpid(sandbox->pid_, &status, WNOHANG) == sandbox->pid_) {
+      sandbox->pid_ = -1;
+      if (shared->code != 0) return absl::Status(static_cast<absl::StatusCode>(shared->code), shared->message);
+      return absl::InternalError(absl::StrCat("the sandbox's init ", ptrace::DescribeStatus(status)));
+    }
+  }
+  const std::string path = absl::StrCat("/proc/", sandbox->pid_, "/ns/time_for_children");
+  sandbox->time_namespace_.Reset(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!sandbox->time_namespace_.valid()) return ErrnoStatus(absl::StrCat("open ", path));
+  return sandbox;
+}
+
+void Sandbox::SetChild(pid_t inner_pid) {
+  __atomic_store_n(&static_cast<Shared*>(shared_)->init.child, static_cast<uint32_t>(inner_pid), __ATOMIC_RELEASE);
+}
+
+Sandbox::~Sandbox() {
+  if (pid_ > 0 && !keep_) {
+    syscall(SYS_pidfd_send_signal, pidfd_.get(), SIGKILL, nullptr, 0);
+    waitpid(pid_, nullptr, 0);
+  }
+  if (shared_ != nullptr) munmap(shared_, sizeof(Shared));
+}
+
+}  // namespace moult::engine

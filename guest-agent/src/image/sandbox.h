@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A sandbox: fresh pid, mount, ipc and time namespaces, held by a tiny init (pid 1) that reaps, forwards
+// signals to the function, and ends with it.
+#ifndef MOULT_IMAGE_SANDBOX_H_
+#define MOULT_IMAGE_SANDBOX_H_
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <memory>
+
+#include "image/builder.h"
+#include "moult/base/status.h"
+#include "moult/base/unique_fd.h"
+
+namespace moult::engine {
+
+class Sandbox {
+ public:
+  // In it, CLOCK_MONOTONIC and CLOCK_BOOTTIME go on from the given values.
+  static absl::StatusOr<std::unique_ptr<Sandbox>> Create(int64_t monotonic_ns, int64_t boottime_ns);
+  // Ends the sandbox and all in it, unless Keep was called.
+  ~Sandbox();
+  Sandbox(const Sandbox&) = delete;
+  Sandbox& operator=(const Sandbox&) = delete;
+
+  pid_t init_pid() const { return pid_; }
+  SandboxHandles handles() const { return {pidfd_.get(), time_namespace_.get()}; }
+  // The function's pid inside, for the init to wait for.
+  void SetChild(pid_t inner_pid);
+  void Keep() { keep_ = true; }
+
+ private:
+  Sandbox() = default;
+  pid_t pid_ = -1;
+  UniqueFd pidfd_;
+  UniqueFd time_namespace_;
+  void* shared_ = nullptr;  // the init's parasite and its MoultInit
+  bool keep_ = false;
+};
+
+}  // namespace moult::engine
+
+#endif  // MOULT_IMAGE_SANDBOX_H_

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "resource/fd/capture.h"
+
+#include <algorithm>
+#include <map>
+#include <tuple>
+
+#include <fcntl.h>
+#include <linux/kcmp.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "proc/read.h"
+#include "resource/fd/kinds.h"
+#include "resource/lock/capture.h"
+
+namespace moult::engine {
+namespace {
+
+// Two descriptors can only share a description when these agree; kcmp decides among the few that do.
+using ShareKey = std::tuple<uint64_t, uint64_t, uint64_t, uint32_t>;
+
+class Descriptors {
+ public:
+  explicit Descriptors(CaptureContext& context) : context_(context) {}
+
+  absl::Status CaptureAll() {
+    const std::string dir = context_.ProcPath("fd");
+    MOULT_ASSIGN_OR_RETURN(const std::vector<int> numbers, proc::ListNumeric(dir));
+    for (const int number : numbers) MOULT_RETURN_IF_ERROR(CaptureOne(number));
+    // Kinds that refer to others (epoll sets, socket pairs) need all of them listed first.
+    for (const OpenDescription& description : descriptions_) {
+      MOULT_RETURN_IF_ERROR(Annotate(CaptureDescription(description), description.Name()));
+    }
+    for (const OpenDescription& description : descriptions_) close(description.fd);
+    descriptions_.clear();
+    return absl::OkStatus();
+  }
+
+  ~Descriptors() {
+    for (const OpenDescription& description : descriptions_) close(description.fd);
+  }
+
+ private:
+  absl::Status CaptureOne(int number) {
+    UniqueFd fd(static_cast<int>(syscall(SYS_pidfd_getfd, context_.tracee.pidfd(), number, 0)));
+    if (!fd.valid()) {
+      absl::Status status = ErrnoStatus(absl::StrCat("fd ", number, ": duplicate it"));
+      if (errno == EMFILE) status = absl::ResourceExhaustedError(absl::StrCat(status.message(), "; raise this tool's limit of open files (ulimit -n)"));
+      return status;
+    }
+    OpenDescription description{};
+    description.number = number;
+    MOULT_ASSIGN_OR_RETURN(const std::string text, proc::ReadFile(absl::StrCat("/proc/", context_.pid(), "/fdinfo/", number)));
+    MOULT_ASSIGN_OR_RETURN(description.info, proc::ParseFdInfo(text));
+    if (fstat(fd.get(), &description.st) < 0) return ErrnoStatus(absl::StrCat("fd ", number, ": stat"));
+    auto entry = std::make_unique<image::FdT>();
+    entry->number = number;
+    entry->close_on_exec = (description.info.flags & O_CLOEXEC) != 0;
+    const uint32_t flags = description.info.flags & ~static_cast<uint32_t>(O_CLOEXEC);
+    const ShareKey key{description.st.st_dev, description.st.st_ino, description.info.pos, flags};
+    auto& candidates = by_key_[key];
+    for (const auto& [known_number, index] : candidates) {
+      const long order = syscall(SYS_kcmp, context_.pid(), context_.pid(), KCMP_FILE, known_number, number);
+      if (order < 0) return ErrnoStatus(absl::StrCat("fd ", number, ": compare (kcmp)"));
+      if (order == 0) {
+        entry->open_file = index;
+        context_.process.fds.push_back(std::move(entry));
+        return absl::OkStatus();
+      }
+    }
+    MOULT_ASSIGN_OR_RETURN(description.link, proc::ReadLink(absl::StrCat("/proc/", context_.pid(), "/fd/", number)));
+    const int seen = fcntl(fd.get(), F_GETFL);
+    if (seen < 0) return ErrnoStatus(absl::StrCat("fd ", number, ": F_GETFL"));
+    description.flags = static_cast<uint32_t>(seen);
+    description.index = static_cast<uint32_t>(context_.image.open_files.size());
+    description.fd = fd.Release();
+    entry->open_file = description.index;
+    candidates.emplace_back(number, description.index);
+    context_.image.open_files.push_back(std::make_unique<image::OpenFileT>());
+    context_.process.fds.push_back(std::move(entry));
+    descriptions_.push_back(std::move(description));
+    return absl::OkStatus();
+  }
+
+  absl::Status CaptureDescription(const OpenDescription& description) {
+    image::OpenFileT& file = *context_.image.open_files[description.index];
+    file.flags = description.flags;
+    file.position = description.info.pos;
+    if ((description.flags & O_PATH) == 0) MOULT_RETURN_IF_ERROR(CaptureOwner(description, file));
+    MOULT_RETURN_IF_ERROR(CaptureLocks(context_, description, file));
+    for (const FdKind& kind : FdKinds()) {
+      if (kind.matches(description)) return kind.capture(context_, description, file);
+    }
+    return Refuse("this kind of descriptor cannot be saved", "close it before the dump");
+  }
+
+  absl::Status CaptureOwner(const OpenDescription& description, image::OpenFileT& file) {
+    f_owner_ex owner{};
+    if (fcntl(description.fd, F_GETOWN_EX, &owner) < 0) return ErrnoStatus("F_GETOWN_EX");
+    const int sig = fcntl(description.fd, F_GETSIG);
+    if (sig < 0) return ErrnoStatus("F_GETSIG");
+    file.owner_signal = sig;
+    if (owner.pid == 0) return absl::OkStatus();
+    file.owner_type = owner.type;
+    // As the process numbers itself, where that differs from what we see.
+    if (owner.type == F_OWNER_PGRP) {
+      if (owner.pid != context_.stat.pgrp) return Refuse(absl::StrCat("its signals go to process group ", owner.pid), "set F_SETOWN to the process itself");
+      file.owner = context_.process.process_group;
+      return absl::OkStatus();
+    }
+    const auto& traced = context_.tracee.threads();
+    for (size_t i = 0; i < traced.size(); ++i) {
+      if (traced[i].tid == owner.pid) {
+        file.owner = context_.process.threads[i]->tid;
+        return absl::OkStatus();
+      }
+    }
+    return Refuse(absl::StrCat("its signals go to process ", owner.pid), "set F_SETOWN to the process itself");
+  }
+
+  CaptureContext& context_;
+  std::map<ShareKey, std::vector<std::pair<int, uint32_t>>> by_key_;
+  std::vector<OpenDescription> descriptions_;
+};
+
+}  // namespace
+
+absl::Status CaptureDescriptors(CaptureContext& context) { return Descriptors(context).CaptureAll(); }
+
+}  // namespace moult::engine

@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "resource/fd/restore.h"
+
+#include <fcntl.h>
+#include <libgen.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "resource/fd/kinds.h"
+#include "resource/lock/restore.h"
+
+namespace moult::engine {
+namespace {
+
+// Shared anonymous memory is a file that only its mappings lead to.
+absl::StatusOr<UniqueFd> MakeSharedAnon(const image::MemoryObjectT& object) {
+  const size_t size = (object.size + 4095) & ~uint64_t{4095};
+  void* memory = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (memory == MAP_FAILED) return ErrnoStatus("make shared anonymous memory");
+  const auto start = reinterpret_cast<uint64_t>(memory);
+  const std::string path = absl::StrFormat("/proc/self/map_files/%x-%x", start, start + size);
+  UniqueFd fd(open(path.c_str(), O_RDWR | O_CLOEXEC));
+  const int error = errno;
+  munmap(memory, size);
+  if (!fd.valid()) return ErrnoStatus(error, absl::StrCat("open ", path));
+  return fd;
+}
+
+absl::StatusOr<UniqueFd> MakeMemfd(const image::MemoryObjectT& object) {
+  UniqueFd fd(memfd_create(object.name.c_str(), MFD_CLOEXEC | MFD_ALLOW_SEALING));
+  if (!fd.valid()) return ErrnoStatus(absl::StrCat("memfd_create ", object.name));
+  return fd;
+}
+
+absl::StatusOr<UniqueFd> MakeUnlinked(const image::MemoryObjectT& object) {
+  // Under its old name if that is free, so that /proc shows the same; the name lives for a moment only.
+  UniqueFd fd(open(object.name.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
+  if (fd.valid()) {
+    if (unlink(object.name.c_str()) < 0) return ErrnoStatus(absl::StrCat("unlink ", object.name));
+    return fd;
+  }
+  std::string copy = object.name;
+  const char* folder = dirname(copy.data());
+  fd.Reset(open(folder, O_RDWR | O_TMPFILE | O_CLOEXEC, 0600));
+  if (!fd.valid()) return ErrnoStatus(absl::StrCat("make the unlinked file ", object.name, " in ", folder));
+  return fd;
+}
+
+absl::StatusOr<UniqueFd> MakeObject(const image::MemoryObjectT& object) {
+  switch (object.kind) {
+    case image::ObjectKind::SharedAnon:
+      return MakeSharedAnon(object);
+    case image::ObjectKind::Memfd:
+      return MakeMemfd(object);
+    case image::ObjectKind::UnlinkedFile:
+      return MakeUnlinked(object);
+  }
+  return absl::DataLossError("object of unknown kind");
+}
+
+absl::Status PlaceAt(int fd, int number) {
+  if (dup3(fd, number, O_CLOEXEC) < 0) return ErrnoStatus(absl::StrCat("place descriptor ", number));
+  return absl::OkStatus();
+}
+
+const FdKind* KindOf(const image::OpenFileT& file) {
+  for (const FdKind& kind : FdKinds()) {
+    if (kind.type == file.resource.type) return &kind;
+  }
+  return nullptr;
+}
+
+absl::Status MakeOpenFile(RestoreContext& context, uint32_t index) {
+  if (context.open_files[index].valid()) return absl::OkStatus();  // made together with its peer
+  const FdKind* kind = KindOf(context.open_file(index));
+  if (kind == nullptr) return absl::DataLossError("descriptor of unknown kind");
+  MOULT_ASSIGN_OR_RETURN(UniqueFd fd, kind->restore(context, index));
+  MOULT_ASSIGN_OR_RETURN(context.open_files[index], context.MoveUp(std::move(fd)));
+  return absl::OkStatus();
+}
+
+absl::Status SetFlags(const image::OpenFileT& file, int fd) {
+  if (file.resource.type == image::Resource::PathOnly) return absl::OkStatus();
+  constexpr uint32_t kSettable = O_APPEND | O_ASYNC | O_DIRECT | O_NOATIME | O_NONBLOCK;
+  const int now = fcntl(fd, F_GETFL);
+  if (now < 0) return ErrnoStatus("F_GETFL");
+  // The owner first: O_ASYNC makes it matter.
+  if (file.owner != 0) {
+    const f_owner_ex owner{static_cast<__pid_type>(file.owner_type), file.owner};
+    if (fcntl(fd, F_SETOWN_EX, &owner) < 0) return ErrnoStatus(absl::StrCat("F_SETOWN_EX to ", file.owner));
+  }
+  if (file.owner_signal != 0 && fcntl(fd, F_SETSIG, file.owner_signal) < 0) return ErrnoStatus("F_SETSIG");
+  if ((static_cast<uint32_t>(now) & kSettable) != (file.flags & kSettable) &&
+      fcntl(fd, F_SETFL, static_cast<int>((static_cast<uint32_t>(now) & ~kSettable) | (file.flags & kSettable))) < 0) {
+    return ErrnoStatus(absl::StrFormat("F_SETFL to %#o", file.flags));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::Status RestoreObjects(RestoreContext& context, const FdNumbers& numbers) {
+  for (size_t i = 0; i < context.image.objects.size(); ++i) {
+    const image::MemoryObjectT& object = *context.image.objects[i];
+    MOULT_ASSIGN_OR_RETURN(const UniqueFd made, MakeObject(object));
+    MOULT_RETURN_IF_ERROR(Annotate(FillObject(object, context.pages_fd, made.get()), object.name));
+    if (fchown(made.get(), object.uid, object.gid) < 0 || fchmod(made.get(), object.mode) < 0) return ErrnoStatus(absl::StrCat("set the owner of ", object.name));
+    const UniqueFd read_only(open(absl::StrCat("/proc/self/fd/", made.get()).c_str(), O_RDONLY | O_CLOEXEC));
+    if (!read_only.valid()) return ErrnoStatus(absl::StrCat("open ", object.name, " for reading"));
+    const int writable_at = numbers.objects_rw + static_cast<int>(i);
+    MOULT_RETURN_IF_ERROR(PlaceAt(made.get(), writable_at));
+    MOULT_RETURN_IF_ERROR(PlaceAt(read_only.get(), numbers.objects_ro + static_cast<int>(i)));
+    // A number that the programs know, so nothing here may close it.
+    context.object_fds.push_back(writable_at);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status RestoreDescriptors(RestoreContext& context) {
+  const auto count = static_cast<uint32_t>(context.image.open_files.size());
+  context.open_files.resize(count);
+  context.pipes.resize(context.image.pipes.size());
+  for (uint32_t i = 0; i < count; ++i) {
+    MOULT_RETURN_IF_ERROR(Annotate(MakeOpenFile(context, i), context.FdName(i)));
+  }
+  for (const auto& fd : context.process.fds) {
+    if (dup3(context.open_files[fd->open_file].get(), fd->number, fd->close_on_exec ? O_CLOEXEC : 0) < 0) {
+      absl::Status status = ErrnoStatus(absl::StrCat("place ", context.FdName(fd->open_file)));
+      return absl::ResourceExhaustedError(absl::StrCat(status.message(), "; raise this tool's limit of open files (ulimit -n)"));
+    }
+  }
+  for (uint32_t i = 0; i < count; ++i) {
+    const FdKind* kind = KindOf(context.open_file(i));
+    absl::Status status = SetFlags(context.open_file(i), context.open_files[i].get());
+    if (status.ok() && kind->finish != nullptr) status = kind->finish(context, i);
+    if (status.ok()) status = RestoreLocks(context, i);
+    MOULT_RETURN_IF_ERROR(Annotate(status, context.FdName(i)));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace moult::engine

@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "resource/lock/restore.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+
+namespace moult::engine {
+namespace {
+
+absl::Status Take(int fd, const image::FileLockT& lock) {
+  if (lock.kind == image::LockKind::Flock) {
+    return flock(fd, (lock.write ? LOCK_EX : LOCK_SH) | LOCK_NB) < 0 ? ErrnoStatus("flock") : absl::OkStatus();
+  }
+  struct flock range {};
+  range.l_type = lock.write ? F_WRLCK : F_RDLCK;
+  range.l_whence = SEEK_SET;
+  range.l_start = static_cast<off_t>(lock.start);
+  range.l_len = static_cast<off_t>(lock.length);
+  const int command = lock.kind == image::LockKind::Ofd ? F_OFD_SETLK : F_SETLK;
+  return fcntl(fd, command, &range) < 0 ? ErrnoStatus("fcntl lock") : absl::OkStatus();
+}
+
+}  // namespace
+
+absl::Status RestoreLocks(RestoreContext& context, uint32_t index) {
+  for (const auto& lock : context.open_file(index).locks) {
+    const absl::Status status = Take(context.open_files[index].get(), *lock);
+    if (absl::IsUnavailable(status) || absl::IsPermissionDenied(status)) {
+      return absl::FailedPreconditionError(absl::StrCat("its lock of bytes ", lock->start, "+", lock->length,
+                                                        " is held by another process; end that process, or wait for it"));
+    }
+    MOULT_RETURN_IF_ERROR(status);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace moult::engine

@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "resource/memory/page_scan.h"
+
+#include <fcntl.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "proc/pagemap.h"
+
+namespace moult::engine {
+namespace {
+
+constexpr uint64_t kPage = 4096;
+
+// include/uapi/linux/fs.h of Linux 6.7; Debian 12's headers are older.
+struct PmScanArg {
+  uint64_t size = sizeof(PmScanArg);
+  uint64_t flags = 0;
+  uint64_t start = 0;
+  uint64_t end = 0;
+  uint64_t walk_end = 0;
+  uint64_t vec = 0;
+  uint64_t vec_len = 0;
+  uint64_t max_pages = 0;
+  uint64_t category_inverted = 0;
+  uint64_t category_mask = 0;
+  uint64_t category_anyof_mask = 0;
+  uint64_t return_mask = 0;
+};
+struct PageRegion {
+  uint64_t start;
+  uint64_t end;
+  uint64_t categories;
+};
+enum : uint64_t {
+  kIsFile = 1 << 2,
+  kIsPresent = 1 << 3,
+  kIsSwapped = 1 << 4,
+  kIsZeroPage = 1 << 5,
+  kIsGuard = 1 << 8,  // since 6.15
+};
+constexpr unsigned long kPagemapScan = _IOWR('f', 16, PmScanArg);
+constexpr size_t kRegions = 512;
+
+void Append(std::vector<AddressRange>& ranges, uint64_t start, uint64_t end) {
+  if (!ranges.empty() && ranges.back().start + ranges.back().length == start) {
+    ranges.back().length += end - start;
+  } else {
+    ranges.push_back({start, end - start});
+  }
+}
+
+absl::StatusOr<std::vector<AddressRange>> Scan(int fd, PmScanArg arg) {
+  std::vector<AddressRange> ranges;
+  PageRegion regions[kRegions];
+  arg.vec = reinterpret_cast<uint64_t>(regions);
+  arg.vec_len = kRegions;
+  while (arg.start < arg.end) {
+    const int n = ioctl(fd, kPagemapScan, &arg);
+    if (n < 0) return ErrnoStatus(absl::StrFormat("scan the pages of %#x..%#x", arg.start, arg.end));
+    for (int i = 0; i < n; ++i) Append(ranges, regions[i].start, regions[i].end);
+    if (arg.walk_end <= arg.start) break;
+    arg.start = arg.walk_end;
+  }
+  return ranges;
+}
+
+}  // namespace
+
+absl::StatusOr<PageScan> PageScan::Open(pid_t pid) {
+  const std::string path = absl::StrCat("/proc/", pid, "/pagemap");
+  UniqueFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!fd.valid()) return ErrnoStatus(absl::StrCat("open ", path));
+  PmScanArg probe;
+  probe.return_mask = kIsPresent;
+  const bool has_scan = ioctl(fd.get(), kPagemapScan, &probe) >= 0;
+  return PageScan(std::move(fd), has_scan);
+}
+
+absl::StatusOr<std::vector<AddressRange>> PageScan::Private(const proc::SmapsEntry& vma) const {
+  if (!has_scan_) {
+    // Gigabytes of reserved address space hold nothing, and pagemap costs 8 bytes a page to learn so.
+    if (vma.rss == 0 && vma.swap == 0) return std::vector<AddressRange>();
+    return ReadPagemap(vma.start, vma.end);
+  }
+  PmScanArg arg;
+  arg.start = vma.start;
+  arg.end = vma.end;
+  arg.category_inverted = arg.category_mask = kIsFile | kIsZeroPage;
+  arg.category_anyof_mask = kIsPresent | kIsSwapped;
+  arg.return_mask = kIsFile;  // never set in a match, so that neighbours merge whatever else they are
+  return Scan(fd_.get(), arg);
+}
+
+absl::StatusOr<std::vector<AddressRange>> PageScan::Guards(const proc::SmapsEntry& vma) const {
+  if (!has_scan_) return std::vector<AddressRange>();
+  PmScanArg arg;
+  arg.start = vma.start;
+  arg.end = vma.end;
+  arg.category_mask = arg.return_mask = kIsGuard;
+  auto ranges = Scan(fd_.get(), arg);
+  if (absl::IsInvalidArgument(ranges.status())) return std::vector<AddressRange>();  // before 6.15
+  return ranges;
+}
+
+absl::StatusOr<std::vector<AddressRange>> PageScan::ReadPagemap(uint64_t start, uint64_t end) const {
+  std::vector<AddressRange> ranges;
+  uint64_t entries[8192];
+  for (uint64_t at = start; at < end;) {
+    const uint64_t count = std::min<uint64_t>((end - at) / kPage, std::size(entries));
+    const ssize_t n = pread(fd_.get(), entries, count * sizeof(uint64_t), static_cast<off_t>(at / kPage * sizeof(uint64_t)));
+    if (n <= 0) return ErrnoStatus(n < 0 ? errno : EIO, absl::StrFormat("read pagemap at %#x", at));
+    const uint64_t got = static_cast<uint64_t>(n) / sizeof(uint64_t);
+    for (uint64_t i = 0; i < got; ++i) {
+      const proc::PagemapEntry entry = proc::DecodePagemap(entries[i]);
+      // The shared zero page looks private here; its content is dropped later like that of any zero page.
+      if ((entry.present || entry.swapped) && !entry.file_or_shared) Append(ranges, at + i * kPage, at + (i + 1) * kPage);
+    }
+    at += got * kPage;
+  }
+  return ranges;
+}
+
+}  // namespace moult::engine

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Which pages of a process are its own: anonymous memory and copied-on-write pages of private file mappings.
+#ifndef MOULT_RESOURCE_MEMORY_PAGE_SCAN_H_
+#define MOULT_RESOURCE_MEMORY_PAGE_SCAN_H_
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "image/page_stage.h"
+#include "moult/base/status.h"
+#include "moult/base/unique_fd.h"
+#include "proc/maps.h"
+
+namespace moult::engine {
+
+class PageScan {
+ public:
+  static absl::StatusOr<PageScan> Open(pid_t pid);
+
+  // Ranges of pages in `vma` that are private to the process and present or swapped; the shared zero page is
+  // not. Rising and disjoint. PAGEMAP_SCAN where the kernel has it (6.7), else /proc/PID/pagemap.
+  absl::StatusOr<std::vector<AddressRange>> Private(const proc::SmapsEntry& vma) const;
+  // Whether the kernel has PAGEMAP_SCAN.
+  bool fast() const { return has_scan_; }
+  // Ranges with MADV_GUARD_INSTALL in force; kernels before 6.15 do not tell (they show none).
+  absl::StatusOr<std::vector<AddressRange>> Guards(const proc::SmapsEntry& vma) const;
+
+ private:
+  PageScan(UniqueFd fd, bool has_scan) : fd_(std::move(fd)), has_scan_(has_scan) {}
+  absl::StatusOr<std::vector<AddressRange>> ReadPagemap(uint64_t start, uint64_t end) const;
+
+  UniqueFd fd_;
+  bool has_scan_;
+};
+
+}  // namespace moult::engine
+
+#endif  // MOULT_RESOURCE_MEMORY_PAGE_SCAN_H_

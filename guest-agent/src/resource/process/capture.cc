@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "resource/process/capture.h"
+
+#include <csignal>
+#include <cstdlib>
+#include <ctime>
+
+#include <linux/membarrier.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "absl/strings/match.h"
+#include "absl/strings/strip.h"
+#include "absl/strings/str_split.h"
+#include "proc/limits.h"
+#include "proc/read.h"
+#include "resource/process/membarrier.h"
+
+namespace moult::engine {
+namespace {
+
+absl::StatusOr<bool> SameNamespace(pid_t pid, const char* kind) {
+  MOULT_ASSIGN_OR_RETURN(const std::string theirs, proc::ReadLink(absl::StrCat("/proc/", pid, "/ns/", kind)));
+  MOULT_ASSIGN_OR_RETURN(const std::string ours, proc::ReadLink(absl::StrCat("/proc/self/ns/", kind)));
+  return theirs == ours;
+}
+
+// A directory the process stands in: by name, or as one that was removed.
+absl::StatusOr<uint32_t> CaptureDirectoryLink(CaptureContext& context, const char* link, bool* removed) {
+  const std::string path = context.ProcPath(link);
+  MOULT_ASSIGN_OR_RETURN(std::string target, proc::ReadLink(path));
+  struct stat st {};
+  if (stat(path.c_str(), &st) < 0) return ErrnoStatus(absl::StrCat("stat ", path));
+  if (st.st_nlink == 0) {
+    if (removed == nullptr) return Refuse(absl::StrCat("its ", link, " directory was removed"), "restart the process");
+    *removed = true;
+    // Kept for its name and mode only: it is made and removed again.
+    auto file = std::make_unique<image::FileRefT>();
+    file->path = std::string(absl::StripSuffix(target, " (deleted)"));
+    file->mode = st.st_mode;
+    file->content = image::FileContent::Any;
+    context.image.files.push_back(std::move(file));
+    return static_cast<uint32_t>(context.image.files.size() - 1);
+  }
+  return context.files.Add(target, st, image::FileContent::Any, absl::StrCat(link, " directory"));
+}
+
+}  // namespace
+
+absl::Status CheckCapturable(pid_t pid) {
+  if (pid == getpid() || pid == getppid()) return Refuse("that is this tool itself, or what started it", "name another process");
+  if (pid == 1) return Refuse("pid 1 is the system's init", "name another process");
+  auto text = proc::ReadFile(absl::StrCat("/proc/", pid, "/status"));
+  if (!text.ok()) {
+    if (absl::IsNotFound(text.status())) return absl::NotFoundError("no such process; check the pid");
+    return text.status();
+  }
+  MOULT_ASSIGN_OR_RETURN(const proc::Status status, proc::ParseStatus(*text));
+  if (status.tgid != pid) return Refuse(absl::StrCat("that is a thread of process ", status.tgid), absl::StrCat("name ", status.tgid));
+  if (status.state == 'Z' || status.state == 'X') return Refuse("it has ended or its first thread has (zombie)", "nothing is left to capture");
+  if (status.kthread || (status.vm_size == 0 && status.ppid == 2)) return Refuse("it is a kernel thread", "name a user process");
+  if (status.tracer_pid != 0) return Refuse(absl::StrCat("it is traced (ptrace) by process ", status.tracer_pid), "detach the debugger first");
+  return absl::OkStatus();
+}
+
+absl::Status CheckAlone(const CaptureContext& context) {
+  for (const ptrace::TracedThread& thread : context.tracee.threads()) {
+    auto children = proc::ReadFile(absl::StrCat("/proc/", context.pid(), "/task/", thread.tid, "/children"));
+    if (!children.ok()) continue;  // the thread, or CONFIG_PROC_CHILDREN, is not there
+    const absl::string_view trimmed = absl::StripSuffix(*children, " ");
+    if (!trimmed.empty()) {
+      return Refuse(absl::StrCat("it has child processes (", trimmed, "): process trees cannot be captured yet"), "capture it when they have ended");
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<bool> CheckNamespaces(const CaptureContext& context) {
+  for (const char* kind : {"user", "net", "uts", "cgroup"}) {
+    MOULT_ASSIGN_OR_RETURN(const bool same, SameNamespace(context.pid(), kind));
+    if (!same) return Refuse(absl::StrCat("it lives in another ", kind, " namespace"), absl::StrCat("run this tool inside that namespace (nsenter -t ", context.pid(), ")"));
+  }
+  MOULT_ASSIGN_OR_RETURN(const bool same_pid, SameNamespace(context.pid(), "pid"));
+  bool sandboxed = !same_pid;
+  for (const char* kind : {"mnt", "ipc", "time"}) {
+    MOULT_ASSIGN_OR_RETURN(const bool same, SameNamespace(context.pid(), kind));
+    if (!same && same_pid) return Refuse(absl::StrCat("it lives in another ", kind, " namespace"), absl::StrCat("run this tool inside that namespace (nsenter -t ", context.pid(), ")"));
+    sandboxed |= !same;
+  }
+  if (!sandboxed) return false;
+  struct stat theirs {};
+  struct stat ours {};
+  const std::string root = absl::StrCat("/proc/", context.pid(), "/root/");
+  if (stat(root.c_str(), &theirs) < 0 || stat("/", &ours) < 0) return ErrnoStatus(absl::StrCat("stat ", root));
+  if (theirs.st_dev != ours.st_dev || theirs.st_ino != ours.st_ino) {
+    return Refuse("it lives in a container with another root file system", absl::StrCat("run this tool inside it (nsenter -a -t ", context.pid(), ")"));
+  }
+  if (context.status.ns_pid.size() > 2) return Refuse("it lives in nested pid namespaces", "run this tool in the one around it");
+  return true;
+}
+
+ProcessQuestions AskProcess(ptrace::ProgramBuilder& program) {
+  using ptrace::Arg;
+  ProcessQuestions ask{};
+  ask.brk_op = program.Call("brk", SYS_brk, {0});
+  ask.dumpable_op = program.Call("prctl(PR_GET_DUMPABLE)", SYS_prctl, {PR_GET_DUMPABLE});
+  ask.subreaper = program.AddBuffer(sizeof(int));
+  program.Call("prctl(PR_GET_CHILD_SUBREAPER)", SYS_prctl, {PR_GET_CHILD_SUBREAPER, Arg::Data(ask.subreaper)});
+  ask.membarrier_op = program.CallMayFail("membarrier", SYS_membarrier, {kMembarrierGetRegistrations, 0, 0});
+  // Before 6.3 the only way to learn of a registration is to use it.
+  ask.membarrier_private_op = program.CallMayFail("membarrier", SYS_membarrier, {MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0});
+  ask.clocks = program.AddBuffer(3 * sizeof(timespec));
+  size_t at = ask.clocks;
+  for (const clockid_t clock : {CLOCK_MONOTONIC, CLOCK_BOOTTIME, CLOCK_REALTIME}) {
+    program.Call("clock_gettime", SYS_clock_gettime, {clock, Arg::Data(at)});
+    at += sizeof(timespec);
+  }
+  return ask;
+}
+
+void TakeAnswers(const ProcessQuestions& questions, const ptrace::ProgramResult& result, CaptureContext& context) {
+  context.process.memory->brk = static_cast<uint64_t>(result.result(questions.brk_op));
+  context.process.dumpable = static_cast<uint32_t>(result.result(questions.dumpable_op));
+  context.process.child_subreaper = result.Data<int>(questions.subreaper) != 0;
+  const int64_t registrations = result.result(questions.membarrier_op);
+  if (registrations > 0) {
+    context.process.memory->membarrier = static_cast<uint32_t>(registrations);
+  } else if (registrations < 0 && result.result(questions.membarrier_private_op) == 0) {
+    context.process.memory->membarrier = MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED;
+  }
+  const auto ns = [&](size_t i) {
+    const auto time = result.Data<timespec>(questions.clocks + i * sizeof(timespec));
+    return time.tv_sec * 1'000'000'000 + time.tv_nsec;
+  };
+  context.image.monotonic_ns = ns(0);
+  context.image.boottime_ns = ns(1);
+  context.image.realtime_ns = ns(2);
+}
+
+absl::Status CaptureProcess(CaptureContext& context) {
+  image::ProcessT& process = context.process;
+  const proc::Status& status = context.status;
+  const auto innermost = [](const std::vector<pid_t>& ids, pid_t otherwise) { return ids.empty() ? otherwise : ids.back(); };
+  process.pid = innermost(status.ns_tgid, status.tgid);
+  process.process_group = innermost(status.ns_pgid, context.stat.pgrp);
+  process.session = innermost(status.ns_sid, context.stat.session);
+  process.umask = status.umask;
+  if (context.stat.tty_nr != 0) context.Note("comes back without its controlling terminal");
+  MOULT_ASSIGN_OR_RETURN(process.cwd, CaptureDirectoryLink(context, "cwd", &process.cwd_deleted));
+  MOULT_ASSIGN_OR_RETURN(const std::string root, proc::ReadLink(context.ProcPath("root")));
+  if (root != "/") {
+    if (context.image.sandboxed) return Refuse(absl::StrCat("its root directory is ", root, " (chroot) in a sandbox"), "use one of the two");
+    MOULT_ASSIGN_OR_RETURN(process.root, CaptureDirectoryLink(context, "root", nullptr));
+  }
+  MOULT_ASSIGN_OR_RETURN(const std::string limits_text, proc::ReadFile(context.ProcPath("limits")));
+  MOULT_ASSIGN_OR_RETURN(const proc::Limits limits, proc::ParseLimits(limits_text));
+  for (const proc::Limit& limit : limits) process.limits.emplace_back(limit.soft, limit.hard);
+  MOULT_ASSIGN_OR_RETURN(const std::string personality, proc::ReadFile(context.ProcPath("personality")));
+  process.personality = static_cast<uint32_t>(std::strtoul(personality.c_str(), nullptr, 16));
+  MOULT_ASSIGN_OR_RETURN(const std::string score, proc::ReadFile(context.ProcPath("oom_score_adj")));
+  process.oom_score_adj = static_cast<int32_t>(std::strtol(score.c_str(), nullptr, 10));
+  return absl::OkStatus();
+}
+
+}  // namespace moult::engine

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "resource/seccomp/capture.h"
+
+#include <linux/filter.h>
+#include <sys/ptrace.h>
+
+namespace moult::engine {
+namespace {
+
+// Chains are mostly shared between threads: one copy of each program in the image.
+uint32_t Intern(image::ProcessT& process, std::unique_ptr<image::SeccompFilterT> filter) {
+  for (uint32_t i = 0; i < process.seccomp_filters.size(); ++i) {
+    if (process.seccomp_filters[i]->program == filter->program && process.seccomp_filters[i]->flags == filter->flags) return i;
+  }
+  process.seccomp_filters.push_back(std::move(filter));
+  return static_cast<uint32_t>(process.seccomp_filters.size() - 1);
+}
+
+}  // namespace
+
+absl::Status CaptureSeccomp(CaptureContext& context, pid_t tid, const proc::Status& status, image::ThreadT& thread) {
+  thread.seccomp_mode = static_cast<uint32_t>(status.seccomp);
+  if (status.seccomp != 2) return absl::OkStatus();
+  // Index 0 is the newest filter.
+  for (uint64_t index = 0;; ++index) {
+    const long length = ::ptrace(static_cast<__ptrace_request>(PTRACE_SECCOMP_GET_FILTER), tid, index, nullptr);
+    if (length < 0 && errno == ENOENT) break;
+    if (length < 0) {
+      if (errno == EMEDIUMTYPE) return Refuse(absl::StrCat("thread ", tid, ": a seccomp filter that is not classic BPF"), "run it without");
+      return ErrnoStatus(absl::StrCat("thread ", tid, ": read seccomp filter ", index));
+    }
+    auto filter = std::make_unique<image::SeccompFilterT>();
+    filter->program.resize(static_cast<size_t>(length) * sizeof(sock_filter));
+    if (::ptrace(static_cast<__ptrace_request>(PTRACE_SECCOMP_GET_FILTER), tid, index, filter->program.data()) < 0) {
+      return ErrnoStatus(absl::StrCat("thread ", tid, ": read seccomp filter ", index));
+    }
+    struct {
+      uint64_t filter_off;
+      uint64_t flags;
+    } metadata{index, 0};
+    if (::ptrace(static_cast<__ptrace_request>(PTRACE_SECCOMP_GET_METADATA), tid, sizeof(metadata), &metadata) < 0) {
+      return ErrnoStatus(absl::StrCat("thread ", tid, ": read flags of seccomp filter ", index));
+    }
+    filter->flags = static_cast<uint32_t>(metadata.flags);
+    thread.seccomp.insert(thread.seccomp.begin(), Intern(context.process, std::move(filter)));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace moult::engine

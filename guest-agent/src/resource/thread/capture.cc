@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "resource/thread/capture.h"
+
+#include <cstring>
+
+#include <elf.h>
+#include <linux/kcmp.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "proc/read.h"
+#include "resource/credentials/capture.h"
+#include "resource/thread/interrupted.h"
+#include "resource/thread/scheduling.h"
+#include "resource/seccomp/capture.h"
+#include "resource/signal/capture.h"
+
+namespace moult::engine {
+namespace {
+
+constexpr size_t kMaxXsave = 16384;
+
+long Ptrace(int request, pid_t tid, uint64_t address, void* data) {
+  return ::ptrace(static_cast<__ptrace_request>(request), tid, address, data);
+}
+
+absl::Status CaptureRegisters(const ptrace::TracedThread& traced, image::ThreadT& thread) {
+  static_assert(sizeof(user_regs_struct) == sizeof(image::GpRegs));
+  thread.regs = std::make_unique<image::GpRegs>();
+  std::memcpy(static_cast<void*>(thread.regs.get()), &traced.regs, sizeof(traced.regs));
+  thread.sigmask = traced.sigmask;
+  thread.xsave.resize(kMaxXsave);
+  iovec area{thread.xsave.data(), thread.xsave.size()};
+  if (Ptrace(PTRACE_GETREGSET, traced.tid, NT_X86_XSTATE, &area) < 0) {
+    return ErrnoStatus(absl::StrCat("thread ", traced.tid, ": read XSAVE state"));
+  }
+  thread.xsave.resize(area.iov_len);
+  return absl::OkStatus();
+}
+
+absl::Status CaptureRseqAndRobustList(const ptrace::TracedThread& traced, image::ThreadT& thread) {
+  struct {
+    uint64_t address;
+    uint32_t size;
+    uint32_t signature;
+    uint32_t flags;
+    uint32_t pad;
+  } rseq{};
+  constexpr int kGetRseqConfiguration = 0x420f;  // PTRACE_GET_RSEQ_CONFIGURATION, Linux 5.13
+  if (Ptrace(kGetRseqConfiguration, traced.tid, sizeof(rseq), &rseq) > 0 && rseq.address != 0) {
+    thread.rseq = std::make_unique<image::Rseq>(rseq.address, rseq.size, rseq.signature, rseq.flags);
+  }
+  void* head = nullptr;
+  size_t length = 0;
+  if (syscall(SYS_get_robust_list, traced.tid, &head, &length) == 0 && head != nullptr) {
+    thread.robust_list = std::make_unique<image::RobustList>(reinterpret_cast<uint64_t>(head), length);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CaptureThread(CaptureContext& context, const ptrace::TracedThread& traced) {
+  auto thread = std::make_unique<image::ThreadT>();
+  const std::string task = absl::StrCat("/proc/", context.pid(), "/task/", traced.tid);
+  proc::Status status;
+  if (traced.tid == context.pid()) {
+    status = context.status;
+  } else {
+    MOULT_ASSIGN_OR_RETURN(const std::string text, proc::ReadFile(absl::StrCat(task, "/status")));
+    MOULT_ASSIGN_OR_RETURN(status, proc::ParseStatus(text));
+  }
+  thread->tid = status.ns_pid.empty() ? traced.tid : status.ns_pid.back();
+  thread->comm.assign(status.name.begin(), status.name.end());
+  MOULT_RETURN_IF_ERROR(CaptureRegisters(traced, *thread));
+  MOULT_RETURN_IF_ERROR(CaptureRseqAndRobustList(traced, *thread));
+  MOULT_RETURN_IF_ERROR(CapturePending(traced.tid, /*shared=*/false, thread->pending));
+  thread->credentials = CredentialsOf(status);
+  MOULT_ASSIGN_OR_RETURN(thread->scheduling, CaptureScheduling(traced.tid));
+  MOULT_RETURN_IF_ERROR(CaptureSeccomp(context, traced.tid, status, *thread));
+  context.process.threads.push_back(std::move(thread));
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+ThreadQuestions AskThread(ptrace::ProgramBuilder& program) {
+  using ptrace::Arg;
+  ThreadQuestions ask{};
+  ask.altstack = program.AddBuffer(sizeof(stack_t));
+  program.Call("sigaltstack", SYS_sigaltstack, {0, Arg::Data(ask.altstack)});
+  ask.tid_address = program.AddBuffer(sizeof(uint64_t));
+  program.Call("prctl(PR_GET_TID_ADDRESS)", SYS_prctl, {PR_GET_TID_ADDRESS, Arg::Data(ask.tid_address)});
+  ask.parent_death_signal = program.AddBuffer(sizeof(int));
+  program.Call("prctl(PR_GET_PDEATHSIG)", SYS_prctl, {PR_GET_PDEATHSIG, Arg::Data(ask.parent_death_signal)});
+  ask.tsc_mode = program.AddBuffer(sizeof(int));
+  program.CallMayFail("prctl(PR_GET_TSC)", SYS_prctl, {PR_GET_TSC, Arg::Data(ask.tsc_mode)});
+  ask.keep_caps_op = program.Call("prctl(PR_GET_KEEPCAPS)", SYS_prctl, {PR_GET_KEEPCAPS});
+  ask.securebits_op = program.Call("prctl(PR_GET_SECUREBITS)", SYS_prctl, {PR_GET_SECUREBITS});
+  return ask;
+}
+
+void TakeAnswers(const ThreadQuestions& questions, const ptrace::ProgramResult& result, image::ThreadT& thread) {
+  const auto stack = result.Data<stack_t>(questions.altstack);
+  if ((stack.ss_flags & SS_DISABLE) == 0) {
+    thread.altstack = std::make_unique<image::AltStack>(reinterpret_cast<uint64_t>(stack.ss_sp), stack.ss_size,
+                                                        static_cast<uint32_t>(stack.ss_flags));
+  }
+  thread.tid_address = result.Data<uint64_t>(questions.tid_address);
+  thread.parent_death_signal = result.Data<int>(questions.parent_death_signal);
+  thread.tsc_mode = static_cast<uint32_t>(result.Data<int>(questions.tsc_mode));
+  thread.keep_caps = result.result(questions.keep_caps_op) != 0;
+  thread.credentials->securebits = static_cast<uint32_t>(result.result(questions.securebits_op));
+}
+
+absl::Status CheckThreadsShareAll(const CaptureContext& context) {
+  constexpr struct {
+    int type;
+    const char* what;
+  } kShared[] = {{KCMP_FILES, "descriptors"}, {KCMP_FS, "working directory"}, {KCMP_VM, "memory"}, {KCMP_SIGHAND, "signal handlers"}};
+  for (const ptrace::TracedThread& thread : context.tracee.threads()) {
+    if (thread.tid == context.pid()) continue;
+    for (const auto& shared : kShared) {
+      const long order = syscall(SYS_kcmp, context.pid(), thread.tid, shared.type, 0, 0);
+      if (order < 0) return ErrnoStatus(absl::StrCat("compare thread ", thread.tid, " with its leader (kcmp)"));
+      if (order != 0) {
+        return Refuse(absl::StrCat("thread ", thread.tid, " has ", shared.what, " of its own (unshare or clone)"),
+                      "run it as a process of its own");
+      }
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CaptureThreads(CaptureContext& context) {
+  for (const ptrace::TracedThread& traced : context.tracee.threads()) {
+    MOULT_RETURN_IF_ERROR(CaptureThread(context, traced));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CaptureSleeps(CaptureContext& context) {
+  for (auto& thread : context.process.threads) {
+    const InterruptedCall call = ClassifyInterrupted(*thread->regs, [&](uint64_t address, absl::Span<std::byte> out) {
+      return context.tracee.Read(ptrace::RemotePtr(address), out);
+    });
+    if (call.kind == InterruptedCall::Kind::kRestartBlock && call.remaining_ns) {
+      thread->sleep_remaining_ns = *call.remaining_ns;
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace moult::engine

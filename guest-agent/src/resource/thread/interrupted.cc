@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "resource/thread/interrupted.h"
+
+#include <array>
+#include <cstring>
+#include <ctime>
+
+#include <linux/futex.h>
+#include <sys/syscall.h>
+
+namespace moult::engine {
+namespace {
+
+constexpr uint64_t kErestartRestartBlock = static_cast<uint64_t>(-516);
+
+std::optional<int64_t> ReadTimespec(uint64_t address, const ReadMemory& read) {
+  timespec time{};
+  if (address == 0 || !read(address, absl::MakeSpan(reinterpret_cast<std::byte*>(&time), sizeof(time))).ok()) return std::nullopt;
+  if (time.tv_sec < 0 || time.tv_sec > INT64_MAX / 2'000'000'000 || time.tv_nsec < 0 || time.tv_nsec > 999'999'999) return std::nullopt;
+  return time.tv_sec * 1'000'000'000 + time.tv_nsec;
+}
+
+// A call that was interrupted twice has become restart_syscall; its number is then in the code before the
+// `syscall` instruction: mov $nr, %eax; syscall.
+long NumberFromCode(uint64_t rip, const ReadMemory& read) {
+  std::array<unsigned char, 7> code{};
+  if (rip < code.size() || !read(rip - code.size(), absl::MakeSpan(reinterpret_cast<std::byte*>(code.data()), code.size())).ok()) return -1;
+  if (code[0] != 0xb8 || code[5] != 0x0f || code[6] != 0x05) return -1;
+  uint32_t nr;
+  std::memcpy(&nr, &code[1], sizeof(nr));
+  return nr;
+}
+
+}  // namespace
+
+InterruptedCall ClassifyInterrupted(const image::GpRegs& regs, const ReadMemory& read) {
+  InterruptedCall call;
+  if (regs.rax() != kErestartRestartBlock || static_cast<int64_t>(regs.orig_rax()) < 0) return call;
+  call.kind = InterruptedCall::Kind::kRestartBlock;
+  call.nr = static_cast<long>(regs.orig_rax());
+  if (call.nr == SYS_restart_syscall) call.nr = NumberFromCode(regs.rip(), read);
+  switch (call.nr) {
+    case SYS_nanosleep:
+      call.requested_ns = ReadTimespec(regs.rdi(), read);
+      // The kernel wrote what remained to rmtp when the sleep was interrupted. rmtp may be the same struct.
+      call.remaining_ns = ReadTimespec(regs.rsi(), read);
+      break;
+    case SYS_clock_nanosleep:
+      call.requested_ns = ReadTimespec(regs.rdx(), read);
+      call.remaining_ns = ReadTimespec(regs.r10(), read);
+      break;
+    case SYS_poll:
+      call.requested_ns = static_cast<int64_t>(static_cast<int32_t>(regs.rdx())) * 1'000'000;
+      break;
+    case SYS_futex: {
+      const uint64_t operation = regs.rsi() & FUTEX_CMD_MASK;
+      call.absolute = operation != FUTEX_WAIT;
+      if (!call.absolute) call.requested_ns = ReadTimespec(regs.r10(), read);
+      break;
+    }
+    default:
+      call.nr = -1;
+      break;
+  }
+  return call;
+}
+
+}  // namespace moult::engine

@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// System calls that the stop of a thread interrupted. Most are simply issued again by the kernel's own rules
+// (-ERESTARTSYS and its kin in rax). Those with -ERESTART_RESTARTBLOCK wait for a *relative* time, whose end
+// only the kernel's restart block knows, and the block is lost with the thread.
+#ifndef MOULT_RESOURCE_THREAD_INTERRUPTED_H_
+#define MOULT_RESOURCE_THREAD_INTERRUPTED_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <optional>
+
+#include "absl/types/span.h"
+#include "moult/base/status.h"
+#include "moult/protocol/schema.h"
+
+namespace moult::engine {
+
+struct InterruptedCall {
+  enum class Kind { kOther, kRestartBlock };
+  Kind kind = Kind::kOther;
+  long nr = -1;                          // the call to issue again; -1: not known
+  std::optional<int64_t> remaining_ns;   // of a relative sleep
+  std::optional<int64_t> requested_ns;   // what the call asked for at first
+  bool absolute = false;                 // its time is a point in time: issue it again as it was
+};
+
+using ReadMemory = std::function<absl::Status(uint64_t address, absl::Span<std::byte> out)>;
+
+InterruptedCall ClassifyInterrupted(const image::GpRegs& regs, const ReadMemory& read);
+
+}  // namespace moult::engine
+
+#endif  // MOULT_RESOURCE_THREAD_INTERRUPTED_H_

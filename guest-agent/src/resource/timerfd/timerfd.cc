@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "resource/timerfd/timerfd.h"
+
+#include <sys/ioctl.h>
+#include <sys/timerfd.h>
+#include <unistd.h>
+
+namespace moult::engine {
+namespace {
+
+constexpr unsigned long kSetTicks = _IOW('T', 0, uint64_t);  // TFD_IOC_SET_TICKS, CONFIG_CHECKPOINT_RESTORE
+
+timespec FromNs(uint64_t ns) { return {static_cast<time_t>(ns / 1'000'000'000), static_cast<long>(ns % 1'000'000'000)}; }
+
+}  // namespace
+
+bool MatchesTimerFd(const OpenDescription& description) { return description.info.timerfd.has_value(); }
+
+absl::Status CaptureTimerFd(CaptureContext&, const OpenDescription& description, image::OpenFileT& file) {
+  const proc::TimerFdInfo& info = *description.info.timerfd;
+  image::TimerFdT resource;
+  resource.clock = info.clockid;
+  resource.settime_flags = static_cast<int32_t>(info.settime_flags);
+  resource.interval_ns = info.interval_ns;
+  resource.remaining_ns = info.value_ns;
+  resource.expirations = info.ticks;
+  file.resource.Set(std::move(resource));
+  return absl::OkStatus();
+}
+
+absl::StatusOr<UniqueFd> RestoreTimerFd(RestoreContext& context, uint32_t index) {
+  const auto& resource = *context.open_file(index).resource.AsTimerFd();
+  UniqueFd fd(timerfd_create(resource.clock, TFD_CLOEXEC));
+  if (!fd.valid()) return ErrnoStatus(absl::StrCat("timerfd_create with clock ", resource.clock));
+  // Relative, whatever it was set with: what remained at capture remains now. TFD_TIMER_CANCEL_ON_SET needs
+  // an absolute time, so that one is computed.
+  itimerspec value{FromNs(resource.interval_ns), FromNs(resource.remaining_ns)};
+  int flags = 0;
+  if ((resource.settime_flags & TFD_TIMER_CANCEL_ON_SET) != 0 && resource.remaining_ns != 0) {
+    timespec now{};
+    clock_gettime(resource.clock, &now);
+    value.it_value = FromNs(resource.remaining_ns + static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(now.tv_nsec));
+    flags = TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET;
+  }
+  if ((resource.remaining_ns != 0 || resource.interval_ns != 0) && timerfd_settime(fd.get(), flags, &value, nullptr) < 0) {
+    return ErrnoStatus("timerfd_settime");
+  }
+  if (resource.expirations != 0) {
+    const uint64_t ticks = resource.expirations;
+    if (ioctl(fd.get(), kSetTicks, &ticks) < 0) return ErrnoStatus("set the timerfd's expirations (needs CONFIG_CHECKPOINT_RESTORE)");
+  }
+  return fd;
+}
+
+}  // namespace moult::engine

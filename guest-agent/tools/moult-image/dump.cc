@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <cstdio>
+
+#include "commands.h"
+#include "guarded.h"
+#include "image/capture.h"
+#include "output.h"
+
+namespace moult::tool {
+namespace {
+
+std::string Describe(const engine::CaptureResult& result, const DumpArguments& arguments) {
+  if (arguments.json) {
+    nlohmann::ordered_json json{{"pid", result.pid},
+                                {"name", result.name},
+                                {"stopped_us", result.stopped_us},
+                                {"total_us", result.total_us},
+                                {"user_state_bytes", result.user_state_bytes},
+                                {"threads", result.threads},
+                                {"vmas", result.vmas},
+                                {"fds", result.fds},
+                                {"phases_us", PhasesJson(result.phases)},
+                                {"notes", result.notes}};
+    return Dump(json) + "\n";
+  }
+  std::string text = absl::StrFormat("%s: %s (pid %d), %d threads, %d mappings, %d descriptors, %.1f MiB of user state; stopped %.1f ms, %.1f ms in all\n",
+                                     arguments.dir, result.name, result.pid, result.threads, result.vmas, result.fds,
+                                     static_cast<double>(result.user_state_bytes) / (1 << 20),
+                                     static_cast<double>(result.stopped_us) / 1000, static_cast<double>(result.total_us) / 1000);
+  for (const std::string& note : result.notes) absl::StrAppend(&text, "note: ", note, "\n");
+  return text;
+}
+
+}  // namespace
+
+int RunDump(const DumpArguments& arguments) {
+  const WorkerOutput output = RunGuarded([&](const std::function<bool()>& tool_lives) -> WorkerOutput {
+    engine::CaptureOptions options;
+    options.leave_running = arguments.leave_running;
+    options.may_go_on = tool_lives;
+    const auto result = engine::Capture(arguments.pid, arguments.dir, options);
+    if (!result.ok()) return {ExitCode(result.status()), "", ErrorText(result.status(), arguments.json)};
+    return {0, Describe(*result, arguments), ""};
+  });
+  std::fputs(output.out.c_str(), stdout);
+  std::fputs(output.err.c_str(), stderr);
+  return output.exit_code;
+}
+
+}  // namespace moult::tool

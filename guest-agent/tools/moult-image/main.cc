@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// moult-image: process images without a VM.
+#include <CLI/CLI.hpp>
+
+#include "commands.h"
+#include "image/version.h"
+#include "output.h"
+
+int main(int argc, char** argv) {
+  using namespace moult::tool;
+  CLI::App app{"Takes a live process apart into a template, and makes running processes from it again."};
+  app.set_version_flag("--version", moult::engine::kVersion);
+  app.require_subcommand(1);
+  app.footer(
+      "Exit codes: 0 ok, 1 internal error, 2 usage, 3 refused (unsupported, does not fit, taken, changed),\n"
+      "4 not found, 5 no permission, 6 template damaged, 7 out of resources, 8 try again.");
+
+  DumpArguments dump;
+  CLI::App* dump_command = app.add_subcommand("dump", "Capture process PID as template DIR and end it");
+  dump_command->add_option("PID", dump.pid, "the process")->required();
+  dump_command->add_option("DIR", dump.dir, "made, or an empty folder")->required();
+  dump_command->add_flag("--leave-running", dump.leave_running, "let the process run on");
+  dump_command->add_flag("--json", dump.json, "print the result as JSON");
+
+  RestoreArguments restore;
+  CLI::App* restore_command = app.add_subcommand("restore", "Make a running process from template DIR; prints its pid");
+  restore_command->add_option("DIR", restore.dir, "the template")->required();
+  restore_command->add_option("--pidfile", restore.pidfile, "write the pids here, one a line");
+  restore_command->add_flag("--sandbox", restore.sandbox, "in fresh pid, mount, ipc and time namespaces");
+  restore_command->add_option("--count", restore.count, "how many (more than one needs --sandbox)")->check(CLI::Range(1, 10000));
+  restore_command->add_flag("--json", restore.json, "print the result as JSON");
+
+  ShowArguments show;
+  CLI::App* show_command = app.add_subcommand("show", "Print what template DIR holds");
+  show_command->add_option("DIR", show.dir, "the template")->required();
+  show_command->add_flag("--json", show.json, "all of it, as JSON");
+
+  VerifyArguments verify;
+  CLI::App* verify_command = app.add_subcommand("verify", "Check every byte of template DIR, and that it fits this machine");
+  verify_command->add_option("DIR", verify.dir, "the template")->required();
+  verify_command->add_flag("--json", verify.json, "print the result as JSON");
+
+  CheckArguments check;
+  CLI::App* check_command = app.add_subcommand("check", "Tell what this kernel and user lack, and the remedy");
+  check_command->add_flag("--json", check.json, "print the result as JSON");
+
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : kExitUsage;
+  }
+  if (dump_command->parsed()) return RunDump(dump);
+  if (restore_command->parsed()) return RunRestore(restore);
+  if (show_command->parsed()) return RunShow(show);
+  if (verify_command->parsed()) return RunVerify(verify);
+  return RunCheck(check);
+}

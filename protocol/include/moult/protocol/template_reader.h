@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Reads one template folder and trusts nothing in it.
+#ifndef MOULT_PROTOCOL_TEMPLATE_READER_H_
+#define MOULT_PROTOCOL_TEMPLATE_READER_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "moult/base/unique_fd.h"
+#include "moult/protocol/schema.h"
+
+namespace moult::image {
+
+// Immutable after Open; every method may be called from several threads at once.
+class TemplateReader {
+ public:
+  // Reads manifest and image and checks digests, structure and meaning (ValidateImage), and the size of
+  // `pages`, not its content. Has no side effects; never waits for a FIFO or a device.
+  // kNotFound: "<dir> is not a template". kDataLoss: damaged, names the file.
+  // kFailedPrecondition: another format version. kPermissionDenied.
+  static absl::StatusOr<std::unique_ptr<TemplateReader>> Open(const std::string& dir);
+
+  const ProcessImageT& image() const { return *image_; }
+  const ManifestT& manifest() const { return *manifest_; }
+  // Read-only; `pages` holds manifest().pages->size bytes. Content is as good as the last VerifyPages.
+  int pages_fd() const { return pages_.get(); }
+  uint64_t pages_size() const { return manifest_->pages->size; }
+
+  // Hashes all of `pages`, with two threads when it is big. kDataLoss names the first bad chunk found.
+  absl::Status VerifyPages() const;
+
+  // Fills `out` with verified bytes from `offset` on. What is not a whole chunk costs reading and hashing the
+  // chunk: ask for large, chunk-aligned pieces. kOutOfRange past the end; kDataLoss leaves `out` undefined.
+  absl::Status ReadPages(uint64_t offset, absl::Span<std::byte> out) const;
+
+ private:
+  TemplateReader(std::string dir, std::unique_ptr<ManifestT> manifest, std::unique_ptr<ProcessImageT> image,
+                 UniqueFd pages);
+  absl::Status ReadChunk(uint64_t chunk, absl::Span<std::byte> out) const;
+
+  const std::string dir_;
+  const std::unique_ptr<const ManifestT> manifest_;
+  const std::unique_ptr<const ProcessImageT> image_;
+  const UniqueFd pages_;
+};
+
+}  // namespace moult::image
+
+#endif  // MOULT_PROTOCOL_TEMPLATE_READER_H_

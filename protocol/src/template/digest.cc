@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "moult/protocol/digest.h"
+
+#include <openssl/crypto.h>
+#include <openssl/evp.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <cstring>
+
+#include "absl/strings/escaping.h"
+#include "moult/base/status.h"
+
+namespace moult::image {
+namespace {
+
+const EVP_MD* Algorithm() {
+  // No openssl.cnf: what a template's digest is must not depend on the machine's configuration, and a static
+  // binary cannot load the modules that one may name. Fetched once, because a fetch per digest is slow.
+  static const EVP_MD* const md = [] {
+    OPENSSL_init_crypto(OPENSSL_INIT_NO_LOAD_CONFIG, nullptr);
+    return EVP_MD_fetch(nullptr, "SHA256", nullptr);
+  }();
+  return md;
+}
+
+Sha256Digest NodeDigest(Sha256* hash, const Sha256Digest& left, const Sha256Digest& right) {
+  constexpr uint8_t kNode = 1;
+  hash->Update(&kNode, 1);
+  hash->Update(left.data(), left.size());
+  hash->Update(right.data(), right.size());
+  return hash->Finish();
+}
+
+}  // namespace
+
+struct Sha256::State {
+  EVP_MD_CTX* context = EVP_MD_CTX_new();
+  ~State() { EVP_MD_CTX_free(context); }
+  void Start() {
+    if (context == nullptr || EVP_DigestInit_ex2(context, Algorithm(), nullptr) != 1) std::abort();
+  }
+};
+
+Sha256::Sha256() : state_(std::make_unique<State>()) { state_->Start(); }
+Sha256::~Sha256() = default;
+
+void Sha256::Update(const void* data, size_t size) {
+  if (EVP_DigestUpdate(state_->context, data, size) != 1) std::abort();
+}
+
+Sha256Digest Sha256::Finish() {
+  Sha256Digest digest;
+  if (EVP_DigestFinal_ex(state_->context, digest.data(), nullptr) != 1) std::abort();
+  state_->Start();
+  return digest;
+}
+
+Sha256Digest Sha256Of(std::string_view data) {
+  Sha256 hash;
+  hash.Update(data.data(), data.size());
+  return hash.Finish();
+}
+
+std::string DigestHex(absl::Span<const uint8_t> digest) {
+  return absl::BytesToHexString(std::string(digest.begin(), digest.end()));
+}
+
+Sha256Digest LeafDigest(absl::Span<const std::byte> chunk) {
+  constexpr uint8_t kLeaf = 0;
+  Sha256 hash;
+  hash.Update(&kLeaf, 1);
+  hash.Update(chunk.data(), chunk.size());
+  return hash.Finish();
+}
+
+Sha256Digest TreeRoot(absl::Span<const Sha256Digest> leaves) {
+  if (leaves.empty()) return Sha256Of("");
+  Sha256 hash;
+  std::vector<Sha256Digest> level(leaves.begin(), leaves.end());
+  while (level.size() > 1) {
+    size_t out = 0;
+    for (size_t i = 0; i + 1 < level.size(); i += 2) level[out++] = NodeDigest(&hash, level[i], level[i + 1]);
+    if (level.size() % 2 != 0) level[out++] = level.back();
+    level.resize(out);
+  }
+  return level[0];
+}
+
+Sha256Digest TreeRoot(absl::Span<const uint8_t> leaves) {
+  std::vector<Sha256Digest> copy(leaves.size() / sizeof(Sha256Digest));
+  if (!copy.empty()) std::memcpy(copy.data(), leaves.data(), copy.size() * sizeof(Sha256Digest));
+  return TreeRoot(copy);
+}
+
+absl::StatusOr<Sha256Digest> Sha256OfFile(int fd, const std::string& name) {
+  Sha256 hash;
+  std::vector<uint8_t> buffer(256 * 1024);
+  off_t offset = 0;
+  for (;;) {
+    const ssize_t n = pread(fd, buffer.data(), buffer.size(), offset);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return ErrnoStatus(absl::StrCat("digest of ", name, ": pread at ", offset));
+    if (n == 0) return hash.Finish();
+    hash.Update(buffer.data(), static_cast<size_t>(n));
+    offset += n;
+  }
+}
+
+}  // namespace moult::image

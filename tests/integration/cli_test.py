@@ -1,0 +1,606 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""The command line of moult-image: exit codes, messages, and what a failure leaves behind (nothing).
+
+`cli_test.py --bin DIR [unittest arguments]`. Needs root; victims come from DIR/workloads.
+"""
+
+import argparse
+import json
+import os
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import unittest
+
+import rig
+
+SIMPLE, THREADED, FILE = "anon_pattern", "threads_8", "file_offset"
+BIN = None
+
+
+class CliTest(unittest.TestCase):
+    def setUp(self):
+        self.tool = rig.Tool(BIN, 60)
+        self.place = rig.Workplace()
+        self.addCleanup(self.place.close)
+        self.victims = 0
+
+    def victim(self, name=SIMPLE):
+        root = os.path.join(self.place.root, f"v{self.victims}")
+        os.mkdir(root, 0o755)
+        self.victims += 1
+        victim = rig.Victim(os.path.join(BIN, "workloads", name), root, timeout=30)
+        self.addCleanup(victim.close)
+        try:
+            victim.wait_ready()
+        except rig.Skipped as e:
+            self.skipTest(str(e))
+        return victim
+
+    def expect(self, code, *args, match=None, **kwargs):
+        """Runs the tool; checks the exit code, and that an error is one line in our form."""
+        outcome = self.tool.run(*args, **kwargs)
+        self.assertEqual(outcome.code, code, f"{args}: {outcome.text()}")
+        if code not in (0, 2):
+            self.assertRegex(outcome.err, r"\Amoult-image: \S+ [^\n]+\n\Z", "one line, with our name")
+            self.assertEqual(outcome.out, "", "errors go to stderr only")
+        if match:
+            self.assertRegex(outcome.err, match)
+        return outcome
+
+    def template(self, victim, name="t", leave=False):
+        path = self.place.template(name)
+        self.expect(0, "dump", victim.pid, path, *(["--leave-running"] if leave else []))
+        if not leave:
+            self.assertTrue(victim.handles[-1].reap(5), "victim ends with the dump")
+        return path
+
+    def unharmed(self, victim):
+        self.assertTrue(rig.wait_until(lambda: rig.status_field(victim.pid, "TracerPid") == "0"
+                                       and not rig.all_in_state(victim.pid, "Tt"), 2),
+                        rig.describe(victim.pid))
+        victim.go()
+
+    def no_process(self, pid):
+        """A refused restore has made no process: neither the old pid nor a child of ours."""
+        self.assertIsNone(rig.state(pid), f"pid {pid} is there")
+        self.assertTrue(rig.wait_until(lambda: not rig.children(), 2),
+                        [rig.describe(c) for c in rig.children()])
+
+    # --- usage --------------------------------------------------------------------------------
+
+    def test_Usage_Exits2_WhenArgumentsAreWrong(self):
+        for args in ([], ["nonsense"], ["dump"], ["dump", "1"], ["dump", "12x", self.place.template()],
+                     ["dump", "-5", self.place.template()], ["dump", "0", self.place.template()],
+                     ["dump", "99999999999999999999", self.place.template()],
+                     ["restore"], ["restore", "a", "b"], ["show"], ["verify"],
+                     ["restore", self.place.template(), "--count", "0", "--sandbox"],
+                     ["restore", self.place.template(), "--count", "-1", "--sandbox"],
+                     ["restore", self.place.template(), "--count", "x", "--sandbox"],
+                     ["restore", self.place.template(), "--count", "2"],
+                     ["restore", self.place.template(), "--no-such-option"]):
+            with self.subTest(args=args):
+                outcome = self.expect(2, *args)
+                self.assertTrue(outcome.err.strip(), "says what is wrong")
+                self.place.expect_only()
+
+    def test_Help_Exits0(self):
+        for args in (["--help"], ["dump", "--help"], ["restore", "--help"]):
+            outcome = self.expect(0, *args)
+            self.assertIn("restore" if len(args) == 1 else "DIR", outcome.out)
+
+    # --- what cannot be dumped ----------------------------------------------------------------
+
+    def test_Dump_Exits4_WhenPidIsMissing(self):
+        pid = os.fork()
+        if pid == 0:
+            os._exit(0)
+        os.waitpid(pid, 0)
+        self.expect(4, "dump", pid, self.place.template(), match=str(pid))
+        self.place.expect_only()
+
+    def test_Dump_Refuses_WhenZombie(self):
+        pid = os.fork()
+        if pid == 0:
+            os._exit(0)
+        rig.wait_until(lambda: rig.state(pid) == "Z", 5)
+        outcome = self.tool.run("dump", pid, self.place.template())
+        os.waitpid(pid, 0)
+        self.assertIn(outcome.code, (3, 4), outcome.text())
+        self.assertIn(str(pid), outcome.err)
+        self.place.expect_only()
+
+    def test_Dump_Refuses_WhenKernelThread(self):
+        kernel = [int(p) for p in os.listdir("/proc") if p.isdigit()
+                  and rig.status_field(p, "Kthread") == "1"] or (
+                      [2] if os.path.exists("/proc/2") and not os.path.exists("/proc/2/exe") else [])
+        if not kernel:
+            self.skipTest("no kernel thread is visible here")
+        self.expect(3, "dump", kernel[0], self.place.template(), match="(?i)kernel thread")
+        self.place.expect_only()
+
+    def test_Dump_Refuses_WhenItIsTheToolItself(self):
+        # A shell that becomes the tool knows the pid that the tool will have.
+        script = f'exec "{self.tool.path}" dump $$ "{self.place.template()}"'
+        done = subprocess.run(["/bin/sh", "-c", script], capture_output=True, text=True, timeout=30)
+        self.assertEqual(done.returncode, 3, done.stderr)
+        self.assertRegex(done.stderr, "(?i)itself|own process|this process")
+        self.place.expect_only()
+
+    def test_Dump_Refuses_WhenPid1(self):
+        # In a pid namespace of our own, so that a tool that does not refuse ends only that.
+        script = (f'"{self.tool.path}" dump 1 "{self.place.template()}"; code=$?; '
+                  'test -d /proc/1 && echo "alive $code"')
+        done = subprocess.run(["/usr/bin/unshare", "--pid", "--fork", "--mount-proc", "/bin/sh", "-c", script],
+                              capture_output=True, text=True, timeout=30)
+        self.assertEqual(done.stdout.strip(), "alive 3", done.stderr)
+        self.assertRegex(done.stderr, r"(?i)pid 1\b|init")
+        self.place.expect_only()
+
+    def test_Dump_Refuses_WhenTraced(self):
+        victim = self.victim()
+        import ctypes
+        libc = ctypes.CDLL(None, use_errno=True)
+        libc.ptrace.argtypes = [ctypes.c_long] * 4
+        self.assertEqual(libc.ptrace(0x4206, victim.pid, 0, 0), 0)  # PTRACE_SEIZE
+        try:
+            self.expect(3, "dump", victim.pid, self.place.template(), match="(?i)trace")
+            self.place.expect_only()
+        finally:
+            victim_stopped = libc.ptrace(0x4207, victim.pid, 0, 0)  # PTRACE_INTERRUPT
+            self.assertEqual(victim_stopped, 0)
+            os.waitpid(victim.pid, 0)
+            self.assertEqual(libc.ptrace(17, victim.pid, 0, 0), 0)  # PTRACE_DETACH
+        victim.go()
+
+    def test_Dump_Exits5_WhenNotRoot(self):
+        victim = self.victim()
+        os.chmod(self.place.templates, 0o777)
+        copy = self.reachable_tool()
+        for args in (["dump", victim.pid, self.place.template()],):
+            outcome = self.tool_as_nobody(copy, *args)
+            self.assertEqual(outcome.returncode, 5, outcome.stderr)
+            self.assertRegex(outcome.stderr, r"\Amoult-image: dump [^\n]+\n\Z")
+        self.place.expect_only()
+        self.unharmed(victim)
+
+    def test_Restore_Exits5_WhenNotRoot(self):
+        victim = self.victim()
+        path = self.template(victim)
+        for folder, _, files in os.walk(path):
+            os.chmod(folder, 0o755)
+            for name in files:
+                os.chmod(os.path.join(folder, name), 0o644)
+        outcome = self.tool_as_nobody(self.reachable_tool(), "restore", path)
+        self.assertEqual(outcome.returncode, 5, outcome.stderr)
+        self.no_process(victim.pid)
+
+    def reachable_tool(self):
+        """A copy that nobody may execute: the build may lie where only root comes."""
+        return shutil.copy(self.tool.path, os.path.join(self.place.root, "moult-image"))
+
+    def tool_as_nobody(self, path, *args):
+        return subprocess.run([path, *map(str, args)], user=65534, group=65534, extra_groups=[],
+                              capture_output=True, text=True, timeout=30, cwd="/")
+
+    # --- where the template goes --------------------------------------------------------------
+
+    def test_Dump_Exits3_WhenDirIsNotEmpty(self):
+        victim = self.victim()
+        path = self.place.template()
+        os.mkdir(path)
+        with open(path + "/mine", "w", encoding="ascii") as f:
+            f.write("keep")
+        self.expect(3, "dump", victim.pid, path, match="(?i)empty")
+        self.assertEqual(os.listdir(path), ["mine"])
+        with open(path + "/mine", encoding="ascii") as f:
+            self.assertEqual(f.read(), "keep")
+        self.unharmed(victim)
+
+    def test_Dump_Succeeds_WhenDirIsEmpty(self):
+        victim = self.victim()
+        os.mkdir(self.place.template())
+        self.expect(0, "dump", victim.pid, self.place.template(), "--leave-running")
+        self.expect(0, "verify", self.place.template())
+        self.unharmed(victim)
+
+    def test_Dump_Fails_WhenDirIsAFile(self):
+        victim = self.victim()
+        with open(self.place.template(), "w", encoding="ascii") as f:
+            f.write("keep")
+        self.expect(3, "dump", victim.pid, self.place.template(), match=re.escape(self.place.template()))
+        self.place.expect_only("t")
+        self.unharmed(victim)
+
+    def test_Dump_Fails_WhenParentIsMissing(self):
+        victim = self.victim()
+        outcome = self.tool.run("dump", victim.pid, self.place.template("no/where"))
+        self.assertIn(outcome.code, (3, 4), outcome.text())
+        self.assertIn("no", outcome.err)
+        self.assertRegex(outcome.err, "(?i)no such file|not exist|missing|ENOENT|not found")
+        self.place.expect_only()
+        self.unharmed(victim)
+
+    def test_Dump_Exits7_WhenDiskIsFull(self):
+        victim = self.victim("anon_pattern")
+        for size in ("4k", "64k", "256k"):
+            with self.subTest(size=size):
+                small = os.path.join(self.place.root, "small-" + size)
+                os.mkdir(small)
+                # The mount is seen by the tool alone, and goes with it.
+                script = (f'mount -t tmpfs -o size={size} none "{small}" && '
+                          f'"{self.tool.path}" dump {victim.pid} "{small}/t"; echo "$?"; ls -A "{small}"')
+                done = subprocess.run(["/usr/bin/unshare", "--mount", "/bin/sh", "-c", script],
+                                      capture_output=True, text=True, timeout=60)
+                self.assertEqual(done.stdout.split(), ["7"], "exit code, then nothing left: " + done.stderr)
+                self.assertRegex(done.stderr, "(?i)no space|ENOSPC|full")
+        self.unharmed(victim)
+
+    def test_Dump_Exits7_WhenFdLimitIsLow(self):
+        victim = self.victim(THREADED)
+        for limit in (4, 6, 8):
+            with self.subTest(limit=limit):
+                outcome = self.limited(limit, "dump", victim.pid, self.place.template(), "--leave-running")
+                if outcome.code == 0:  # that many were enough
+                    shutil.rmtree(self.place.template())
+                    continue
+                self.assertEqual(outcome.code, 7, outcome.text())
+                self.assertRegex(outcome.err, "(?i)too many open files|EMFILE|descriptor|RLIMIT_NOFILE")
+                self.place.expect_only()
+        self.unharmed(victim)
+
+    def test_Restore_Exits7_WhenFdLimitIsLow(self):
+        victim = self.victim(THREADED)
+        path = self.template(victim)
+        for limit in (4, 5):
+            with self.subTest(limit=limit):
+                outcome = self.limited(limit, "restore", path)
+                self.assertEqual(outcome.code, 7, outcome.text())
+                self.assertRegex(outcome.err, "(?i)too many open files|EMFILE|descriptor|RLIMIT_NOFILE")
+                self.no_process(victim.pid)
+
+    def limited(self, files, *args):
+        return self.tool.run(*args, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (files, files)))
+
+    # --- what cannot be restored --------------------------------------------------------------
+
+    def test_Restore_Exits4_WhenTemplateIsMissing(self):
+        for op in ("restore", "show", "verify"):
+            with self.subTest(op=op):
+                self.expect(4, op, self.place.template("none"), match="none")
+
+    def test_EmptyDir_IsNoTemplate(self):
+        os.mkdir(self.place.template())
+        for op in ("restore", "show", "verify"):
+            with self.subTest(op=op):
+                outcome = self.tool.run(op, self.place.template())
+                self.assertIn(outcome.code, (4, 6), outcome.text())
+
+    def test_Restore_Exits3_WhenPidIsTaken(self):
+        victim = self.victim()
+        path = self.template(victim, leave=True)
+        self.expect(3, "restore", path, match=rf"\b{victim.pid}\b")
+        self.assertFalse(rig.wait_until(lambda: len(rig.children()) > 1, 0.1), "a process was made")
+        self.unharmed(victim)
+
+    def test_Restore_Exits3_WhenTidIsTaken(self):
+        victim = self.victim(THREADED)
+        tid = rig.tids(victim.pid)[-1]
+        path = self.template(victim)
+        blocker = self.take_pid(tid)
+        if not blocker:
+            self.skipTest(f"cannot take tid {tid} again")
+        self.expect(3, "restore", path, match=rf"\b{tid}\b")
+        self.assertIsNone(rig.state(victim.pid))
+
+    def take_pid(self, wanted):
+        """A process of ours with that pid: through ns_last_pid, a few times, since others fork too."""
+        for _ in range(20):
+            try:
+                with open("/proc/sys/kernel/ns_last_pid", "w", encoding="ascii") as f:
+                    f.write(str(wanted - 1))
+            except OSError:
+                return None
+            pid = os.fork()
+            if pid == 0:
+                signal.pause()
+                os._exit(0)
+            handle = rig.Handle(pid)
+            if pid == wanted:
+                self.addCleanup(lambda: (handle.kill(), handle.reap(5), handle.close()))
+                return handle
+            handle.kill()
+            handle.reap(5)
+            handle.close()
+        return None
+
+    def test_TamperedTemplate_IsRefused_BeforeAnyProcess(self):
+        victim = self.victim()
+        good = self.template(victim)
+        other = self.template(self.victim(), "other")
+        broken = self.place.template("broken")
+        for what, damage in self.damages(good, other):
+            with self.subTest(damage=what):
+                shutil.rmtree(broken, ignore_errors=True)
+                shutil.copytree(good, broken)
+                if damage(broken) is False:
+                    continue
+                codes = [rig.EXIT_DAMAGED, rig.EXIT_REFUSED]
+                if what.endswith("removed"):  # the file that makes it a template may be the missing one
+                    codes.append(rig.EXIT_NOT_FOUND)
+                for op in ("verify", "restore"):
+                    outcome = self.tool.run(op, broken, timeout=20)
+                    for pid in outcome.out.split() if op == "restore" and outcome.code == 0 else []:
+                        handle = rig.Handle(int(pid))
+                        handle.kill()
+                        handle.reap(5)
+                    self.assertIn(outcome.code, codes, f"{op}: {outcome.text()}")
+                    self.assertRegex(outcome.err, r"\Amoult-image: " + op)
+                    self.no_process(victim.pid)
+
+    @staticmethod
+    def damages(good, other):
+        """[(what, function of the copy)] for each file of the template."""
+        for name in sorted(os.listdir(good)):
+            size = os.path.getsize(os.path.join(good, name))
+
+            def flip(at, bit, name=name):
+                def damage(path):
+                    with open(os.path.join(path, name), "r+b") as f:
+                        f.seek(at)
+                        byte = f.read(1)[0]
+                        f.seek(at)
+                        f.write(bytes([byte ^ bit]))
+                return damage
+
+            def cut(length, name=name):
+                return lambda path: os.truncate(os.path.join(path, name), length)
+
+            def swap(path, name=name):
+                theirs = os.path.join(other, name)
+                with open(theirs, "rb") as a, open(os.path.join(path, name), "rb") as b:
+                    if a.read() == b.read():
+                        return False
+                return shutil.copy(theirs, os.path.join(path, name)) and None
+
+            if size == 0:
+                continue
+            yield f"{name}: removed", lambda path, name=name: os.unlink(os.path.join(path, name))
+            for length in sorted({0, 1, size // 2, size - 1}):
+                yield f"{name}: cut to {length} of {size}", cut(length)
+            yield f"{name}: 1 byte longer", cut(size + 1)
+            for i in range(16):
+                at = (size - 1) * i // 15
+                yield f"{name}: bit flip at {at}", flip(at, 1 << i % 8)
+            for at in range(min(size, 24)):
+                yield f"{name}: bit flip at {at}", flip(at, 0x80 >> at % 8)
+            yield f"{name}: of another template", swap
+            yield f"{name}: a directory", lambda path, name=name: (
+                os.unlink(os.path.join(path, name)), os.mkdir(os.path.join(path, name)))
+            yield f"{name}: a FIFO", lambda path, name=name: (
+                os.unlink(os.path.join(path, name)), os.mkfifo(os.path.join(path, name)))
+
+    def test_Template_OfSomeOtherVersion_IsRefused(self):
+        victim = self.victim()
+        path = self.template(victim)
+        # Where the version lies is the format's affair; what shows is that no byte of a manifest
+        # may become another number unnoticed.
+        manifest = [n for n in os.listdir(path) if "manifest" in n]
+        self.assertEqual(len(manifest), 1, os.listdir(path))
+        name = os.path.join(path, manifest[0])
+        with open(name, "rb") as f:
+            content = f.read()
+        for at in range(0, len(content), max(1, len(content) // 200)):
+            with open(name, "wb") as f:
+                f.write(content[:at] + bytes([content[at] ^ 2]) + content[at + 1:])
+            outcome = self.tool.run("verify", path)
+            self.assertIn(outcome.code, (3, 6), f"byte {at}: {outcome.text()}")
+
+    def test_Restore_Exits3_WhenFileVanished(self):
+        self.file_changed(os.unlink)
+
+    def test_Restore_Exits3_WhenFileChanged(self):
+        def change(path):
+            with open(path, "r+b") as f:
+                byte = f.read(1)[0]
+                f.seek(0)
+                f.write(bytes([byte ^ 1]))
+        self.file_changed(change)
+
+    def test_Restore_Exits3_WhenFileChangedBackItsTimes(self):
+        def change(path):
+            info = os.stat(path)
+            with open(path, "r+b") as f:
+                byte = f.read(1)[0]
+                f.seek(0)
+                f.write(bytes([byte ^ 1]))
+            os.utime(path, ns=(info.st_atime_ns, info.st_mtime_ns))
+        self.file_changed(change)
+
+    def test_Restore_Exits3_WhenFileGrew(self):
+        def change(path):
+            with open(path, "ab") as f:
+                f.write(b"more")
+        self.file_changed(change)
+
+    def test_Restore_Exits3_WhenFileShrank(self):
+        self.file_changed(lambda path: os.truncate(path, os.path.getsize(path) // 2))
+
+    def test_Restore_Exits3_WhenFileIsAnotherType(self):
+        def change(path):
+            os.unlink(path)
+            os.mkdir(path)
+        self.file_changed(change)
+
+    def file_changed(self, change):
+        """A file that the victim maps privately (its own program) changes after the dump."""
+        victim, program = self.victim_of_a_copy()
+        path = self.template(victim)
+        change(program)
+        self.expect(3, "restore", path, match=re.escape(program))
+        self.expect(3, "restore", path, "--sandbox", match=re.escape(program))
+        self.no_process(victim.pid)
+
+    def victim_of_a_copy(self):
+        root = os.path.join(self.place.root, "copy")
+        os.mkdir(root, 0o755)
+        program = shutil.copy(os.path.join(BIN, "workloads", SIMPLE), root)
+        victim = rig.Victim(program, root, timeout=30)
+        self.addCleanup(victim.close)
+        victim.wait_ready()
+        return victim, program
+
+    def test_Restore_Succeeds_WhenFileWasOnlyTouched(self):
+        victim, program = self.victim_of_a_copy()
+        path = self.template(victim)
+        content = shutil.copy(program, program + ".new")
+        os.replace(content, program)  # other inode, other times, same bytes: matched by content
+        outcome = self.expect(0, "restore", path)
+        victim.adopt(int(outcome.out.split()[0]))
+        victim.go()
+
+    # --- what it prints -----------------------------------------------------------------------
+
+    def test_Restore_PrintsPids_AndWritesPidfile(self):
+        victim = self.victim()
+        path = self.template(victim)
+        pidfile = os.path.join(self.place.root, "pids")
+        outcome = self.expect(0, "restore", path, "--pidfile", pidfile)
+        self.assertEqual(outcome.out, f"{victim.pid}\n")
+        with open(pidfile, encoding="ascii") as f:
+            self.assertEqual(f.read(), outcome.out)
+        victim.adopt(int(outcome.out))
+        victim.go()
+
+    def test_RestoreSandbox_PrintsOnePidPerLine(self):
+        victim = self.victim()
+        path = self.template(victim)
+        pidfile = os.path.join(self.place.root, "pids")
+        outcome = self.expect(0, "restore", path, "--sandbox", "--count", 3, "--pidfile", pidfile)
+        self.assertRegex(outcome.out, r"\A(\d+\n){3}\Z")
+        with open(pidfile, encoding="ascii") as f:
+            self.assertEqual(f.read(), outcome.out)
+        handles = [victim.adopt(int(p)) for p in outcome.out.split()]
+        for handle in handles:
+            self.assertEqual(rig.inner_pid(handle.pid), victim.launched.pid)
+        victim.go(3, handles)
+        self.assertTrue(rig.wait_until(self.reaped, 5), [rig.describe(c) for c in rig.children()])
+
+    @staticmethod
+    def reaped():
+        try:
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+            return False
+        except ChildProcessError:
+            return True
+
+    def test_Pidfile_ThatCannotBeWritten_LeavesNoProcess(self):
+        victim = self.victim()
+        path = self.template(victim)
+        outcome = self.tool.run("restore", path, "--pidfile", self.place.root + "/no/where")
+        self.assertNotIn(outcome.code, (0, 1), outcome.text())
+        self.assertIn("no/where", outcome.err)
+        self.no_process(victim.pid)
+
+    def test_Json_OfEachCommand(self):
+        victim = self.victim()
+        path = self.place.template()
+        dump = self.expect(0, "dump", victim.pid, path, "--json").json()
+        victim.handles[-1].reap(5)
+        self.assertEqual(dump["pid"], victim.pid)
+        for key in ("stopped_us", "total_us", "user_state_bytes"):
+            self.assertIsInstance(dump[key], int, key)
+        self.assertLessEqual(dump["stopped_us"], dump["total_us"])
+        self.assertTrue(dump["phases_us"])
+        for op in ("show", "verify"):
+            self.assertIsInstance(self.expect(0, op, path, "--json").json(), dict)
+        self.assertIsInstance(self.expect(0, "check", "--json").json(), dict)
+        restore = self.expect(0, "restore", path, "--json").json()
+        self.assertEqual([p["pid"] for p in restore["processes"]], [victim.pid])
+        self.assertIsInstance(restore["total_us"], int)
+        self.assertTrue(restore["phases_us"])
+        victim.adopt(victim.pid)
+        victim.go()
+
+    def test_JsonErrors_AreOneObjectOnStderr(self):
+        for args, code, name in ((["verify", self.place.template("none")], 4, "NOT_FOUND"),
+                                 (["restore", self.place.template("none")], 4, "NOT_FOUND"),
+                                 (["dump", 4194303, self.place.template()], 4, "NOT_FOUND")):
+            with self.subTest(args=args):
+                outcome = self.tool.run(*args, "--json")
+                self.assertEqual(outcome.code, code, outcome.text())
+                self.assertEqual(outcome.out, "")
+                error = json.loads(outcome.err)["error"]
+                self.assertEqual((error["code"], error["exit"]), (name, code))
+                self.assertTrue(error["message"])
+
+    def test_Show_TellsWhatIsInside(self):
+        victim = self.victim(THREADED)
+        path = self.template(victim)
+        outcome = self.expect(0, "show", path)
+        self.assertIn(str(victim.pid), outcome.out)
+        self.assertIn(THREADED, outcome.out)
+        self.assertRegex(outcome.out, r"(?i)\bthreads?\b")
+
+    def test_Verify_Exits0_WhenGood(self):
+        self.expect(0, "verify", self.template(self.victim()))
+
+    def test_Template_IsPrivateToRoot(self):
+        path = self.template(self.victim())
+        for name in ["", *os.listdir(path)]:
+            mode = os.stat(os.path.join(path, name)).st_mode
+            self.assertEqual(mode & 0o077, 0, f"{name or 'DIR'} {oct(mode)}: memory of a process is secret")
+
+    def test_Template_IsNotChangedByUse(self):
+        victim = self.victim()
+        path = self.template(victim)
+        before = self.content(path)
+        for _ in range(2):
+            outcome = self.expect(0, "restore", path, "--sandbox")
+            handle = victim.adopt(int(outcome.out.split()[0]))
+            handle.kill()
+            handle.reap(5)
+        self.assertEqual(self.content(path), before)
+        rig.wait_until(self.reaped, 5)
+
+    @staticmethod
+    def content(path):
+        out = {}
+        for name in sorted(os.listdir(path)):
+            with open(os.path.join(path, name), "rb") as f:
+                out[name] = f.read()
+        return out
+
+    def test_Check_Exits0(self):
+        self.assertTrue(self.expect(0, "check").out.strip())
+
+    def test_OutputThatCannotBeWritten_IsAnError(self):
+        with open("/dev/full", "w", encoding="ascii") as full:
+            done = subprocess.run([self.tool.path, "check"], stdout=full, stderr=subprocess.PIPE, timeout=30)
+        self.assertNotEqual(done.returncode, 0)
+        self.assertGreater(done.returncode, 0, "an error, not a signal")
+
+
+def main():
+    global BIN
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--bin", required=True)
+    options, rest = parser.parse_known_args()
+    BIN = os.path.abspath(options.bin)
+    rig.become_subreaper()
+    program = unittest.main(argv=[sys.argv[0], *rest], exit=False, verbosity=1)
+    result = program.result
+    failed = len({str(t).split(" (")[0] for t, _ in result.failures + result.errors})
+    skipped = len(result.skipped)
+    passed = result.testsRun - failed - skipped
+    print(rig.closing_line(passed, failed, skipped))
+    return 1 if failed or not passed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

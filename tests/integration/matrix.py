@@ -1,0 +1,543 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""Every workload through every mode: plain, freeze, leave, restore, sandbox, twice, many.
+
+Each case is a process of its own (a child subreaper), so a case that hangs or dies takes nothing
+with it, and whatever is still a child of it at the end is a process that leaked.
+"""
+
+import argparse
+import fnmatch
+import json
+import os
+import re
+import signal
+import sys
+import time
+
+import memory
+import oracle
+import rig
+from rig import Failed, Skipped
+
+MODES = ["plain", "freeze", "leave", "restore", "sandbox", "twice", "twice-sandbox", "many"]
+COUNT = 20
+# What a workload does by itself when it is interrupted: (pattern of differences, reason).
+UNSTEADY = {
+    "socket_timeout": (r"threads/|status/Threads",
+                       "recv with SO_RCVTIMEO ends with EINTR after any stop (signal(7)); its thread ends"),
+}
+
+
+class Case:
+    """One workload in one mode."""
+
+    def __init__(self, options, mode, workload, notes):
+        self.bin, self.mode, self.workload = options.bin, mode, workload
+        self.timeout, self.notes = options.timeout, notes
+        self.tool = rig.Tool(options.bin, options.timeout)
+        self.place = rig.Workplace()
+        self.victim = None
+        self.refused = workload in options.refuse
+        self.changes = workload in options.changed
+
+    def run(self):
+        try:
+            program = os.path.join(self.bin, "workloads", self.workload)
+            # The reparented kind of victim: nobody but the keeper ever waits for it.
+            orphan = self.mode in ("twice", "twice-sandbox")
+            self.victim = rig.Victim(program, self.place.root, orphan, self.timeout)
+            self.victim.wait_ready()
+            getattr(self, "mode_" + self.mode.replace("-", "_"))()
+        finally:
+            if self.victim:
+                self.victim.close()
+            left = self.sweep()
+            self.place.close()
+        if left:
+            raise Failed("processes left behind: " + ", ".join(left))
+
+    def sweep(self):
+        """Kills what is still a child of this case. Ends of processes show here a moment late."""
+        left = []
+        rig.wait_until(lambda: not self.reap_orphans(), 1)
+        for pid in rig.children():
+            left.append(rig.describe(pid))
+            handle = rig.Handle(pid)
+            handle.kill()
+            handle.reap(5)
+        return left
+
+    @staticmethod
+    def reap_orphans():
+        """Reaps ended children; true while some still run."""
+        try:
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+            return True
+        except ChildProcessError:
+            return False
+
+    # --- without the tool -------------------------------------------------------------------
+
+    def mode_plain(self):
+        self.victim.go()
+
+    def mode_freeze(self):
+        pid = self.victim.pid
+        for _ in range(4):
+            rig.stop(pid)
+            rig.resume(pid)
+            rig.wait_until(lambda: not rig.all_in_state(pid, "T"), self.timeout)
+        for freezer in freezers():
+            freezer(pid, self.timeout)
+        self.victim.go()
+
+    # --- dump -------------------------------------------------------------------------------
+
+    def dump(self, *options, name="t"):
+        pid = self.victim.pid
+        outcome = self.tool.must("dump", pid, self.place.template(name), "--json", *options)
+        try:
+            report = outcome.json()
+        except ValueError:
+            raise Failed(f"dump --json printed {outcome.out[:200]!r}") from None
+        if report.get("pid") not in (pid, rig.inner_pid(pid) or pid):
+            raise Failed(f"dump of {pid} reports pid {report.get('pid')}")
+        self.note("dump_us", report.get("total_us"))
+        self.note("stopped_us", report.get("stopped_us"))
+        self.note("user_state_bytes", report.get("user_state_bytes"))
+        return report
+
+    def note(self, key, value):
+        self.notes.setdefault(key, []).append(value)
+
+    def refusal(self, *options):
+        """The dump is refused by name, and the process has not noticed."""
+        pattern = OPTIONS.refuse[self.workload]
+        outcome = self.tool.run("dump", self.victim.pid, self.place.template(), *options)
+        if outcome.code != rig.EXIT_REFUSED:
+            raise Failed(f"dump should refuse (exit 3): {outcome.text()}")
+        if pattern and not re.search(pattern, outcome.err):
+            raise Failed(f"refusal does not match /{pattern}/: {outcome.text()}")
+        if str(self.victim.pid) not in outcome.err:
+            raise Failed(f"refusal does not name pid {self.victim.pid}: {outcome.text()}")
+        self.place.expect_only()
+        self.untouched()
+        self.victim.go()
+
+    def untouched(self):
+        pid = self.victim.pid
+        if not rig.wait_until(lambda: running(pid), 2):
+            raise Failed("the dump leaves it stopped or traced: " + rig.describe(pid))
+
+    def mode_leave(self):
+        if self.refused:
+            return self.refusal("--leave-running")
+        pid = self.victim.pid
+        before = oracle.snapshot(pid)
+        # First at rest, where memory must be the same to the bit; the polling loop makes noise.
+        rig.stop(pid)
+        at_rest = memory.content(pid)
+        stopped = self.tool.run("dump", pid, self.place.template("stopped"), "--leave-running")
+        if stopped.code == 0:
+            self.same_memory(at_rest, "dump of the stopped process")
+            if not rig.all_in_state(pid, "T"):
+                raise Failed("a stopped process runs after dump --leave-running: " + rig.describe(pid))
+            self.tool.must("verify", self.place.template("stopped"))
+        elif stopped.code != rig.EXIT_REFUSED:
+            raise Failed("dump of the stopped process: " + stopped.text())
+        else:
+            self.place.expect_only()
+            self.note("stopped_refused", stopped.err.strip())
+        rig.resume(pid)
+        self.leave_running()
+        self.compare(before)
+        self.victim.go()
+
+    def leave_running(self):
+        """Dump of the running process. It moves to another CPU now and then, and the kernel writes
+        that into its rseq area: only a page that changes with every dump counts."""
+        pid, noisy, always = self.victim.pid, self.noise(), None
+        for i in range(3):
+            rig.stop(pid)
+            before = memory.content(pid)
+            rig.resume(pid)
+            self.dump("--leave-running", name=f"run{i}")
+            self.untouched()
+            self.tool.must("verify", self.place.template(f"run{i}"))
+            rig.stop(pid)
+            after = memory.content(pid, before[0])
+            rig.resume(pid)
+            changed = set(memory.differences(before, after)) - noisy
+            always = changed if always is None else always & changed
+            if not always:
+                return
+        raise Failed(f"dump --leave-running changed {len(always)} pages: "
+                     + ", ".join(memory.where(pid, a) for a in sorted(always)[:4]))
+
+    def noise(self):
+        """Pages that change by themselves while the victim polls for "go"."""
+        pid, noisy, last = self.victim.pid, set(), None
+        for _ in range(3):
+            rig.stop(pid)
+            now = memory.content(pid, last[0] if last else ())
+            if last:
+                noisy.update(memory.differences(last, now))
+            last = now
+            rig.resume(pid)
+            switches = rig.status_field(pid, "voluntary_ctxt_switches")
+            rig.wait_until(lambda: rig.status_field(pid, "voluntary_ctxt_switches") != switches, 0.1)
+        return noisy
+
+    def same_memory(self, before, what):
+        pid = self.victim.pid
+        changed = memory.differences(before, memory.content(pid, before[0]))
+        if changed:
+            raise Failed(f"{what} changed {len(changed)} pages: "
+                         + ", ".join(memory.where(pid, a) for a in changed[:4]))
+
+    def compare(self, before):
+        found = oracle.compare(before, self.victim.pid, self.mode)
+        if unsteady := UNSTEADY.get(self.workload):
+            found = [d for d in found if not re.match(unsteady[0], d)]
+        if found:
+            raise Failed(f"{len(found)} differences: " + "; ".join(found[:12])[:3000])
+
+    # --- restore ----------------------------------------------------------------------------
+
+    def end_by_dump(self, name="t"):
+        """Dump that ends the process: killed, and nothing of it left once its parent has reaped."""
+        handle = self.victim.handles[-1]
+        self.dump(name=name)
+        if rig.alive(handle.pid) and handle.exists():
+            rig.wait_until(lambda: not rig.alive(handle.pid), 1)
+            if rig.alive(handle.pid):
+                raise Failed("still there after dump: " + rig.describe(handle.pid))
+        if not handle.reap(5):
+            raise Failed("not reapable after dump: " + rig.describe(handle.pid))
+        if handle.status is not None and not (
+                os.WIFSIGNALED(handle.status) and os.WTERMSIG(handle.status) == signal.SIGKILL):
+            raise Failed(f"dump should end it by SIGKILL, not {rig._end(handle.status)}")
+        if handle.exists():
+            raise Failed("a zombie is left after dump: " + rig.describe(handle.pid))
+
+    def restore(self, *options, name="t"):
+        if self.changes:
+            self.victim.touch("restored")
+        outcome = self.tool.must("restore", self.place.template(name), "--json", *options)
+        try:
+            processes = outcome.json()["processes"]
+            pids = [p["pid"] for p in processes]
+        except (ValueError, KeyError, TypeError):
+            raise Failed(f"restore --json printed {outcome.out[:200]!r}") from None
+        self.note("restore_us", outcome.json().get("total_us"))
+        # The function is adopted last, so that it is the newest handle: dump and go look there.
+        for process in processes:
+            if process.get("sandbox_init"):
+                self.victim.adopt(process["sandbox_init"])
+        return [self.victim.adopt(pid) for pid in pids]
+
+    def one(self, handles):
+        if len(handles) != 1:
+            raise Failed(f"{len(handles)} processes restored, not 1")
+        return handles[0]
+
+    def mode_restore(self):
+        if self.refused:
+            return self.refusal()
+        pid, before = self.victim.pid, oracle.snapshot(self.victim.pid)
+        self.end_by_dump()
+        self.place.expect_only("t")
+        self.tool.must("verify", self.place.template())
+        restored = self.one(self.restore())
+        if restored.pid != pid:
+            raise Failed(f"restored as pid {restored.pid}, was {pid}")
+        self.compare(before)
+        parent = rig.stat_fields(pid)[1]
+        if int(parent) != os.getpid():
+            raise Failed(f"restored process is a child of {rig.describe(int(parent))}, not handed over")
+        self.untouched()
+        self.victim.go()
+        self.ended(restored)
+
+    def ended(self, handle):
+        if not handle.reap(5):
+            raise Failed("does not end after its result: " + rig.describe(handle.pid) + rig._where(handle.pid))
+
+    def mode_sandbox(self):
+        if self.refused:
+            return None
+        before = oracle.snapshot(self.victim.pid)
+        old = self.victim.pid
+        self.end_by_dump()
+        restored = self.one(self.restore("--sandbox"))
+        self.boxed(restored.pid, old)
+        self.compare(before)
+        self.victim.go(watch=[restored])
+        for handle in self.victim.handles[1:]:
+            self.ended(handle)
+        return None
+
+    def boxed(self, pid, inner):
+        if rig.inner_pid(pid) != inner:
+            raise Failed(f"pid inside the sandbox is {rig.inner_pid(pid)}, was {inner}")
+        for ns in ("pid", "mnt", "ipc", "time"):
+            if os.readlink(f"/proc/{pid}/ns/{ns}") == os.readlink(f"/proc/self/ns/{ns}"):
+                raise Failed(f"the sandbox shares the caller's {ns} namespace")
+
+    def mode_twice(self):
+        self.chain()
+
+    def mode_twice_sandbox(self):
+        self.chain("--sandbox")
+
+    def chain(self, *options):
+        """Dump, restore, dump, restore: what came back must be as good as what was there."""
+        old = self.victim.pid
+        self.end_by_dump("first")
+        middle = self.one(self.restore(*options, name="first"))
+        before = oracle.snapshot(middle.pid)
+        self.end_by_dump("second")
+        for handle in self.victim.handles[1:]:
+            self.ended(handle)  # its init goes with the function
+        last = self.one(self.restore(*options, name="second"))
+        if rig.inner_pid(last.pid) != old:
+            raise Failed(f"pid {rig.inner_pid(last.pid)} after the second restore, was {old}")
+        found = oracle.compare(before, last.pid, "sandbox" if options else "restore")
+        if found:
+            raise Failed(f"second generation: {len(found)} differences: " + "; ".join(found[:12])[:3000])
+        self.victim.go(watch=[last])
+        self.ended(last)
+
+    def mode_many(self):
+        self.end_by_dump()
+        restored = self.restore("--sandbox", "--count", COUNT)
+        if len({h.pid for h in restored}) != COUNT:
+            raise Failed(f"{len(restored)} processes restored, not {COUNT}")
+        self.victim.go(COUNT, restored)
+        for handle in self.victim.handles[1:]:
+            self.ended(handle)
+
+
+def running(pid):
+    return all(rig.state(pid, t) in ("R", "S", "D", None) for t in rig.tids(pid)) and \
+        rig.status_field(pid, "TracerPid") == "0"
+
+
+# --- cgroup freezers ------------------------------------------------------------------------
+
+
+def freezers():
+    """Functions that freeze and thaw a process, for each kind of freezer that can be written."""
+    found = []
+    for root, frozen, thaw, check in (
+            ("/sys/fs/cgroup/freezer", ("freezer.state", "FROZEN"), ("freezer.state", "THAWED"),
+             ("freezer.state", "FROZEN")),
+            ("/sys/fs/cgroup/unified", ("cgroup.freeze", "1"), ("cgroup.freeze", "0"),
+             ("cgroup.events", "frozen 1")),
+            ("/sys/fs/cgroup", ("cgroup.freeze", "1"), ("cgroup.freeze", "0"),
+             ("cgroup.events", "frozen 1"))):
+        group = f"{root}/moult-it-{os.getpid()}"
+        if not os.path.exists(f"{root}/cgroup.procs"):
+            continue
+        try:
+            os.mkdir(group)
+        except OSError:
+            continue
+        if os.path.exists(f"{group}/{frozen[0]}"):
+            found.append(lambda pid, timeout, r=root, g=group, f=frozen, t=thaw, c=check:
+                         freeze_in(pid, timeout, r, g, f, t, c))
+        else:
+            os.rmdir(group)
+    return found
+
+
+def _put(group, name, text):
+    with open(f"{group}/{name}", "w", encoding="ascii") as f:
+        f.write(text)
+
+
+def freeze_in(pid, timeout, root, group, frozen, thaw, check):
+    home = _home(pid, root)
+    try:
+        _put(group, "cgroup.procs", str(pid))
+        for _ in range(2):
+            _put(group, *frozen)
+
+            def is_frozen():
+                with open(f"{group}/{check[0]}", encoding="ascii") as f:
+                    return check[1] in f.read().splitlines()
+
+            if not rig.wait_until(is_frozen, timeout):
+                raise Failed(f"{group} does not freeze {rig.describe(pid)}")
+            _put(group, *thaw)
+        _put(home, "cgroup.procs", str(pid))
+    finally:
+        _put(group, *thaw)
+        rig.wait_until(lambda: _rmdir(group), 5)
+
+
+def _home(pid, root):
+    """The cgroup of the process in the hierarchy that is mounted at root."""
+    with open(f"/proc/{pid}/cgroup", encoding="utf-8") as f:
+        for line in f:
+            _, controllers, path = line.rstrip("\n").split(":", 2)
+            if controllers == ("freezer" if root.endswith("/freezer") else ""):
+                return root + path
+    return root
+
+
+def _rmdir(path):
+    try:
+        os.rmdir(path)
+        return True
+    except OSError:
+        return False
+
+
+# --- runner ---------------------------------------------------------------------------------
+
+
+def case_main(options, mode, workload, report):
+    """In the child: runs one case and writes (outcome, reason, notes) to the pipe."""
+    os.setpgid(0, 0)
+    rig.become_subreaper()
+    signal.signal(signal.SIGTERM, _timed_out)
+    notes = {}
+    try:
+        Case(options, mode, workload, notes).run()
+        verdict = ("PASS", "")
+    except Skipped as e:
+        verdict = ("SKIP", str(e))
+    except Failed as e:
+        verdict = ("FAIL", str(e))
+    except Exception as e:  # the runner's own fault, or a process that vanished under it
+        import traceback
+        frame = traceback.extract_tb(e.__traceback__)[-1]
+        verdict = ("FAIL", f"{type(e).__name__}: {e} ({os.path.basename(frame.filename)}:{frame.lineno})")
+    with os.fdopen(report, "w") as f:
+        json.dump([*verdict, notes], f)
+    os._exit(0)
+
+
+def _timed_out(*_):
+    raise Failed("the case as a whole took too long")
+
+
+class Running:
+    def __init__(self, options, mode, workload):
+        self.mode, self.workload, self.start = mode, workload, time.monotonic()
+        read, write = os.pipe()
+        self.pid = os.fork()
+        if self.pid == 0:
+            os.close(read)
+            case_main(options, mode, workload, write)
+        os.close(write)
+        self.report = os.fdopen(read)
+        self.deadline = self.start + options.timeout * (6 if "twice" in mode else 4)
+
+    def poll(self):
+        """The verdict when the case has ended, else None."""
+        late = time.monotonic() - self.deadline
+        if late > 0:
+            os.kill(self.pid, signal.SIGTERM if late < 30 else signal.SIGKILL)
+            self.deadline += 1 if late < 30 else 0
+        pid, status = os.waitpid(self.pid, os.WNOHANG)
+        if not pid:
+            return None
+        text = self.report.read()
+        self.report.close()
+        verdict = json.loads(text) if text else ["FAIL", f"runner: {rig._end(status)}", {}]
+        return dict(zip(("outcome", "reason", "notes"), verdict), mode=self.mode, workload=self.workload,
+                    seconds=round(time.monotonic() - self.start, 3))
+
+
+def plan(options):
+    """[(mode, workload)] to run, and [(mode, workload, why)] that are skipped from the start."""
+    todo, skipped = [], []
+    have_tool = os.access(os.path.join(options.bin, "moult-image"), os.X_OK)
+    for mode in options.modes:
+        for workload in rig.workloads(options.bin):
+            if not any(fnmatch.fnmatchcase(workload, g) for g in options.only):
+                continue
+            if mode not in ("plain", "freeze") and not have_tool:
+                skipped.append((mode, workload, "no moult-image in " + options.bin))
+            elif workload in options.refuse and mode not in ("plain", "freeze", "leave", "restore"):
+                continue  # there is no template to restore
+            elif mode == "many" and workload in options.single:
+                skipped.append((mode, workload, "single.txt: " + (options.single[workload] or "cannot be twice")))
+            else:
+                todo.append((mode, workload))
+    return todo, skipped
+
+
+def show(result):
+    tail = f": {result['reason']}" if result["reason"] else ""
+    print(f"{result['outcome']} {result['mode']} {result['workload']}{tail}", flush=True)
+
+
+def parse():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--bin", required=True, help="directory with moult-image and workloads/")
+    parser.add_argument("--only", action="append", metavar="GLOB", help="workloads to run; may be repeated")
+    parser.add_argument("--modes", default=",".join(MODES))
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--timeout", type=float, default=60, help="seconds for each single wait")
+    parser.add_argument("--json", metavar="FILE")
+    options = parser.parse_args()
+    options.bin = os.path.abspath(options.bin)
+    options.only = options.only or ["*"]
+    wanted = options.modes.split(",")
+    if unknown := [m for m in wanted if m not in MODES]:
+        parser.error(f"no such mode: {', '.join(unknown)}")
+    options.modes = [m for m in MODES if m in wanted or m == "twice-sandbox" and "twice" in wanted]
+    options.single, options.refuse, options.changed = map(
+        rig.read_list, ("single.txt", "refuse.txt", "changed.txt"))
+    return options
+
+
+OPTIONS = None
+
+
+def main():
+    global OPTIONS
+    OPTIONS = options = parse()
+    rig.become_subreaper()
+    todo, skipped = plan(options)
+    results = [{"outcome": "SKIP", "mode": m, "workload": w, "reason": why} for m, w, why in skipped]
+    active, todo = [], list(reversed(todo))
+    try:
+        while todo or active:
+            while todo and len(active) < options.jobs:
+                active.append(Running(options, *todo.pop()))
+            finished = [(r, v) for r in active if (v := r.poll())]
+            for case, verdict in finished:
+                active.remove(case)
+                results.append(verdict)
+                show(verdict)
+            if not finished:
+                time.sleep(rig.POLL_SECONDS)
+    except KeyboardInterrupt:
+        for case in active:
+            os.kill(case.pid, signal.SIGTERM)
+        raise
+    for result in results[:len(skipped)]:
+        show(result)
+    for pid in rig.children():  # of a case that had to be killed itself
+        results.append({"outcome": "FAIL", "mode": "any", "workload": "any",
+                        "reason": "left behind: " + rig.describe(pid)})
+        show(results[-1])
+        handle = rig.Handle(pid)
+        handle.kill()
+        handle.reap(5)
+    count = {o: sum(r["outcome"] == o for r in results) for o in ("PASS", "FAIL", "SKIP")}
+    if options.json:
+        with open(options.json, "w", encoding="utf-8") as f:
+            json.dump({"results": results, "counts": count}, f, indent=1)
+    print(rig.closing_line(count["PASS"], count["FAIL"], count["SKIP"]))
+    return 1 if count["FAIL"] or not count["PASS"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

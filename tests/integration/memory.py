@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Content of a stopped process's memory, page by page, read without making it grow.
+
+Only pages that are there are read: reading an untouched page of a 64 GiB reservation would build
+page tables for it and change the very thing that is being looked at.
+"""
+
+import ctypes
+import fcntl
+import hashlib
+import os
+import re
+import struct
+
+PAGE = 4096
+ZERO = hashlib.blake2b(bytes(PAGE), digest_size=16).digest()
+_PAGEMAP_SCAN = 0xC0606610
+_PRESENT, _SWAPPED = 1 << 3, 1 << 4
+_MAP = re.compile(r"([0-9a-f]+)-([0-9a-f]+) (\S+) (\S+) (\S+) (\d+)\s*(.*)")
+# The kernel writes these by itself; the vdso is its code, the same for everybody.
+_KERNELS_OWN = ("[vvar]", "[vvar_vclock]", "[vdso]", "[vsyscall]")
+
+
+def mappings(pid):
+    """[(start, end, perms, offset, inode, name)] of /proc/PID/maps."""
+    out = []
+    with open(f"/proc/{pid}/maps", encoding="utf-8", errors="replace") as f:
+        for line in f:
+            m = _MAP.match(line)
+            out.append((int(m[1], 16), int(m[2], 16), m[3], int(m[4], 16), int(m[6]), m[7]))
+    return out
+
+
+def _scan(fd, start, end):
+    """Ranges present or swapped, by PAGEMAP_SCAN (Linux 6.7)."""
+    vec = (ctypes.c_uint64 * (3 * 512))()
+    while start < end:
+        arg = bytearray(struct.pack("=12Q", 96, 0, start, end, 0, ctypes.addressof(vec), 512, 0,
+                                    0, 0, _PRESENT | _SWAPPED, _PRESENT | _SWAPPED))
+        count = fcntl.ioctl(fd, _PAGEMAP_SCAN, arg)
+        for i in range(count):
+            yield vec[3 * i], vec[3 * i + 1]
+        walked = struct.unpack("=12Q", arg)[4]
+        if walked <= start:
+            return
+        start = walked
+
+
+def _read_pagemap(fd, start, end):
+    """The same for older kernels; slow for huge reservations."""
+    step = 1 << 30
+    for base in range(start, end, step):
+        count = (min(base + step, end) - base) // PAGE
+        raw = os.pread(fd, count * 8, base // PAGE * 8)
+        for i, (entry,) in enumerate(struct.iter_unpack("=Q", raw)):
+            if entry >> 62:
+                yield base + i * PAGE, base + (i + 1) * PAGE
+
+
+def present(pid):
+    """{page address: anonymous mapping?} of all pages that are in memory or swapped out."""
+    pages = {}
+    fd = os.open(f"/proc/{pid}/pagemap", os.O_RDONLY)
+    try:
+        for start, end, _, _, inode, name in mappings(pid):
+            if name in _KERNELS_OWN:
+                continue
+            try:
+                ranges = list(_scan(fd, start, end))
+            except OSError:
+                ranges = list(_read_pagemap(fd, start, end))
+            for low, high in ranges:
+                for address in range(low, high, PAGE):
+                    pages[address] = inode == 0
+    finally:
+        os.close(fd)
+    return pages
+
+
+def content(pid, extra=()):
+    """({address: digest}, {address: anonymous?}); digest None where the kernel will not read."""
+    pages = present(pid)
+    digests = {}
+    fd = os.open(f"/proc/{pid}/mem", os.O_RDONLY)
+    try:
+        for address in sorted(set(pages) | set(extra)):
+            try:
+                data = os.pread(fd, PAGE, address)
+                digests[address] = hashlib.blake2b(data, digest_size=16).digest()
+            except OSError:
+                digests[address] = None
+    finally:
+        os.close(fd)
+    return digests, pages
+
+
+def differences(before, after):
+    """Addresses whose content differs. Pages that came up since must read as if untouched."""
+    old, _ = before
+    new, kinds = after
+    changed = [a for a in old if new.get(a) != old[a]]
+    # A page of a file that came in is the file's; an anonymous one must still be zero.
+    changed += [a for a in new if a not in old and kinds.get(a) and new[a] not in (ZERO, None)]
+    return sorted(changed)
+
+
+def where(pid, address):
+    for start, end, perms, _, _, name in mappings(pid):
+        if start <= address < end:
+            return f"{address:#x} ({perms} {name or 'anonymous'} +{address - start:#x})"
+    return f"{address:#x} (not mapped)"

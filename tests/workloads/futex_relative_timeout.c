@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// FUTEX_WAIT with a relative timeout: ETIMEDOUT, and not early on the whole.
+#include <linux/futex.h>
+
+#include "victim.h"
+
+static uint32_t word = 7;
+
+static void* Waiter(void* took) {
+  const struct timespec timeout = {1, 500000000};
+  const int64_t start = VictimNow(CLOCK_MONOTONIC);
+  CHECK_ERRNO(syscall(SYS_futex, &word, FUTEX_WAIT_PRIVATE, 7, &timeout, NULL, 0), ETIMEDOUT);
+  *(int64_t*)took = VictimNow(CLOCK_MONOTONIC) - start;
+  return NULL;
+}
+
+int main(int argc, char** argv) {
+  VictimInit(argc, argv);
+  struct VictimThread waiter;
+  int64_t took = 0;
+  VictimSpawn(&waiter, Waiter, &took);
+  VictimAwaitBlocked(waiter.tid, SYS_futex);
+  VictimReady();
+  VictimJoin(&waiter);
+  CHECK(took >= 1500000000LL, "a wait of 1.5 s took %lld ns", (long long)took);
+  VictimPass();
+}

@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// inotify: watches keep their numbers and masks; events that were not read are still there; new ones come.
+#include <sys/inotify.h>
+
+#include "victim.h"
+
+static void Expect(int fd, int wd, uint32_t mask, const char* name) {
+  union {
+    struct inotify_event event;
+    char bytes[sizeof(struct inotify_event) + 256];
+  } buffer;
+  // Room for one event only, so that the order can be checked.
+  CHECK(SYS(read(fd, &buffer, sizeof(struct inotify_event) + 16)) > 0, "no event");
+  CHECK_EQ(buffer.event.wd, wd);
+  CHECK_EQ(buffer.event.mask, mask);
+  CHECK_STR(buffer.event.len > 0 ? buffer.event.name : "", name);
+}
+
+int main(int argc, char** argv) {
+  VictimInit(argc, argv);
+  SYS(mkdir(VictimPath("watched"), 0755));
+  SYS(close(VictimFile("single", 10, 0)));
+  const int fd = (int)SYS(inotify_init1(IN_NONBLOCK | IN_CLOEXEC));
+  const int unused = (int)SYS(inotify_add_watch(fd, victim_scratch, IN_MOVED_TO));
+  const int directory = (int)SYS(inotify_add_watch(fd, VictimPath("watched"), IN_CREATE | IN_DELETE));
+  const int file = (int)SYS(inotify_add_watch(fd, VictimPath("single"), IN_ATTRIB));
+  SYS(inotify_rm_watch(fd, unused));  // leaves a gap in the numbers
+  Expect(fd, unused, IN_IGNORED, "");
+  SYS(close(VictimFile("watched/early", 0, 0)));
+  VictimReady();
+  Expect(fd, directory, IN_CREATE, "early");
+  CHECK_EQ(fcntl(fd, F_GETFD), FD_CLOEXEC);
+  SYS(close(VictimFile("watched/late", 0, 0)));
+  SYS(chmod(VictimPath("single"), 0600));
+  SYS(unlink(VictimPath("watched/early")));
+  Expect(fd, directory, IN_CREATE, "late");
+  Expect(fd, file, IN_ATTRIB, "");
+  Expect(fd, directory, IN_DELETE, "early");
+  CHECK_EQ(inotify_add_watch(fd, VictimPath("single"), IN_ATTRIB | IN_MODIFY), file);
+  VictimPass();
+}
