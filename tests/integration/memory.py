@@ -14,6 +14,8 @@ import struct
 
 PAGE = 4096
 ZERO = hashlib.blake2b(bytes(PAGE), digest_size=16).digest()
+_libc = ctypes.CDLL(None, use_errno=True)
+_GET_ROBUST_LIST = 274
 _PAGEMAP_SCAN = 0xC0606610
 _PRESENT, _SWAPPED = 1 << 3, 1 << 4
 _MAP = re.compile(r"([0-9a-f]+)-([0-9a-f]+) (\S+) (\S+) (\S+) (\d+)\s*(.*)")
@@ -77,31 +79,53 @@ def present(pid):
     return pages
 
 
+def _thread_pages(pid):
+    """Pages that may hold a thread's rseq area: libc keeps it shortly behind the robust list head."""
+    pages = set()
+    head, length = ctypes.c_uint64(), ctypes.c_uint64()
+    for tid in os.listdir(f"/proc/{pid}/task"):
+        if _libc.syscall(_GET_ROBUST_LIST, int(tid), ctypes.byref(head), ctypes.byref(length)) == 0 and head.value:
+            page = head.value // PAGE * PAGE
+            pages |= {page, page + PAGE}
+    return pages
+
+
 def content(pid, extra=()):
-    """({address: digest}, {address: anonymous?}); digest None where the kernel will not read."""
+    """Memory as (digests, kinds, raw): {address: digest, None where the kernel will not read},
+    {address: anonymous?} of the pages present, {address: bytes} of those that may hold rseq areas."""
     pages = present(pid)
-    digests = {}
+    keep, digests, raw = _thread_pages(pid), {}, {}
     fd = os.open(f"/proc/{pid}/mem", os.O_RDONLY)
     try:
         for address in sorted(set(pages) | set(extra)):
             try:
                 data = os.pread(fd, PAGE, address)
                 digests[address] = hashlib.blake2b(data, digest_size=16).digest()
+                if address in keep:
+                    raw[address] = data
             except OSError:
                 digests[address] = None
     finally:
         os.close(fd)
-    return digests, pages
+    return digests, pages, raw
 
 
 def differences(before, after):
     """Addresses whose content differs. Pages that came up since must read as if untouched."""
-    old, _ = before
-    new, kinds = after
-    changed = [a for a in old if new.get(a) != old[a]]
+    old, _, old_raw = before
+    new, kinds, new_raw = after
+    changed = [a for a in old if new.get(a) != old[a] and not _only_rseq(old_raw.get(a), new_raw.get(a))]
     # A page of a file that came in is the file's; an anonymous one must still be zero.
     changed += [a for a in new if a not in old and kinds.get(a) and new[a] not in (ZERO, None)]
     return sorted(changed)
+
+
+def _only_rseq(old, new):
+    """The kernel writes the CPU's number into the rseq area (32 bytes, aligned) whenever a thread
+    has moved, even for a thread that only went through a trap of ptrace."""
+    if old is None or new is None:
+        return False
+    return len({i // 32 for i in range(PAGE) if old[i] != new[i]}) == 1
 
 
 def where(pid, address):

@@ -262,10 +262,22 @@ def _thread(pid, tid):
 
 def _timers(text, inner):
     text = re.sub(r"pid\.(\d+)", lambda m: "pid." + inner.get(m[1], m[1]), text)
-    return text.splitlines()
+    timers = re.split(r"(?m)^(?=ID:)", text)  # listed newest first; only the ids say which is which
+    return {t.splitlines()[0]: t.splitlines()[1:] for t in timers if t}
 
 
 def snapshot(pid):
+    """Threads and descriptors of a running process may go while they are looked at: then again."""
+    for _ in range(20):
+        try:
+            return _snapshot(pid)
+        except (FileNotFoundError, ProcessLookupError, TypeError, KeyError):
+            if not rig.alive(pid):
+                raise rig.Failed(f"pid {pid} ended by itself (state {rig.state(pid)})") from None
+    return _snapshot(pid)
+
+
+def _snapshot(pid):
     status = _read(f"/proc/{pid}/status")
     names = _status(status, ("NSpid", "NStgid", "NSpgid", "NSsid"))
     inner = {str(t): _last(rig.status_field(pid, "NSpid", t) or str(t)) for t in rig.tids(pid)}

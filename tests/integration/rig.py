@@ -78,8 +78,8 @@ def tids(pid):
 
 
 def alive(pid):
-    """Running in some way: neither gone nor a zombie."""
-    return state(pid) not in (None, "Z", "X")
+    """Running in some way: neither gone nor a zombie. A leader may end before its threads do."""
+    return any(state(pid, t) not in (None, "Z", "X") for t in tids(pid))
 
 
 def status_field(pid, name, tid=None):
@@ -121,7 +121,8 @@ def describe(pid):
 
 
 def all_in_state(pid, wanted):
-    return all(state(pid, t) in wanted for t in tids(pid)) if tids(pid) else False
+    states = [s for t in tids(pid) if (s := state(pid, t)) not in (None, "Z", "X")]
+    return bool(states) and all(s in wanted for s in states)
 
 
 def stop(pid, seconds=10):
@@ -338,6 +339,7 @@ class Victim:
         for handle in self.handles:
             handle.reap(10)
             handle.close()
+        self.handles = []  # closing twice is fine
         if self.orphanage:
             self.orphanage.close()
 

@@ -6,33 +6,20 @@
 
 #include <fcntl.h>
 #include <linux/futex.h>
-#include <linux/rseq.h>
 #include <sched.h>
 #include <sys/mman.h>
-#include <sys/rseq.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include "image/control.h"
 #include "image/restore_context.h"
+#include "image/rseq.h"
 #include "parasite/blob.h"
 #include "resource/fd/restore.h"
 #include "resource/process/restore.h"
 
 namespace moult::engine {
 namespace {
-
-// glibc registered a restartable-sequences area in memory that is about to go; the kernel would then kill us
-// at the next preemption.
-absl::Status UnregisterRseq() {
-  if (__rseq_size == 0) return absl::OkStatus();
-  auto* area = static_cast<char*>(__builtin_thread_pointer()) + __rseq_offset;
-  // Registered with the struct's full size, of which __rseq_size tells only the used part since glibc 2.40.
-  for (const unsigned size : {32u, __rseq_size}) {
-    if (syscall(SYS_rseq, area, size, RSEQ_FLAG_UNREGISTER, RSEQ_SIG) == 0) return absl::OkStatus();
-  }
-  return errno == EINVAL ? absl::OkStatus() : ErrnoStatus("unregister rseq");
-}
 
 absl::Status EnterSandbox(const SandboxHandles& sandbox) {
   if (sandbox.pidfd < 0) return absl::OkStatus();

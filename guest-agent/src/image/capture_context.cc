@@ -24,7 +24,8 @@ absl::StatusOr<uint32_t> FileTable::Add(const std::string& path, const struct st
   }
   const std::string in_root = absl::StrCat(root_, path);
   struct stat named {};
-  if (path.empty() || path[0] != '/' || stat(in_root.c_str(), &named) < 0) {
+  const int failed = S_ISLNK(st.st_mode) ? lstat(in_root.c_str(), &named) : stat(in_root.c_str(), &named);
+  if (path.empty() || path[0] != '/' || failed < 0) {
     return Refuse(absl::StrCat(what, ": its file ", path, " cannot be reached by that name"), "put the file back or end its use");
   }
   if (named.st_dev != st.st_dev || named.st_ino != st.st_ino) {

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "image/files.h"
 
+#include <algorithm>
+
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -36,7 +38,8 @@ absl::Status CheckContent(const image::FileRefT& file, const struct stat& st) {
 
 absl::Status CheckFile(const image::FileRefT& file) {
   struct stat st {};
-  if (stat(file.path.c_str(), &st) < 0) {
+  const int failed = S_ISLNK(file.mode) ? lstat(file.path.c_str(), &st) : stat(file.path.c_str(), &st);
+  if (failed < 0) {
     if (errno == ENOENT || errno == ENOTDIR) return Changed(file, "has vanished");
     return ErrnoStatus(absl::StrCat("stat ", file.path));
   }
@@ -71,7 +74,12 @@ absl::Status DigestFiles(const std::string& root, image::ProcessImageT& image) {
 }
 
 absl::Status CheckFiles(const image::ProcessImageT& image) {
-  for (const auto& file : image.files) MOULT_RETURN_IF_ERROR(CheckFile(*file));
+  for (size_t i = 0; i < image.files.size(); ++i) {
+    // A removed working directory is not there, and need not be.
+    const bool removed = std::any_of(image.processes.begin(), image.processes.end(),
+                                     [i](const auto& process) { return process->cwd_deleted && process->cwd == i; });
+    if (!removed) MOULT_RETURN_IF_ERROR(CheckFile(*image.files[i]));
+  }
   return absl::OkStatus();
 }
 

@@ -159,8 +159,8 @@ absl::Status Ignition::RunLatePrograms() {
 }
 
 // Issues the interrupted call again with the time that remained, and interrupts it at once: the kernel then
-// holds a restart block as if the first call had never ended. Returns what rax must be.
-absl::StatusOr<uint64_t> Ignition::SeedRestart(size_t index, const image::GpRegs& saved) {
+// holds a restart block as if the first call had never ended.
+absl::Status Ignition::SeedRestart(size_t index, const image::GpRegs& saved, user_regs_struct& final_regs) {
   const image::ThreadT& thread = *process_.threads[index];
   const pid_t tid = tids_[index];
   // The memory that the call's arguments point at is in place by now.
@@ -171,10 +171,20 @@ absl::StatusOr<uint64_t> Ignition::SeedRestart(size_t index, const image::GpRegs
     return absl::OkStatus();
   };
   const InterruptedCall call = ClassifyInterrupted(saved, read);
-  if (call.nr < 0) return static_cast<uint64_t>(-EINTR);
+  if (call.nr < 0) {
+    // A call that we do not know ends as any call may that a signal interrupts.
+    final_regs.rax = static_cast<uint64_t>(-EINTR);
+    final_regs.orig_rax = kNoSyscall;
+    return absl::OkStatus();
+  }
   int64_t remaining = thread.sleep_remaining_ns;
   if (remaining < 0) remaining = call.requested_ns.value_or(-1);
-  if (remaining < 0 || call.absolute) return kErestartNoIntr;
+  if (remaining < 0 || call.absolute) {
+    // No time limit, or a point in time: the same call again.
+    final_regs.rax = kErestartNoIntr;
+    final_regs.orig_rax = static_cast<uint64_t>(call.nr);
+    return absl::OkStatus();
+  }
   const timespec time{remaining / 1'000'000'000, remaining % 1'000'000'000};
   const size_t scratch = plan_.layout.scratch[index];
   std::memcpy(view_ + scratch, &time, sizeof(time));
@@ -202,7 +212,9 @@ absl::StatusOr<uint64_t> Ignition::SeedRestart(size_t index, const image::GpRegs
   if (Ptrace(PTRACE_INTERRUPT, tid, 0, 0) < 0 || Ptrace(PTRACE_CONT, tid, 0, 0) < 0) return ErrnoStatus("restart a sleep");
   MOULT_RETURN_IF_ERROR(WaitStop(tid).status());
   if (Ptrace(PTRACE_GETREGS, tid, 0, PtrArg(&regs)) < 0) return ErrnoStatus("restart a sleep");
-  return regs.rax;
+  final_regs.rax = regs.rax;
+  if (regs.rax != kErestartRestartBlock) final_regs.orig_rax = kNoSyscall;  // it has ended
+  return absl::OkStatus();
 }
 
 absl::Status Ignition::SetStates() {
@@ -210,13 +222,7 @@ absl::Status Ignition::SetStates() {
   for (size_t i = 0; i < tids_.size(); ++i) {
     user_regs_struct regs = ToUserRegs(*process_.threads[i]->regs);
     if (regs.rax == kErestartRestartBlock && static_cast<int64_t>(regs.orig_rax) >= 0) {
-      MOULT_ASSIGN_OR_RETURN(regs.rax, SeedRestart(i, *process_.threads[i]->regs));
-      if (regs.rax == kErestartNoIntr) {
-        // A call that had been restarted before is known by its own number again; only futex comes here.
-        regs.orig_rax = SYS_futex;
-      } else if (regs.rax != kErestartRestartBlock) {
-        regs.orig_rax = kNoSyscall;
-      }
+      MOULT_RETURN_IF_ERROR(SeedRestart(i, *process_.threads[i]->regs, regs));
     }
     final_regs.push_back(regs);
   }

@@ -6,6 +6,7 @@
 #define MOULT_IMAGE_IGNITION_H_
 
 #include <sys/types.h>
+#include <sys/user.h>
 
 #include "image/plan.h"
 #include "moult/base/status.h"
@@ -29,7 +30,8 @@ class Ignition {
   absl::StatusOr<int> WaitStop(pid_t tid);
   absl::Status CheckProgram(size_t offset, const ptrace::ProgramBuilder& program) const;
   absl::Status MapTids();
-  absl::StatusOr<uint64_t> SeedRestart(size_t index, const image::GpRegs& regs);
+  // Fills rax and orig_rax for a thread whose call the kernel would have continued from its restart block.
+  absl::Status SeedRestart(size_t index, const image::GpRegs& saved, user_regs_struct& final_regs);
   absl::Status UnmapRegion();
 
   const image::ProcessImageT& image_;

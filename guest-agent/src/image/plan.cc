@@ -18,6 +18,7 @@
 #include "proc/read.h"
 #include "proc/status.h"
 #include "resource/credentials/capture.h"
+#include "resource/lock/restore.h"
 #include "resource/memory/restore.h"
 #include "resource/process/restore.h"
 #include "resource/seccomp/restore.h"
@@ -130,6 +131,7 @@ class Planner {
     // Limits before credentials: what may be raised now may not be later.
     PlanLimits(process_, starting_, program);
     program.Call("close what the restore needed", SYS_close_range, {numbers_.first, ~0u, 0});
+    PlanPosixLocks(image_, program);
     PlanThread(process_, leader, starting_, leader.seccomp_mode == 0, program);
     // A change of credentials resets it.
     program.CallMayFail("prctl(PR_SET_DUMPABLE)", SYS_prctl, {PR_SET_DUMPABLE, process_.dumpable, 0, 0, 0});

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "image/restore.h"
 
+#include <algorithm>
 #include <csignal>
 
 #include <linux/futex.h>
@@ -22,6 +23,7 @@
 #include "image/plan.h"
 #include "image/sandbox.h"
 #include "moult/protocol/template_reader.h"
+#include "proc/fdinfo.h"
 #include "proc/read.h"
 #include "ptrace/wait.h"
 
@@ -152,6 +154,54 @@ class Restorer {
     return absl::OkStatus();
   }
 
+  // The parent-death signal must mean the parent that the process keeps, not this tool, which soon ends.
+  bool WantsDeathSignal() const {
+    return std::any_of(process_->threads.begin(), process_->threads.end(), [](const auto& thread) { return thread->parent_death_signal != 0; });
+  }
+
+  static long CloneBuilder(clone_args& args, const BuilderInput& input, const Region& region) {
+    const long pid = syscall(SYS_clone3, &args, sizeof(args));
+    if (pid == 0) RunBuilder(input, region.view());
+    return pid;
+  }
+
+  // As CloneBuilder, but through a middle process that ends: the builder's parent is whoever takes orphans in.
+  long CloneOrphan(clone_args& args, const BuilderInput& input, const Region& region) {
+    auto* control = reinterpret_cast<Control*>(region.view());
+    clone_args middle_args{};
+    middle_args.exit_signal = SIGCHLD;
+    middle_args.flags = CLONE_FILES;  // so that the pidfd it gets is ours
+    // In a new pid namespace the next free pid may be one that the function wants.
+    pid_t spare = 2;
+    while (std::any_of(process_->threads.begin(), process_->threads.end(), [spare](const auto& thread) { return thread->tid == spare; })) ++spare;
+    if (options_.sandbox) {
+      middle_args.set_tid = reinterpret_cast<uint64_t>(&spare);
+      middle_args.set_tid_size = 1;
+    }
+    const long middle = syscall(SYS_clone3, &middle_args, sizeof(middle_args));
+    if (middle == 0) {
+      int pidfd = -1;
+      args.flags = CLONE_PIDFD;
+      args.pidfd = reinterpret_cast<uint64_t>(&pidfd);
+      const long pid = CloneBuilder(args, input, region);
+      control->orphan_error = pid < 0 ? errno : 0;
+      control->orphan_pidfd = pidfd;
+      _exit(0);
+    }
+    if (middle < 0) return -1;
+    siginfo_t info{};
+    while (waitid(P_PID, static_cast<id_t>(middle), &info, WEXITED) < 0 && errno == EINTR) {
+    }
+    if (control->orphan_error != 0) {
+      errno = control->orphan_error;
+      return -1;
+    }
+    const UniqueFd pidfd(control->orphan_pidfd);
+    auto text = proc::ReadFile(absl::StrCat("/proc/self/fdinfo/", pidfd.get()));
+    auto info_of_pidfd = text.ok() ? proc::ParseFdInfo(*text) : text.status();
+    return info_of_pidfd.ok() ? info_of_pidfd->pidfd_pid.value_or(-1) : -1;
+  }
+
   absl::StatusOr<pid_t> StartBuilder(const Region& region, const Sandbox* sandbox) {
     // Enters the sandbox's pid namespace for the children we make, for this one only.
     UniqueFd own_pid_namespace;
@@ -167,10 +217,8 @@ class Restorer {
     sigset_t old;
     sigfillset(&all);
     pthread_sigmask(SIG_BLOCK, &all, &old);
-    const long pid = syscall(SYS_clone3, &args, sizeof(args));
-    if (pid == 0) {
-      RunBuilder({image_, &plan_, &opened_.numbers, region.fd(), sandbox != nullptr ? sandbox->handles() : SandboxHandles{}}, region.view());
-    }
+    const BuilderInput input{image_, &plan_, &opened_.numbers, region.fd(), sandbox != nullptr ? sandbox->handles() : SandboxHandles{}};
+    const long pid = WantsDeathSignal() ? CloneOrphan(args, input, region) : CloneBuilder(args, input, region);
     const int error = errno;
     pthread_sigmask(SIG_SETMASK, &old, nullptr);
     if (sandbox != nullptr && setns(own_pid_namespace.get(), CLONE_NEWPID) < 0) {

@@ -16,7 +16,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "image/host.h"
+#include "image/rseq.h"
 #include "parasite/blob.h"
 #include "proc/timens.h"
 #include "ptrace/wait.h"
@@ -68,7 +68,7 @@ absl::Status SetUp(int64_t monotonic_ns, int64_t boottime_ns) {
   setsid();
   if (chdir("/") < 0) return ErrnoStatus("chdir /");
   prctl(PR_SET_NAME, "moult-init");
-  return absl::OkStatus();
+  return UnregisterRseq();
 }
 
 [[noreturn]] void RunInit(Shared* shared, int64_t monotonic_ns, int64_t boottime_ns) {

@@ -33,7 +33,9 @@ static_assert(std::size(kKindRules) == static_cast<size_t>(VmaKind::MAX) + 1);
 absl::Status CheckBacking(const Path& at, const ProcessImageT& image, const VmaT& vma) {
   const Backing backing = kKindRules[static_cast<size_t>(vma.kind)].backing;
   if (backing == Backing::kFile) {
-    MOULT_RETURN_IF_ERROR(CheckFile(at, "file", vma.file, image, S_IFREG));
+    // A private mapping of /dev/zero is anonymous memory that keeps the device's name.
+    const bool device = vma.kind == VmaKind::PrivateFile && vma.file < image.files.size() && S_ISCHR(image.files[vma.file]->mode);
+    MOULT_RETURN_IF_ERROR(CheckFile(at, "file", vma.file, image, device ? S_IFCHR : S_IFREG));
   } else if (vma.file != kNone) {
     return at.BadField("file", vma.file, ", but the kind has none");
   }

@@ -4,8 +4,8 @@
 #include "resource/epoll/epoll.h"
 #include "resource/eventfd/eventfd.h"
 #include "resource/file/file.h"
-//MISSING #include "resource/inet_socket/inet_socket.h"
-//MISSING #include "resource/inotify/inotify.h"
+#include "resource/inet_socket/inet_socket.h"
+#include "resource/inotify/inotify.h"
 #include "resource/memfd/memfd.h"
 #include "resource/pipe/pipe.h"
 #include "resource/signalfd/signalfd.h"
@@ -29,9 +29,9 @@ absl::Span<const FdKind> FdKinds() {
       {"timerfd", R::TimerFd, MatchesTimerFd, CaptureTimerFd, RestoreTimerFd, nullptr},
       {"signalfd", R::SignalFd, MatchesSignalFd, CaptureSignalFd, RestoreSignalFd, nullptr},
       {"epoll", R::Epoll, MatchesEpoll, CaptureEpoll, RestoreEpoll, FinishEpoll},
-//MISSING       {"inotify", R::Inotify, MatchesInotify, CaptureInotify, RestoreInotify, nullptr},
+      {"inotify", R::Inotify, MatchesInotify, CaptureInotify, RestoreInotify, nullptr},
 //MISSING       {"unix socket", R::UnixSocket, MatchesUnixSocket, CaptureUnixSocket, RestoreUnixSocket, nullptr},
-//MISSING       {"inet socket", R::InetSocket, MatchesInetSocket, CaptureInetSocket, RestoreInetSocket, nullptr},
+      {"inet socket", R::InetSocket, MatchesInetSocket, CaptureInetSocket, RestoreInetSocket, nullptr},
   };
   return kKinds;
 }

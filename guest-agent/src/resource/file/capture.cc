@@ -15,9 +15,27 @@ namespace {
 // Access mode O_PATH has none.
 bool IsPathOnly(const OpenDescription& description) { return (description.flags & O_PATH) != 0; }
 
-bool IsProc(const OpenDescription& description) {
+// File systems whose files are windows on the kernel's state, not content.
+struct PseudoFileSystem {
+  int64_t magic;
+  const char* name;
+};
+constexpr PseudoFileSystem kPseudoFileSystems[] = {
+    {PROC_SUPER_MAGIC, "procfs"},     {SYSFS_MAGIC, "sysfs"},       {DEBUGFS_MAGIC, "debugfs"},
+    {TRACEFS_MAGIC, "tracefs"},       {SECURITYFS_MAGIC, "securityfs"}, {CGROUP_SUPER_MAGIC, "cgroup"},
+    {CGROUP2_SUPER_MAGIC, "cgroup2"}, {BPF_FS_MAGIC, "bpf"},        {0x19800202, "a POSIX message queue (mqueue)"},
+    {SECRETMEM_MAGIC, "secret memory (memfd_secret)"},              {HUGETLBFS_MAGIC, "hugetlbfs"},
+};
+
+absl::Status RefusePseudoFile(const OpenDescription& description) {
   struct statfs fs {};
-  return fstatfs(description.fd, &fs) == 0 && fs.f_type == PROC_SUPER_MAGIC;
+  if (fstatfs(description.fd, &fs) < 0) return ErrnoStatus("fstatfs");
+  for (const PseudoFileSystem& pseudo : kPseudoFileSystems) {
+    if (fs.f_type == pseudo.magic) {
+      return Refuse(absl::StrCat("a file of ", pseudo.name, " cannot be saved"), "close it before the dump");
+    }
+  }
+  return absl::OkStatus();
 }
 
 // Devices whose descriptors hold no state of their own.
@@ -58,6 +76,7 @@ bool MatchesUnlinked(const OpenDescription& description) {
 }
 
 absl::Status CaptureUnlinked(CaptureContext& context, const OpenDescription& description, image::OpenFileT& file) {
+  MOULT_RETURN_IF_ERROR(RefusePseudoFile(description));
   image::UnlinkedRegularT resource;
   const std::string path(absl::StripSuffix(description.link, " (deleted)"));
   const auto kind = path == "/dev/zero" ? image::ObjectKind::SharedAnon : image::ObjectKind::UnlinkedFile;
@@ -74,9 +93,7 @@ bool MatchesRegularFile(const OpenDescription& description) {
 }
 
 absl::Status CaptureRegularFile(CaptureContext& context, const OpenDescription& description, image::OpenFileT& file) {
-  if (IsProc(description) || absl::StartsWith(description.link, "/sys/")) {
-    return Refuse("a file of procfs or sysfs has no content to save", "close it before the dump");
-  }
+  MOULT_RETURN_IF_ERROR(RefusePseudoFile(description));
   image::RegularFileT resource;
   MOULT_ASSIGN_OR_RETURN(resource.file, context.files.Add(description.link, description.st, ContentFor(description), "open file"));
   file.resource.Set(std::move(resource));

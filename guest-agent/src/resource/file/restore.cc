@@ -8,7 +8,8 @@ namespace moult::engine {
 namespace {
 
 // Flags that open(2) takes; the rest are status flags, which the caller sets.
-constexpr uint32_t kOpenFlags = O_ACCMODE | O_APPEND | O_DIRECT | O_LARGEFILE | O_NOATIME | O_DSYNC | O_SYNC | O_NONBLOCK;
+constexpr uint32_t kOpenFlags =
+    O_ACCMODE | O_APPEND | O_DIRECT | O_LARGEFILE | O_NOATIME | O_DSYNC | O_SYNC | O_NONBLOCK | O_NOFOLLOW | O_DIRECTORY;
 
 absl::StatusOr<UniqueFd> Reopen(RestoreContext& context, uint32_t index, uint32_t file, uint32_t extra) {
   return OpenFileRef(context.file(file), static_cast<int>((context.open_file(index).flags & kOpenFlags) | extra));
@@ -22,18 +23,20 @@ absl::Status Seek(int fd, uint64_t position) {
 }  // namespace
 
 absl::StatusOr<UniqueFd> RestorePathOnly(RestoreContext& context, uint32_t index) {
-  const auto& resource = *context.open_file(index).resource.AsPathOnly();
-  return OpenFileRef(context.file(resource.file), O_PATH | O_NOFOLLOW);
+  const image::FileRefT& file = context.file(context.open_file(index).resource.AsPathOnly()->file);
+  // F_GETFL shows O_NOFOLLOW and O_DIRECTORY, so they are set as they were; a link itself needs the former.
+  const uint32_t flags = context.open_file(index).flags & (O_NOFOLLOW | O_DIRECTORY);
+  return OpenFileRef(file, static_cast<int>(O_PATH | flags | (S_ISLNK(file.mode) ? O_NOFOLLOW : 0u)));
 }
 
 absl::StatusOr<UniqueFd> RestoreRegularFile(RestoreContext& context, uint32_t index) {
-  MOULT_ASSIGN_OR_RETURN(UniqueFd fd, Reopen(context, index, context.open_file(index).resource.AsRegularFile()->file, O_NOFOLLOW));
+  MOULT_ASSIGN_OR_RETURN(UniqueFd fd, Reopen(context, index, context.open_file(index).resource.AsRegularFile()->file, 0));
   MOULT_RETURN_IF_ERROR(Seek(fd.get(), context.open_file(index).position));
   return fd;
 }
 
 absl::StatusOr<UniqueFd> RestoreDirectory(RestoreContext& context, uint32_t index) {
-  MOULT_ASSIGN_OR_RETURN(UniqueFd fd, Reopen(context, index, context.open_file(index).resource.AsDirectory()->file, O_DIRECTORY | O_NOFOLLOW));
+  MOULT_ASSIGN_OR_RETURN(UniqueFd fd, Reopen(context, index, context.open_file(index).resource.AsDirectory()->file, O_DIRECTORY));
   MOULT_RETURN_IF_ERROR(Seek(fd.get(), context.open_file(index).position));
   return fd;
 }

@@ -74,7 +74,10 @@ absl::StatusOr<PageScan> PageScan::Open(pid_t pid) {
   PmScanArg probe;
   probe.return_mask = kIsPresent;
   const bool has_scan = ioctl(fd.get(), kPagemapScan, &probe) >= 0;
-  return PageScan(std::move(fd), has_scan);
+  probe = PmScanArg();
+  probe.return_mask = kIsGuard;
+  const bool has_guards = has_scan && ioctl(fd.get(), kPagemapScan, &probe) >= 0;
+  return PageScan(std::move(fd), has_scan, has_guards);
 }
 
 absl::StatusOr<std::vector<AddressRange>> PageScan::Private(const proc::SmapsEntry& vma) const {
@@ -86,21 +89,20 @@ absl::StatusOr<std::vector<AddressRange>> PageScan::Private(const proc::SmapsEnt
   PmScanArg arg;
   arg.start = vma.start;
   arg.end = vma.end;
-  arg.category_inverted = arg.category_mask = kIsFile | kIsZeroPage;
+  // Guard markers are a kind of swap entry.
+  arg.category_inverted = arg.category_mask = kIsFile | kIsZeroPage | (has_guards_ ? uint64_t{kIsGuard} : 0);
   arg.category_anyof_mask = kIsPresent | kIsSwapped;
   arg.return_mask = kIsFile;  // never set in a match, so that neighbours merge whatever else they are
   return Scan(fd_.get(), arg);
 }
 
 absl::StatusOr<std::vector<AddressRange>> PageScan::Guards(const proc::SmapsEntry& vma) const {
-  if (!has_scan_) return std::vector<AddressRange>();
+  if (!has_guards_) return std::vector<AddressRange>();
   PmScanArg arg;
   arg.start = vma.start;
   arg.end = vma.end;
   arg.category_mask = arg.return_mask = kIsGuard;
-  auto ranges = Scan(fd_.get(), arg);
-  if (absl::IsInvalidArgument(ranges.status())) return std::vector<AddressRange>();  // before 6.15
-  return ranges;
+  return Scan(fd_.get(), arg);
 }
 
 absl::StatusOr<std::vector<AddressRange>> PageScan::ReadPagemap(uint64_t start, uint64_t end) const {
@@ -114,7 +116,7 @@ absl::StatusOr<std::vector<AddressRange>> PageScan::ReadPagemap(uint64_t start, 
     for (uint64_t i = 0; i < got; ++i) {
       const proc::PagemapEntry entry = proc::DecodePagemap(entries[i]);
       // The shared zero page looks private here; its content is dropped later like that of any zero page.
-      if ((entry.present || entry.swapped) && !entry.file_or_shared) Append(ranges, at + i * kPage, at + (i + 1) * kPage);
+      if ((entry.present || entry.swapped) && !entry.file_or_shared && !entry.guard) Append(ranges, at + i * kPage, at + (i + 1) * kPage);
     }
     at += got * kPage;
   }

@@ -29,11 +29,13 @@ class PageScan {
   absl::StatusOr<std::vector<AddressRange>> Guards(const proc::SmapsEntry& vma) const;
 
  private:
-  PageScan(UniqueFd fd, bool has_scan) : fd_(std::move(fd)), has_scan_(has_scan) {}
+  PageScan(UniqueFd fd, bool has_scan, bool has_guards)
+      : fd_(std::move(fd)), has_scan_(has_scan), has_guards_(has_guards) {}
   absl::StatusOr<std::vector<AddressRange>> ReadPagemap(uint64_t start, uint64_t end) const;
 
   UniqueFd fd_;
   bool has_scan_;
+  bool has_guards_;  // PAGE_IS_GUARD, since 6.15
 };
 
 }  // namespace moult::engine

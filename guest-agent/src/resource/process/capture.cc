@@ -6,6 +6,7 @@
 #include <ctime>
 
 #include <linux/membarrier.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -20,6 +21,8 @@
 
 namespace moult::engine {
 namespace {
+
+constexpr size_t kPage = 4096;
 
 absl::StatusOr<bool> SameNamespace(pid_t pid, const char* kind) {
   MOULT_ASSIGN_OR_RETURN(const std::string theirs, proc::ReadLink(absl::StrCat("/proc/", pid, "/ns/", kind)));
@@ -111,6 +114,12 @@ ProcessQuestions AskProcess(ptrace::ProgramBuilder& program) {
   ask.membarrier_op = program.CallMayFail("membarrier", SYS_membarrier, {kMembarrierGetRegistrations, 0, 0});
   // Before 6.3 the only way to learn of a registration is to use it.
   ask.membarrier_private_op = program.CallMayFail("membarrier", SYS_membarrier, {MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0});
+  // MCL_FUTURE shows in what becomes of a new mapping: the kernel refuses MADV_DONTNEED for locked memory.
+  const size_t page = program.Call("mmap", SYS_mmap, {0, kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0});
+  ask.new_page_resident = program.AddBuffer(1);
+  program.CallMayFail("mincore", SYS_mincore, {Arg::Result(page), kPage, Arg::Data(ask.new_page_resident)});
+  ask.new_page_locked_op = program.CallMayFail("madvise", SYS_madvise, {Arg::Result(page), kPage, MADV_DONTNEED});
+  program.Call("munmap", SYS_munmap, {Arg::Result(page), kPage});
   ask.clocks = program.AddBuffer(3 * sizeof(timespec));
   size_t at = ask.clocks;
   for (const clockid_t clock : {CLOCK_MONOTONIC, CLOCK_BOOTTIME, CLOCK_REALTIME}) {
@@ -129,6 +138,10 @@ void TakeAnswers(const ProcessQuestions& questions, const ptrace::ProgramResult&
     context.process.memory->membarrier = static_cast<uint32_t>(registrations);
   } else if (registrations < 0 && result.result(questions.membarrier_private_op) == 0) {
     context.process.memory->membarrier = MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED;
+  }
+  if (result.result(questions.new_page_locked_op) == -EINVAL) {
+    const bool resident = (result.Data<uint8_t>(questions.new_page_resident) & 1) != 0;
+    context.process.memory->lock_future = MCL_FUTURE | (resident ? 0u : MCL_ONFAULT);
   }
   const auto ns = [&](size_t i) {
     const auto time = result.Data<timespec>(questions.clocks + i * sizeof(timespec));

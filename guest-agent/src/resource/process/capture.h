@@ -20,6 +20,8 @@ struct ProcessQuestions {
   size_t subreaper;
   size_t membarrier_op;
   size_t membarrier_private_op;
+  size_t new_page_locked_op;  // -EINVAL: a new mapping is locked (mlockall(MCL_FUTURE))
+  size_t new_page_resident;   // and its first page is there at once (no MCL_ONFAULT)
   size_t clocks;  // three timespec: monotonic, boottime, realtime
 };
 ProcessQuestions AskProcess(ptrace::ProgramBuilder& program);

@@ -53,8 +53,9 @@ absl::Status TakeAnswers(const TimerQuestions& questions, const ptrace::ProgramR
   for (size_t i = 0; i < questions.posix.size(); ++i) {
     const proc::PosixTimer& seen = questions.posix[i];
     const auto value = result.Data<itimerspec>(questions.posix_values + i * sizeof(itimerspec));
-    if (seen.clock < 0) {
-      return Refuse(absl::StrCat("POSIX timer ", seen.id, " runs on another process's CPU clock"), "delete the timer");
+    // A CPU clock has the pid it counts for in it; 0 is whoever made the timer.
+    if (seen.clock < 0 && ~(seen.clock >> 3) != 0) {
+      return Refuse(absl::StrCat("POSIX timer ", seen.id, " runs on the CPU clock of another process or thread"), "delete the timer");
     }
     auto timer = std::make_unique<image::PosixTimerT>();
     timer->id = seen.id;

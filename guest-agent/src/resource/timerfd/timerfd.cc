@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "resource/timerfd/timerfd.h"
 
+#include <poll.h>
 #include <sys/ioctl.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
@@ -35,6 +36,9 @@ absl::StatusOr<UniqueFd> RestoreTimerFd(RestoreContext& context, uint32_t index)
   // Relative, whatever it was set with: what remained at capture remains now. TFD_TIMER_CANCEL_ON_SET needs
   // an absolute time, so that one is computed.
   itimerspec value{FromNs(resource.interval_ns), FromNs(resource.remaining_ns)};
+  // A repeating timer that expired unread stands still until it is read: it expires here once, too.
+  const bool expired = resource.remaining_ns == 0 && resource.interval_ns != 0 && resource.expirations != 0;
+  if (expired) value.it_value.tv_nsec = 1;
   int flags = 0;
   if ((resource.settime_flags & TFD_TIMER_CANCEL_ON_SET) != 0 && resource.remaining_ns != 0) {
     timespec now{};
@@ -45,6 +49,8 @@ absl::StatusOr<UniqueFd> RestoreTimerFd(RestoreContext& context, uint32_t index)
   if ((resource.remaining_ns != 0 || resource.interval_ns != 0) && timerfd_settime(fd.get(), flags, &value, nullptr) < 0) {
     return ErrnoStatus("timerfd_settime");
   }
+  pollfd readable{fd.get(), POLLIN, 0};
+  if (expired) poll(&readable, 1, 1000);
   if (resource.expirations != 0) {
     const uint64_t ticks = resource.expirations;
     if (ioctl(fd.get(), kSetTicks, &ticks) < 0) return ErrnoStatus("set the timerfd's expirations (needs CONFIG_CHECKPOINT_RESTORE)");

@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// TCP and UDP over IPv4 and IPv6. Listening, bound and fresh sockets come back as they were; a TCP connection
+// comes back closed (reads give end of file, writes EPIPE), since its other end cannot be brought along.
+// Multicast memberships and programs that choose among SO_REUSEPORT sockets are not shown by the kernel and
+// are not kept.
+#ifndef MOULT_RESOURCE_INET_SOCKET_INET_SOCKET_H_
+#define MOULT_RESOURCE_INET_SOCKET_INET_SOCKET_H_
+
+#include <string>
+
+#include "resource/fd/kinds.h"
+
+namespace moult::engine {
+
+bool MatchesInetSocket(const OpenDescription& description);
+absl::Status CaptureInetSocket(CaptureContext& context, const OpenDescription& description, image::OpenFileT& file);
+absl::StatusOr<UniqueFd> RestoreInetSocket(RestoreContext& context, uint32_t index);
+
+// "127.0.0.1:80", "[::1]:80"; `bytes` is a struct sockaddr.
+std::string FormatInetAddress(const std::vector<uint8_t>& bytes);
+
+}  // namespace moult::engine
+
+#endif  // MOULT_RESOURCE_INET_SOCKET_INET_SOCKET_H_

@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: Apache-2.0
+#ifndef MOULT_BENCH_FLOOR_BUILDER_H_
+#define MOULT_BENCH_FLOOR_BUILDER_H_
+
+#include "floor.h"
+
+namespace moult::bench {
+
+struct BuilderTimes {
+  double mmaps_us;   // as many mmap calls as the process has mappings
+  double fill_us;    // preadv from a file in the page cache into untouched small pages
+  double clones_us;  // clone3 of all threads but the leader, until each has run and parks on a futex
+};
+
+// What any restore must do, with nothing around it, in a forked child. Dies with a message on failure.
+BuilderTimes BuildBare(const FloorArguments& arguments);
+
+}  // namespace moult::bench
+
+#endif  // MOULT_BENCH_FLOOR_BUILDER_H_

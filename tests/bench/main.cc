@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <climits>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <regex>
+
+#include <linux/close_range.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+
+#include "floor.h"
+#include "report.h"
+
+namespace moult::bench {
+namespace {
+
+constexpr int kExitUsage = 2;
+
+struct ImageArguments {
+  std::string json;
+  std::string only;
+  std::string tool;
+  std::string programs = std::filesystem::path(MOULT_BENCH_SOURCE_DIR).parent_path() / "programs";
+  std::string work = "/tmp";
+  int rounds = 0;
+  bool quick = false;
+};
+
+int Fail(const std::string& message) {
+  std::fprintf(stderr, "moult-bench: %s\n", message.c_str());
+  return 1;
+}
+
+std::string Self() {
+  char path[PATH_MAX];
+  const ssize_t n = readlink("/proc/self/exe", path, sizeof(path));
+  return n > 0 ? std::string(path, static_cast<size_t>(n)) : std::string();
+}
+
+int RunImage(const ImageArguments& arguments) {
+  std::regex only;
+  try {
+    only = std::regex(arguments.only);
+  } catch (const std::regex_error& error) {
+    Fail(absl::StrCat("--only ", arguments.only, ": ", error.what()));
+    return kExitUsage;
+  }
+  Places places;
+  places.self = Self();
+  places.tool = arguments.tool.empty() ? std::filesystem::path(places.self).parent_path() / "moult-image" : std::filesystem::absolute(arguments.tool);
+  places.programs = arguments.programs;
+  if (access(places.tool.c_str(), X_OK) < 0) return Fail(absl::StrCat(places.tool, " is not there; build it, or name it with --moult-image"));
+  std::string work = absl::StrCat(arguments.work, "/moult-bench-XXXXXX");
+  if (mkdtemp(work.data()) == nullptr) return Fail(ErrnoStatus(absl::StrCat("make a folder in ", arguments.work)).ToString());
+  places.work = work;
+  places.build = absl::StrCat(arguments.work, "/moult-bench-programs");
+  // What a restore makes is an orphan: it must come to us to be reaped, or its pid stays taken.
+  prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
+  // What our caller left open is no part of what we start.
+  close_range(3, ~0u, CLOSE_RANGE_CLOEXEC);
+  // Looked for between steps, so that nothing is left behind.
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGINT);
+  sigaddset(&signals, SIGTERM);
+  sigprocmask(SIG_BLOCK, &signals, nullptr);
+
+  const int rounds = arguments.rounds > 0 ? arguments.rounds : arguments.quick ? 3 : 7;
+  std::vector<Measurement> measurements;
+  PrintHeader(rounds);
+  for (const Subject& subject : AllSubjects(arguments.quick)) {
+    if (!std::regex_search(subject.name, only) || Interrupted()) continue;
+    measurements.push_back(Measure(subject, places, rounds));
+    PrintRow(measurements.back());
+  }
+  PrintSummary(measurements);
+  std::filesystem::remove_all(work);
+  if (!arguments.json.empty()) {
+    std::ofstream file(arguments.json);
+    file << ReportJson(measurements, rounds).dump(2) << "\n";
+    if (!file.flush()) return Fail(absl::StrCat("write ", arguments.json));
+  }
+  bool any = false;
+  bool failed = Interrupted();
+  for (const Measurement& m : measurements) {
+    any |= m.status.ok();
+    failed |= !m.status.ok() && !absl::IsUnavailable(m.status);
+  }
+  return any && !failed ? 0 : 1;
+}
+
+int Main(int argc, char** argv) {
+  CLI::App app{"Measures moult-image against what the kernel alone takes for the same work, in the same run."};
+  app.require_subcommand(1);
+
+  ImageArguments image;
+  auto* image_command = app.add_subcommand("image", "dump and restore: real programs, and victims of growing size");
+  image_command->add_option("--json", image.json, "also write everything as JSON to this file");
+  image_command->add_flag("--quick", image.quick, "python and small victims, 3 rounds");
+  image_command->add_option("--only", image.only, "subjects whose name this regular expression is found in");
+  image_command->add_option("--rounds", image.rounds, "default 7")->check(CLI::PositiveNumber);
+  image_command->add_option("--moult-image", image.tool, "default: beside this program");
+  image_command->add_option("--programs", image.programs, "tests/programs of the source tree")->capture_default_str();
+  image_command->add_option("--workdir", image.work, "where templates are written")->capture_default_str()->check(CLI::ExistingDirectory);
+
+  VictimArguments victim;
+  auto* victim_command = app.add_subcommand("victim", "")->group("");
+  victim_command->add_option("--pages", victim.pages);
+  victim_command->add_option("--threads", victim.threads);
+  victim_command->add_option("--vmas", victim.vmas);
+  victim_command->add_option("--fds", victim.fds);
+
+  FloorArguments floor;
+  auto* floor_command = app.add_subcommand("floor", "")->group("");
+  floor_command->add_option("--copy-bytes", floor.copy_bytes);
+  floor_command->add_option("--fill-bytes", floor.fill_bytes);
+  floor_command->add_option("--fill-file", floor.fill_file);
+  floor_command->add_option("--vmas", floor.vmas);
+  floor_command->add_option("--threads", floor.threads);
+
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : kExitUsage;
+  }
+  if (victim_command->parsed()) return RunVictim(victim);
+  if (floor_command->parsed()) return RunFloor(floor);
+  return RunImage(image);
+}
+
+}  // namespace
+}  // namespace moult::bench
+
+int main(int argc, char** argv) { return moult::bench::Main(argc, argv); }
