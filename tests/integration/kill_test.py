@@ -321,8 +321,13 @@ def run(options, name):
     try:
         try:
             function(scenario, *args)
-        finally:
-            scenario.close()
+        except BaseException:
+            try:
+                scenario.close()
+            except Failed:  # what went wrong first says more
+                pass
+            raise
+        scenario.close()
         outcome, reason = "PASS", ""
     except rig.Skipped as e:
         outcome, reason = "SKIP", str(e)

@@ -154,9 +154,10 @@ class Restorer {
     return absl::OkStatus();
   }
 
-  // The parent-death signal must mean the parent that the process keeps, not this tool, which soon ends.
-  bool WantsDeathSignal() const {
-    return std::any_of(process_->threads.begin(), process_->threads.end(), [](const auto& thread) { return thread->parent_death_signal != 0; });
+  // The parent must be the one that the process keeps, not this tool, which soon ends: in a sandbox its init,
+  // which reaps and ends with it; elsewhere where a parent-death signal says that it matters.
+  bool WantsLastingParent() const {
+    return options_.sandbox || std::any_of(process_->threads.begin(), process_->threads.end(), [](const auto& thread) { return thread->parent_death_signal != 0; });
   }
 
   static long CloneBuilder(clone_args& args, const BuilderInput& input, const Region& region) {
@@ -218,7 +219,7 @@ class Restorer {
     sigfillset(&all);
     pthread_sigmask(SIG_BLOCK, &all, &old);
     const BuilderInput input{image_, &plan_, &opened_.numbers, region.fd(), sandbox != nullptr ? sandbox->handles() : SandboxHandles{}};
-    const long pid = WantsDeathSignal() ? CloneOrphan(args, input, region) : CloneBuilder(args, input, region);
+    const long pid = WantsLastingParent() ? CloneOrphan(args, input, region) : CloneBuilder(args, input, region);
     const int error = errno;
     pthread_sigmask(SIG_SETMASK, &old, nullptr);
     if (sandbox != nullptr && setns(own_pid_namespace.get(), CLONE_NEWPID) < 0) {

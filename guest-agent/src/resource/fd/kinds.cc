@@ -10,7 +10,7 @@
 #include "resource/pipe/pipe.h"
 #include "resource/signalfd/signalfd.h"
 #include "resource/timerfd/timerfd.h"
-//MISSING #include "resource/unix_socket/unix_socket.h"
+#include "resource/unix_socket/unix_socket.h"
 
 namespace moult::engine {
 
@@ -30,7 +30,7 @@ absl::Span<const FdKind> FdKinds() {
       {"signalfd", R::SignalFd, MatchesSignalFd, CaptureSignalFd, RestoreSignalFd, nullptr},
       {"epoll", R::Epoll, MatchesEpoll, CaptureEpoll, RestoreEpoll, FinishEpoll},
       {"inotify", R::Inotify, MatchesInotify, CaptureInotify, RestoreInotify, nullptr},
-//MISSING       {"unix socket", R::UnixSocket, MatchesUnixSocket, CaptureUnixSocket, RestoreUnixSocket, nullptr},
+      {"unix socket", R::UnixSocket, MatchesUnixSocket, CaptureUnixSocket, RestoreUnixSocket, nullptr},
       {"inet socket", R::InetSocket, MatchesInetSocket, CaptureInetSocket, RestoreInetSocket, nullptr},
   };
   return kKinds;

@@ -134,7 +134,10 @@ absl::Status RestoreDescriptors(RestoreContext& context) {
   }
   for (uint32_t i = 0; i < count; ++i) {
     const FdKind* kind = KindOf(context.open_file(i));
-    absl::Status status = SetFlags(context.open_file(i), context.open_files[i].get());
+    // At its own number: the kernel tells it with SIGIO (si_fd) as it was when O_ASYNC was set.
+    const auto at = std::find_if(context.process.fds.begin(), context.process.fds.end(), [i](const auto& fd) { return fd->open_file == i; });
+    const int number = at == context.process.fds.end() ? context.open_files[i].get() : (*at)->number;
+    absl::Status status = SetFlags(context.open_file(i), number);
     if (status.ok() && kind->finish != nullptr) status = kind->finish(context, i);
     if (status.ok()) status = RestoreLocks(context, i);
     MOULT_RETURN_IF_ERROR(Annotate(status, context.FdName(i)));

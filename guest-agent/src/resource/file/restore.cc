@@ -50,7 +50,9 @@ absl::StatusOr<UniqueFd> RestoreUnlinked(RestoreContext& context, uint32_t index
   const uint32_t object = file.resource.AsUnlinkedRegular()->object;
   // Opening through /proc gives a description of its own on the same file.
   const std::string path = absl::StrCat("/proc/self/fd/", context.object_fds[object]);
-  UniqueFd fd(open(path.c_str(), static_cast<int>(file.flags & kOpenFlags) | O_CLOEXEC));
+  // A file made with O_TMPFILE shows that flag's O_DIRECTORY for ever.
+  const uint32_t flags = file.flags & kOpenFlags & ~static_cast<uint32_t>(O_DIRECTORY | O_NOFOLLOW);
+  UniqueFd fd(open(path.c_str(), static_cast<int>(flags) | O_CLOEXEC));
   if (!fd.valid()) return ErrnoStatus(absl::StrCat("open unnamed file ", context.image.objects[object]->name));
   MOULT_RETURN_IF_ERROR(Seek(fd.get(), file.position));
   return fd;
