@@ -16,6 +16,7 @@ import stat as stat_mod
 import struct
 import sys
 import termios
+import time
 
 import rig
 
@@ -275,6 +276,19 @@ def snapshot(pid):
             if not rig.alive(pid):
                 raise rig.Failed(f"pid {pid} ended by itself (state {rig.state(pid)})") from None
     return _snapshot(pid)
+
+
+def steady(pid, tries=20):
+    """A snapshot taken twice with the same result: a thread that still starts, or a SIGCONT on its
+    way, is not part of the state."""
+    last = snapshot(pid)
+    for _ in range(tries):
+        time.sleep(rig.POLL_SECONDS)
+        now = snapshot(pid)
+        if not diff(last, now, "steady"):
+            break
+        last = now
+    return now
 
 
 def _snapshot(pid):

@@ -25,6 +25,7 @@ EXIT_OK, EXIT_INTERNAL, EXIT_USAGE, EXIT_REFUSED, EXIT_NOT_FOUND = 0, 1, 2, 3, 4
 EXIT_PERMISSION, EXIT_DAMAGED, EXIT_RESOURCES, EXIT_AGAIN = 5, 6, 7, 8
 
 _libc = ctypes.CDLL(None, use_errno=True)
+_libc.mount.argtypes = [ctypes.c_char_p] * 3 + [ctypes.c_ulong, ctypes.c_void_p]
 PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -40,6 +41,13 @@ def become_subreaper():
     """Orphans below this process come to it, so that it can wait for what `restore` detaches."""
     if _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
+
+
+def own_mount_namespace():
+    """What is mounted from here on is seen by this process and its children only."""
+    clone_newns, ms_rec_private = 0x20000, (1 << 14) | (1 << 18)
+    if _libc.unshare(clone_newns) != 0 or _libc.mount(b"none", b"/", None, ms_rec_private, None) != 0:
+        raise OSError(ctypes.get_errno(), "private mount namespace")
 
 
 def wait_until(predicate, seconds):

@@ -80,6 +80,7 @@ absl::Status CaptureStopped(CaptureContext& context, const CaptureOptions& optio
   if (!options.may_go_on()) return Interrupted();
   MOULT_ASSIGN_OR_RETURN(const auto layout, ReadLayout(context.pid()));
   MOULT_RETURN_IF_ERROR(CaptureMemory(context, layout));
+  context.files.Finish();
   phases.End("memory");
   if (!options.may_go_on()) return Interrupted();
   MOULT_RETURN_IF_ERROR(AskProcessItself(context, layout));

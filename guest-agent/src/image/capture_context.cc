@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "image/capture_context.h"
 
+#include <algorithm>
+
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -45,6 +47,12 @@ absl::StatusOr<uint32_t> FileTable::Add(const std::string& path, const struct st
   image_.files.push_back(std::move(file));
   known.push_back(static_cast<uint32_t>(image_.files.size() - 1));
   return known.back();
+}
+
+void FileTable::Finish() {
+  for (const uint32_t index : changeable_) {
+    image_.files[index]->content = std::max(image_.files[index]->content, image::FileContent::AtLeast);
+  }
 }
 
 absl::StatusOr<uint32_t> ObjectTable::Add(int fd, image::ObjectKind kind, const std::string& name, PageStage& pages) {

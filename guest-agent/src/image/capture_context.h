@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <map>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -37,9 +38,14 @@ class FileTable {
   // a path that leads elsewhere by now (replaced, mounted over) is refused. `what` names the user in errors.
   absl::StatusOr<uint32_t> Add(const std::string& path, const struct stat& st, image::FileContent content,
                                const std::string& what);
+  // Its content may be another when it is restored, whoever else uses the file; it only must not have shrunk.
+  void AllowChange(uint32_t index) { changeable_.insert(index); }
+  // When all are listed.
+  void Finish();
 
  private:
   image::ProcessImageT& image_;
+  std::set<uint32_t> changeable_;
   std::string root_;
   std::map<std::pair<uint64_t, uint64_t>, std::vector<uint32_t>> by_inode_;
 };

@@ -97,8 +97,8 @@ __attribute__((used)) void MoultInitMain(struct MoultInit* init) {
   Syscall(__NR_futex, (moult_u64)&init->ready, FUTEX_WAKE, 1, 0, 0, 0);
   moult_u64 all = ~0ul;
   for (;;) {
-    moult_u32 child = __atomic_load_n(&init->child, __ATOMIC_ACQUIRE);
     moult_s64 sig = Syscall(__NR_rt_sigtimedwait, (moult_u64)&all, 0, 0, 8, 0, 0);
+    moult_u32 child = __atomic_load_n(&init->child, __ATOMIC_ACQUIRE);
     if (sig != 17 /* SIGCHLD */) {
       if (sig > 0 && child) Syscall(__NR_kill, child, (moult_u64)sig, 0, 0, 0, 0);
       continue;

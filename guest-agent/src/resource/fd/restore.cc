@@ -139,9 +139,10 @@ absl::Status RestoreDescriptors(RestoreContext& context) {
     const int number = at == context.process.fds.end() ? context.open_files[i].get() : (*at)->number;
     absl::Status status = SetFlags(context.open_file(i), number);
     if (status.ok() && kind->finish != nullptr) status = kind->finish(context, i);
-    if (status.ok()) status = RestoreLocks(context, i);
     MOULT_RETURN_IF_ERROR(Annotate(status, context.FdName(i)));
   }
+  // Last: while epoll sets are filled, numbers are borrowed and given back.
+  for (uint32_t i = 0; i < count; ++i) MOULT_RETURN_IF_ERROR(Annotate(RestoreLocks(context, i), context.FdName(i)));
   return absl::OkStatus();
 }
 

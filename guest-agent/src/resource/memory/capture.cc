@@ -66,6 +66,8 @@ absl::Status CaptureBacking(CaptureContext& context, const proc::SmapsEntry& ent
     }
     vma.kind = entry.shared ? image::VmaKind::SharedFile : image::VmaKind::PrivateFile;
     MOULT_ASSIGN_OR_RETURN(vma.file, context.files.Add(entry.path, st, S_ISREG(st.st_mode) ? image::FileContent::Exact : image::FileContent::Any, Name(entry)));
+    // Memory that is shared through a file is meant to change under the process.
+    if (entry.shared && entry.write) context.files.AllowChange(vma.file);
     return absl::OkStatus();
   }
   image::ObjectKind kind = image::ObjectKind::UnlinkedFile;

@@ -33,18 +33,18 @@ absl::StatusOr<UniqueFd> RestoreTimerFd(RestoreContext& context, uint32_t index)
   const auto& resource = *context.open_file(index).resource.AsTimerFd();
   UniqueFd fd(timerfd_create(resource.clock, TFD_CLOEXEC));
   if (!fd.valid()) return ErrnoStatus(absl::StrCat("timerfd_create with clock ", resource.clock));
-  // Relative, whatever it was set with: what remained at capture remains now. TFD_TIMER_CANCEL_ON_SET needs
-  // an absolute time, so that one is computed.
+  // What remained at capture remains now, also of a timer that was set to a point in time: that point moves by
+  // as long as the process did not exist.
   itimerspec value{FromNs(resource.interval_ns), FromNs(resource.remaining_ns)};
   // A repeating timer that expired unread stands still until it is read: it expires here once, too.
   const bool expired = resource.remaining_ns == 0 && resource.interval_ns != 0 && resource.expirations != 0;
   if (expired) value.it_value.tv_nsec = 1;
   int flags = 0;
-  if ((resource.settime_flags & TFD_TIMER_CANCEL_ON_SET) != 0 && resource.remaining_ns != 0) {
+  if ((resource.settime_flags & TFD_TIMER_ABSTIME) != 0 && resource.remaining_ns != 0) {
     timespec now{};
     clock_gettime(resource.clock, &now);
     value.it_value = FromNs(resource.remaining_ns + static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(now.tv_nsec));
-    flags = TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET;
+    flags = resource.settime_flags;
   }
   if ((resource.remaining_ns != 0 || resource.interval_ns != 0) && timerfd_settime(fd.get(), flags, &value, nullptr) < 0) {
     return ErrnoStatus("timerfd_settime");

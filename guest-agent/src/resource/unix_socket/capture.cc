@@ -157,10 +157,17 @@ absl::Status CheckPeer(CaptureContext& context, const OpenDescription& descripti
     return absl::OkStatus();
   }
   const image::UnixSocketT& peer = *context.image.open_files[resource.peer]->resource.AsUnixSocket();
-  int sent = 0;
-  if (peer.state == image::SocketState::Listening && ioctl(description.fd, SIOCOUTQ, &sent) == 0 && sent > 0) {
-    return absl::UnavailableError(
-        "data was sent over a connection that is not accepted yet; let the program accept it and try again");
+  if (peer.state == image::SocketState::Listening) {
+    int sent = 0;
+    if (ioctl(description.fd, SIOCOUTQ, &sent) < 0) return ErrnoStatus("SIOCOUTQ");
+    if (sent > 0) {
+      return absl::UnavailableError(
+          "data was sent over a connection that is not accepted yet; let the program accept it and try again");
+    }
+    // Not an end of a pair: it is made by connecting once more.
+    resource.peer_address = AddressOf(getpeername, description.fd);
+    resource.peer = kNone;
+    return absl::OkStatus();
   }
   if (datagram && peer.peer != description.index) {
     resource.peer_address = AddressOf(getpeername, description.fd);

@@ -148,11 +148,13 @@ class Sockets {
     if (saved.state != State::Connected || IsPair(index, saved)) return absl::OkStatus();
     const std::string& cwd = context_.file(context_.process.cwd).path;
     if (saved.peer != kNone) {
-      // A named datagram socket, or a listener that has yet to accept.
       const std::vector<uint8_t>& name = saved.peer_address.empty() ? Saved(saved.peer)->address : saved.peer_address;
       return ConnectTo(Fd(index), name, cwd);
     }
-    if (saved.peer_address.empty() || ConnectTo(Fd(index), saved.peer_address, cwd).ok()) return absl::OkStatus();
+    if (saved.peer_address.empty()) return absl::OkStatus();
+    // A stream gets into the queue of the process's own listener, which has yet to accept it.
+    const absl::Status connected = ConnectTo(Fd(index), saved.peer_address, cwd);
+    if (connected.ok() || saved.type != SOCK_DGRAM) return connected;
     // Nobody is at that address now (a log daemon, say). As when one goes away: the next send tells.
     const UniqueFd gone(socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
     if (!gone.valid()) return ErrnoStatus("make a peer");
