@@ -27,7 +27,20 @@ class CliTest(unittest.TestCase):
         self.tool = rig.Tool(BIN, 60)
         self.place = rig.Workplace()
         self.addCleanup(self.place.close)
+        self.addCleanup(self.no_leftovers)  # after the victims were closed
         self.victims = 0
+
+    def no_leftovers(self):
+        """What one test leaves behind must fail that test, and not the next ones."""
+        rig.wait_until(self.reaped, 2)
+        left = []
+        for pid in rig.children():
+            left.append(rig.describe(pid))
+            handle = rig.Handle(pid)
+            handle.kill()
+            handle.reap(5)
+            handle.close()
+        self.assertEqual(left, [], "processes left behind")
 
     def victim(self, name=SIMPLE):
         root = os.path.join(self.place.root, f"v{self.victims}")
@@ -596,7 +609,7 @@ def main():
     rig.own_mount_namespace()
     program = unittest.main(argv=[sys.argv[0], *rest], exit=False, verbosity=1)
     result = program.result
-    failed = len({str(t).split(" (")[0] for t, _ in result.failures + result.errors})
+    failed = len({str(t).split(" ")[0] for t, _ in result.failures + result.errors})
     skipped = len(result.skipped)
     passed = result.testsRun - failed - skipped
     print(rig.closing_line(passed, failed, skipped))

@@ -3,6 +3,8 @@
 
 #include <unistd.h>
 
+#include <algorithm>
+
 #include "image/capture_context.h"
 #include "image/files.h"
 #include "image/host.h"
@@ -125,6 +127,9 @@ absl::StatusOr<CaptureResult> CaptureTo(pid_t pid, const std::string& dir, const
   result.phases.End("resume");
 
   MOULT_RETURN_IF_ERROR(pages->Finish());
+  // Pages that the process itself could not read were staged after the others.
+  std::sort(process.memory->runs.begin(), process.memory->runs.end(),
+            [](const image::PageRun& a, const image::PageRun& b) { return a.start() < b.start(); });
   result.phases.End("write pages");
   MOULT_RETURN_IF_ERROR(DigestFiles(context.files.root(), image));
   result.phases.End("digest files");

@@ -18,7 +18,7 @@ namespace moult::engine {
 class Ignition {
  public:
   Ignition(const image::ProcessImageT& image, const Plan& plan, pid_t pid, std::byte* view)
-      : image_(image), process_(*image.processes.front()), plan_(plan), pid_(pid), view_(view) {}
+      : process_(*image.processes.front()), plan_(plan), pid_(pid), view_(view) {}
 
   absl::Status AwaitPrograms();
   absl::Status SeizeThreads();
@@ -34,7 +34,6 @@ class Ignition {
   absl::Status SeedRestart(size_t index, const image::GpRegs& saved, user_regs_struct& final_regs);
   absl::Status UnmapRegion();
 
-  const image::ProcessImageT& image_;
   const image::ProcessT& process_;
   const Plan& plan_;
   const pid_t pid_;

@@ -54,10 +54,30 @@ absl::StatusOr<UniqueFd> OpenMapped(pid_t pid, const proc::SmapsEntry& entry, in
   return fd;
 }
 
-absl::Status CaptureBacking(CaptureContext& context, const proc::SmapsEntry& entry, image::VmaT& vma) {
-  const std::string link = absl::StrFormat("/proc/%d/map_files/%x-%x", context.pid(), entry.start, entry.end);
-  struct stat st {};
-  if (stat(link.c_str(), &st) < 0) return ErrnoStatus(absl::StrCat("stat ", link, " (", entry.path, ")"));
+// The file behind a mapping. A library has several mappings, one after the other: one look is enough.
+class MappedFiles {
+ public:
+  explicit MappedFiles(pid_t pid) : pid_(pid) {}
+
+  absl::StatusOr<struct stat> Stat(const proc::SmapsEntry& entry) {
+    if (last_ != nullptr && last_->inode == entry.inode && last_->dev_major == entry.dev_major &&
+        last_->dev_minor == entry.dev_minor && last_->path == entry.path) {
+      return stat_;
+    }
+    const std::string link = absl::StrFormat("/proc/%d/map_files/%x-%x", pid_, entry.start, entry.end);
+    if (stat(link.c_str(), &stat_) < 0) return ErrnoStatus(absl::StrCat("stat ", link, " (", entry.path, ")"));
+    last_ = &entry;
+    return stat_;
+  }
+
+ private:
+  pid_t pid_;
+  const proc::SmapsEntry* last_ = nullptr;
+  struct stat stat_ {};
+};
+
+absl::Status CaptureBacking(CaptureContext& context, MappedFiles& mapped, const proc::SmapsEntry& entry, image::VmaT& vma) {
+  MOULT_ASSIGN_OR_RETURN(const struct stat st, mapped.Stat(entry));
   vma.offset = entry.offset;
   const bool unnamed = st.st_nlink == 0;
   if (!unnamed) {
@@ -88,7 +108,7 @@ absl::Status CaptureBacking(CaptureContext& context, const proc::SmapsEntry& ent
   return absl::OkStatus();
 }
 
-absl::Status CaptureVma(CaptureContext& context, const proc::SmapsEntry& entry, const PageScan& scan, image::VmaT& vma) {
+absl::Status CaptureVma(CaptureContext& context, MappedFiles& mapped, const proc::SmapsEntry& entry, image::VmaT& vma) {
   vma.start = entry.start;
   vma.end = entry.end;
   vma.prot = (entry.read ? PROT_READ : 0u) | (entry.write ? PROT_WRITE : 0u) | (entry.exec ? PROT_EXEC : 0u);
@@ -117,14 +137,35 @@ absl::Status CaptureVma(CaptureContext& context, const proc::SmapsEntry& entry, 
   if (absl::StartsWith(entry.path, "[anon:")) {
     vma.name = std::string(absl::StripSuffix(absl::StripPrefix(entry.path, "[anon:"), "]"));
   }
-  if (entry.inode != 0 && !vma.huge_tlb) MOULT_RETURN_IF_ERROR(CaptureBacking(context, entry, vma));
-  if (entry.Has(proc::kVmWipeOnFork) || vma.droppable) return absl::OkStatus();
-  if (!entry.shared) {
-    MOULT_ASSIGN_OR_RETURN(const auto ranges, scan.Private(entry));
-    MOULT_RETURN_IF_ERROR(context.pages.StageRemote(context.tracee, ranges, !entry.read, &context.process.memory->runs));
+  if (entry.inode != 0 && !vma.huge_tlb) MOULT_RETURN_IF_ERROR(CaptureBacking(context, mapped, entry, vma));
+  return absl::OkStatus();
+}
+
+// Memory that the kernel may empty at any time, or empties in a child, comes back empty.
+bool HasContentToKeep(const proc::SmapsEntry& entry) {
+  return !entry.shared && !entry.Has(proc::kVmWipeOnFork) && !entry.Has(proc::kVmDroppable);
+}
+
+// Stages private pages of all mappings at once: one walk of the page tables, few copies.
+absl::Status CapturePages(CaptureContext& context, const std::vector<proc::SmapsEntry>& layout) {
+  image::MemoryMapT& memory = *context.process.memory;
+  MOULT_ASSIGN_OR_RETURN(const PageScan scan, PageScan::Open(context.pid()));
+  MOULT_ASSIGN_OR_RETURN(const auto ranges, scan.Private(layout));
+  std::vector<AddressRange> readable;
+  std::vector<AddressRange> forced;
+  auto entry = layout.begin();
+  for (const AddressRange& range : ranges) {
+    while (entry->end <= range.start) ++entry;
+    if (HasContentToKeep(*entry)) (entry->read ? readable : forced).push_back(range);
   }
-  MOULT_ASSIGN_OR_RETURN(const auto guards, scan.Guards(entry));
-  for (const AddressRange& guard : guards) vma.guards.emplace_back(guard.start, guard.length, 0);
+  MOULT_RETURN_IF_ERROR(context.pages.StageRemote(context.tracee, readable, /*forced=*/false, &memory.runs));
+  MOULT_RETURN_IF_ERROR(context.pages.StageRemote(context.tracee, forced, /*forced=*/true, &memory.runs));
+  MOULT_ASSIGN_OR_RETURN(const auto guards, scan.Guards(layout));
+  auto vma = memory.vmas.begin();
+  for (const AddressRange& guard : guards) {
+    while ((*vma)->end <= guard.start) ++vma;
+    (*vma)->guards.emplace_back(guard.start, guard.length, 0);
+  }
   return absl::OkStatus();
 }
 
@@ -160,13 +201,14 @@ absl::StatusOr<ptrace::RemotePtr> FindHole(const std::vector<proc::SmapsEntry>& 
 
 absl::Status CaptureMemory(CaptureContext& context, const std::vector<proc::SmapsEntry>& layout) {
   image::MemoryMapT& memory = *context.process.memory;
-  MOULT_ASSIGN_OR_RETURN(const PageScan scan, PageScan::Open(context.pid()));
+  MappedFiles mapped(context.pid());
   memory.vmas.reserve(layout.size());
   for (const proc::SmapsEntry& entry : layout) {
     auto vma = std::make_unique<image::VmaT>();
-    MOULT_RETURN_IF_ERROR(CaptureVma(context, entry, scan, *vma));
+    MOULT_RETURN_IF_ERROR(CaptureVma(context, mapped, entry, *vma));
     memory.vmas.push_back(std::move(vma));
   }
+  MOULT_RETURN_IF_ERROR(CapturePages(context, layout));
   const proc::Stat& stat = context.stat;
   memory.start_code = stat.start_code;
   memory.end_code = stat.end_code;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "resource/memory/page_scan.h"
 
+#include <algorithm>
+
 #include <fcntl.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
@@ -42,8 +44,9 @@ enum : uint64_t {
 constexpr unsigned long kPagemapScan = _IOWR('f', 16, PmScanArg);
 constexpr size_t kRegions = 512;
 
-void Append(std::vector<AddressRange>& ranges, uint64_t start, uint64_t end) {
-  if (!ranges.empty() && ranges.back().start + ranges.back().length == start) {
+// Adds a range, as part of the last one where it continues that; not of one before `first`.
+void Append(std::vector<AddressRange>& ranges, size_t first, uint64_t start, uint64_t end) {
+  if (ranges.size() > first && ranges.back().start + ranges.back().length == start) {
     ranges.back().length += end - start;
   } else {
     ranges.push_back({start, end - start});
@@ -58,9 +61,26 @@ absl::StatusOr<std::vector<AddressRange>> Scan(int fd, PmScanArg arg) {
   while (arg.start < arg.end) {
     const int n = ioctl(fd, kPagemapScan, &arg);
     if (n < 0) return ErrnoStatus(absl::StrFormat("scan the pages of %#x..%#x", arg.start, arg.end));
-    for (int i = 0; i < n; ++i) Append(ranges, regions[i].start, regions[i].end);
+    for (int i = 0; i < n; ++i) Append(ranges, 0, regions[i].start, regions[i].end);
     if (arg.walk_end <= arg.start) break;
     arg.start = arg.walk_end;
+  }
+  return ranges;
+}
+
+std::vector<AddressRange> SplitAtMappings(const std::vector<AddressRange>& found, const std::vector<proc::SmapsEntry>& layout) {
+  std::vector<AddressRange> ranges;
+  auto vma = layout.begin();
+  for (const AddressRange& range : found) {
+    const uint64_t end = range.start + range.length;
+    for (uint64_t at = range.start; at < end;) {
+      while (vma != layout.end() && vma->end <= at) ++vma;
+      if (vma == layout.end()) return ranges;
+      const uint64_t from = std::max(at, vma->start);
+      const uint64_t to = std::min(end, vma->end);
+      if (from < to) ranges.push_back({from, to - from});
+      at = std::max(to, vma->end);
+    }
   }
   return ranges;
 }
@@ -80,47 +100,54 @@ absl::StatusOr<PageScan> PageScan::Open(pid_t pid) {
   return PageScan(std::move(fd), has_scan, has_guards);
 }
 
-absl::StatusOr<std::vector<AddressRange>> PageScan::Private(const proc::SmapsEntry& vma) const {
+absl::StatusOr<std::vector<AddressRange>> PageScan::Private(const std::vector<proc::SmapsEntry>& layout) const {
+  if (layout.empty()) return std::vector<AddressRange>();
   if (!has_scan_) {
-    // Gigabytes of reserved address space hold nothing, and pagemap costs 8 bytes a page to learn so.
-    if (vma.rss == 0 && vma.swap == 0) return std::vector<AddressRange>();
-    return ReadPagemap(vma.start, vma.end);
+    std::vector<AddressRange> ranges;
+    for (const proc::SmapsEntry& vma : layout) {
+      // Gigabytes of reserved address space hold nothing, and pagemap costs 8 bytes a page to learn so.
+      if (vma.rss != 0 || vma.swap != 0) MOULT_RETURN_IF_ERROR(ReadPagemap(vma, ranges));
+    }
+    return ranges;
   }
   PmScanArg arg;
-  arg.start = vma.start;
-  arg.end = vma.end;
+  arg.start = layout.front().start;
+  arg.end = layout.back().end;
   // Guard markers are a kind of swap entry.
   arg.category_inverted = arg.category_mask = kIsFile | kIsZeroPage | (has_guards_ ? uint64_t{kIsGuard} : 0);
   arg.category_anyof_mask = kIsPresent | kIsSwapped;
   arg.return_mask = kIsFile;  // never set in a match, so that neighbours merge whatever else they are
-  return Scan(fd_.get(), arg);
+  MOULT_ASSIGN_OR_RETURN(const auto found, Scan(fd_.get(), arg));
+  return SplitAtMappings(found, layout);
 }
 
-absl::StatusOr<std::vector<AddressRange>> PageScan::Guards(const proc::SmapsEntry& vma) const {
-  if (!has_guards_) return std::vector<AddressRange>();
+absl::StatusOr<std::vector<AddressRange>> PageScan::Guards(const std::vector<proc::SmapsEntry>& layout) const {
+  if (!has_guards_ || layout.empty()) return std::vector<AddressRange>();
   PmScanArg arg;
-  arg.start = vma.start;
-  arg.end = vma.end;
+  arg.start = layout.front().start;
+  arg.end = layout.back().end;
   arg.category_mask = arg.return_mask = kIsGuard;
-  return Scan(fd_.get(), arg);
+  MOULT_ASSIGN_OR_RETURN(const auto found, Scan(fd_.get(), arg));
+  return SplitAtMappings(found, layout);
 }
 
-absl::StatusOr<std::vector<AddressRange>> PageScan::ReadPagemap(uint64_t start, uint64_t end) const {
-  std::vector<AddressRange> ranges;
+absl::Status PageScan::ReadPagemap(const proc::SmapsEntry& vma, std::vector<AddressRange>& ranges) const {
   uint64_t entries[8192];
-  for (uint64_t at = start; at < end;) {
-    const uint64_t count = std::min<uint64_t>((end - at) / kPage, std::size(entries));
+  const size_t first = ranges.size();
+  for (uint64_t at = vma.start; at < vma.end;) {
+    const uint64_t count = std::min<uint64_t>((vma.end - at) / kPage, std::size(entries));
     const ssize_t n = pread(fd_.get(), entries, count * sizeof(uint64_t), static_cast<off_t>(at / kPage * sizeof(uint64_t)));
     if (n <= 0) return ErrnoStatus(n < 0 ? errno : EIO, absl::StrFormat("read pagemap at %#x", at));
     const uint64_t got = static_cast<uint64_t>(n) / sizeof(uint64_t);
     for (uint64_t i = 0; i < got; ++i) {
       const proc::PagemapEntry entry = proc::DecodePagemap(entries[i]);
       // The shared zero page looks private here; its content is dropped later like that of any zero page.
-      if ((entry.present || entry.swapped) && !entry.file_or_shared && !entry.guard) Append(ranges, at + i * kPage, at + (i + 1) * kPage);
+      const bool wanted = (entry.present || entry.swapped) && !entry.file_or_shared && !entry.guard;
+      if (wanted) Append(ranges, first, at + i * kPage, at + (i + 1) * kPage);
     }
     at += got * kPage;
   }
-  return ranges;
+  return absl::OkStatus();
 }
 
 }  // namespace moult::engine

@@ -20,18 +20,19 @@ class PageScan {
  public:
   static absl::StatusOr<PageScan> Open(pid_t pid);
 
-  // Ranges of pages in `vma` that are private to the process and present or swapped; the shared zero page is
-  // not. Rising and disjoint. PAGEMAP_SCAN where the kernel has it (6.7), else /proc/PID/pagemap.
-  absl::StatusOr<std::vector<AddressRange>> Private(const proc::SmapsEntry& vma) const;
+  // Ranges of pages that are private to the process and present or swapped; the shared zero page is not among
+  // them. Rising and disjoint, each inside one mapping of `layout`. PAGEMAP_SCAN where the kernel has it (6.7),
+  // in one walk over the whole address space; else /proc/PID/pagemap.
+  absl::StatusOr<std::vector<AddressRange>> Private(const std::vector<proc::SmapsEntry>& layout) const;
   // Whether the kernel has PAGEMAP_SCAN.
   bool fast() const { return has_scan_; }
-  // Ranges with MADV_GUARD_INSTALL in force; kernels before 6.15 do not tell (they show none).
-  absl::StatusOr<std::vector<AddressRange>> Guards(const proc::SmapsEntry& vma) const;
+  // Ranges with MADV_GUARD_INSTALL in force, likewise; kernels before 6.15 do not tell (they show none).
+  absl::StatusOr<std::vector<AddressRange>> Guards(const std::vector<proc::SmapsEntry>& layout) const;
 
  private:
   PageScan(UniqueFd fd, bool has_scan, bool has_guards)
       : fd_(std::move(fd)), has_scan_(has_scan), has_guards_(has_guards) {}
-  absl::StatusOr<std::vector<AddressRange>> ReadPagemap(uint64_t start, uint64_t end) const;
+  absl::Status ReadPagemap(const proc::SmapsEntry& vma, std::vector<AddressRange>& ranges) const;
 
   UniqueFd fd_;
   bool has_scan_;

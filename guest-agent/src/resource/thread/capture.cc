@@ -63,6 +63,30 @@ absl::Status CaptureRseqAndRobustList(const ptrace::TracedThread& traced, image:
   return absl::OkStatus();
 }
 
+// A thread that is stopped inside a restartable sequence must not go on there on another CPU. The kernel aborts
+// the sequence when it lets the thread run; what is made from the template is aborted here.
+absl::Status AbortRestartableSequence(const ptrace::Tracee& tracee, image::ThreadT& thread) {
+  if (thread.rseq == nullptr) return absl::OkStatus();
+  constexpr uint64_t kDescriptorField = 8;  // struct rseq.rseq_cs
+  struct Descriptor {
+    uint32_t version;
+    uint32_t flags;
+    uint64_t start;
+    uint64_t length;
+    uint64_t abort;
+  } sequence{};
+  uint64_t address = 0;
+  const auto read = [&](uint64_t from, auto& to) { return tracee.Read(ptrace::RemotePtr(from), absl::MakeSpan(reinterpret_cast<std::byte*>(&to), sizeof(to))); };
+  MOULT_RETURN_IF_ERROR(read(thread.rseq->address() + kDescriptorField, address));
+  if (address == 0 || !read(address, sequence).ok()) return absl::OkStatus();
+  if (thread.regs->rip() - sequence.start >= sequence.length) return absl::OkStatus();
+  user_regs_struct regs;
+  std::memcpy(&regs, thread.regs.get(), sizeof(regs));
+  regs.rip = sequence.abort;
+  std::memcpy(static_cast<void*>(thread.regs.get()), &regs, sizeof(regs));
+  return absl::OkStatus();
+}
+
 absl::Status CaptureThread(CaptureContext& context, const ptrace::TracedThread& traced) {
   auto thread = std::make_unique<image::ThreadT>();
   const std::string task = absl::StrCat("/proc/", context.pid(), "/task/", traced.tid);
@@ -77,6 +101,7 @@ absl::Status CaptureThread(CaptureContext& context, const ptrace::TracedThread& 
   thread->comm.assign(status.name.begin(), status.name.end());
   MOULT_RETURN_IF_ERROR(CaptureRegisters(traced, *thread));
   MOULT_RETURN_IF_ERROR(CaptureRseqAndRobustList(traced, *thread));
+  MOULT_RETURN_IF_ERROR(AbortRestartableSequence(context.tracee, *thread));
   MOULT_RETURN_IF_ERROR(CapturePending(traced.tid, /*shared=*/false, thread->pending));
   thread->credentials = CredentialsOf(status);
   MOULT_ASSIGN_OR_RETURN(thread->scheduling, CaptureScheduling(traced.tid));
