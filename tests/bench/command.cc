@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "command.h"
 
-#include <chrono>
-#include <csignal>
-
 #include <fcntl.h>
 #include <spawn.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#include <chrono>
+#include <csignal>
 
 #include "absl/strings/str_join.h"
 #include "absl/strings/strip.h"
@@ -85,7 +85,8 @@ absl::StatusOr<CommandResult> RunCommand(const std::vector<std::string>& argv) {
   while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {
   }
   CommandResult result;
-  result.wall_us = std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now() - begin).count();
+  result.wall_us =
+      std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now() - begin).count();
   result.exit_code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
   result.out = Content(out.get());
   result.err = Content(err.get());
@@ -96,10 +97,13 @@ absl::StatusOr<nlohmann::json> RunForJson(const std::vector<std::string>& argv, 
   MOULT_ASSIGN_OR_RETURN(const CommandResult result, RunCommand(argv));
   if (wall_us != nullptr) *wall_us = result.wall_us;
   if (result.exit_code != 0) {
-    return absl::FailedPreconditionError(absl::StrCat(argv[0], " ", argv[1], ": exit ", result.exit_code, ": ", ErrorText(result.err)));
+    return absl::FailedPreconditionError(
+        absl::StrCat(argv[0], " ", argv[1], ": exit ", result.exit_code, ": ", ErrorText(result.err)));
   }
   nlohmann::json json = nlohmann::json::parse(result.out, nullptr, /*allow_exceptions=*/false);
-  if (json.is_discarded()) return absl::DataLossError(absl::StrCat(absl::StrJoin(argv, " "), ": its output is not JSON: ", result.out));
+  if (json.is_discarded())
+    return absl::DataLossError(
+        absl::StrCat(absl::StrJoin(argv, " "), ": its output is not JSON: ", result.out));
   return json;
 }
 

@@ -6,10 +6,9 @@
 
 #include <sys/types.h>
 
+#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
-
-#include <nlohmann/json.hpp>
 
 #include "moult/base/status.h"
 
@@ -22,8 +21,8 @@ struct CommandResult {
   double wall_us = 0;  // from before the spawn until the exit is known
 };
 
-// Runs it to its end; a signal that ended it is 128 + its number. Blocking. Output goes to memory files, so that nothing
-// reads, and nothing waits, while it runs.
+// Runs it to its end; a signal that ended it is 128 + its number. Blocking. Output goes to memory files, so
+// that nothing reads, and nothing waits, while it runs.
 absl::StatusOr<CommandResult> RunCommand(const std::vector<std::string>& argv);
 // The same, and its stdout as JSON; an exit other than 0 is an error with its stderr.
 absl::StatusOr<nlohmann::json> RunForJson(const std::vector<std::string>& argv, double* wall_us = nullptr);

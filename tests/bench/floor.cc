@@ -1,19 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "floor.h"
 
+#include <sys/mman.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <chrono>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-
-#include <fcntl.h>
-#include <sys/mman.h>
-#include <sys/uio.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
 #include <nlohmann/json.hpp>
 
 #include "floor_builder.h"
@@ -39,7 +37,8 @@ double MicrosSince(Clock::time_point from) {
 
 // Prefaulted: on huge pages as a copy's destination is, or on small ones as a process's memory is.
 char* MapFilled(size_t size, bool huge) {
-  void* memory = mmap(nullptr, size + kHugePage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void* memory = mmap(nullptr, size + kHugePage, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (memory == MAP_FAILED) Die("floor: mmap");
   const uint64_t base = (reinterpret_cast<uint64_t>(memory) + kHugePage - 1) & ~uint64_t{kHugePage - 1};
   char* at = static_cast<char*>(memory) + (base - reinterpret_cast<uint64_t>(memory));
@@ -48,12 +47,14 @@ char* MapFilled(size_t size, bool huge) {
   madvise(at, size, MADV_DONTFORK);
   if (madvise(at, size, kMadvPopulateWrite) < 0) Die("floor: populate");
   if (!huge) {
-    for (size_t i = 0; i < size; i += kPage) std::memset(at + i, static_cast<int>(i / kPage % 251 + 1), kPage);
+    for (size_t i = 0; i < size; i += kPage)
+      std::memset(at + i, static_cast<int>(i / kPage % 251 + 1), kPage);
   }
   return at;
 }
 
-// A process that is dumped has been left alone for a while; what this one wrote a moment ago would lie in the cache.
+// A process that is dumped has been left alone for a while; what this one wrote a moment ago would lie in the
+// cache.
 void SweepCache() {
   static char* const memory = MapFilled(kCacheSweep, /*huge=*/true);
   for (size_t i = 0; i < kCacheSweep; i += 64) memory[i] = static_cast<char>(memory[i] + 1);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What the kernel alone takes for the work that a dump and a restore cannot do without, measured on this machine now.
+// What the kernel alone takes for the work that a dump and a restore cannot do without, measured on this
+// machine now.
 #ifndef MOULT_BENCH_FLOOR_H_
 #define MOULT_BENCH_FLOOR_H_
 
@@ -11,11 +12,11 @@ namespace moult::bench {
 
 // Each part is left out where its number is 0 or its name empty.
 struct FloorArguments {
-  uint64_t copy_bytes = 0;   // copied out of a stopped child, and from our own memory
-  uint64_t fill_bytes = 0;   // read from the start of fill_file into the mappings
+  uint64_t copy_bytes = 0;  // copied out of a stopped child, and from our own memory
+  uint64_t fill_bytes = 0;  // read from the start of fill_file into the mappings
   std::string fill_file;
   long vmas = 0;
-  long threads = 0;          // in all, the leader among them
+  long threads = 0;  // in all, the leader among them
 };
 
 // Prints {"copy_readv_us", "copy_memcpy_us", "fork_exit_us", "mmaps_us", "fill_us", "clones_us"} as JSON.

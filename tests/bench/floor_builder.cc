@@ -1,12 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "floor_builder.h"
 
-#include <algorithm>
-#include <chrono>
-#include <cstdio>
-#include <cstdlib>
-#include <vector>
-
 #include <fcntl.h>
 #include <linux/futex.h>
 #include <linux/sched.h>
@@ -17,6 +11,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <vector>
+
 namespace moult::bench {
 namespace {
 
@@ -26,7 +26,9 @@ constexpr size_t kMaxIov = 1024;
 constexpr uint64_t kMaxRead = 1u << 30;
 
 using Clock = std::chrono::steady_clock;
-double Micros(Clock::time_point from, Clock::time_point to) { return std::chrono::duration<double, std::micro>(to - from).count(); }
+double Micros(Clock::time_point from, Clock::time_point to) {
+  return std::chrono::duration<double, std::micro>(to - from).count();
+}
 
 [[noreturn]] void Die(const char* what) {
   std::perror(what);
@@ -57,7 +59,8 @@ long RawFutex(int* word, int operation, int value) {
 }
 
 [[noreturn]] void ParkThread(Parking* parking) {
-  if (__atomic_add_fetch(&parking->started, 1, __ATOMIC_ACQ_REL) == parking->wanted) RawFutex(&parking->started, FUTEX_WAKE, 1);
+  if (__atomic_add_fetch(&parking->started, 1, __ATOMIC_ACQ_REL) == parking->wanted)
+    RawFutex(&parking->started, FUTEX_WAKE, 1);
   for (;;) RawFutex(&parking->park, FUTEX_WAIT, 0);
 }
 
@@ -98,14 +101,17 @@ void Fill(int fd, const std::vector<iovec>& mappings, uint64_t bytes) {
   uint64_t batched = 0;
   const auto flush = [&] {
     if (batch.empty()) return;
-    if (preadv(fd, batch.data(), static_cast<int>(batch.size()), static_cast<off_t>(offset)) != static_cast<ssize_t>(batched)) Die("floor: preadv");
+    if (preadv(fd, batch.data(), static_cast<int>(batch.size()), static_cast<off_t>(offset)) !=
+        static_cast<ssize_t>(batched))
+      Die("floor: preadv");
     offset += batched;
     batched = 0;
     batch.clear();
   };
   for (const iovec& mapping : mappings) {
     for (size_t done = 0; done < mapping.iov_len && offset + batched < bytes;) {
-      const uint64_t step = std::min({uint64_t{mapping.iov_len} - done, bytes - offset - batched, kMaxRead - batched});
+      const uint64_t step =
+          std::min({uint64_t{mapping.iov_len} - done, bytes - offset - batched, kMaxRead - batched});
       batch.push_back({static_cast<char*>(mapping.iov_base) + done, step});
       batched += step;
       done += step;

@@ -18,11 +18,18 @@ struct SeriesKind {
 };
 // Descriptors have no floor: what one costs depends on its kind.
 constexpr SeriesKind kSeries[] = {
-    {"pages", "page", [](const Measurement& m) { return static_cast<double>(m.private_bytes) / kPage; }, kCopy, kFill},
-    {"threads", "thread", [](const Measurement& m) { return static_cast<double>(m.threads); }, nullptr, kClones},
+    {"pages", "page", [](const Measurement& m) { return static_cast<double>(m.private_bytes) / kPage; },
+     kCopy, kFill},
+    {"threads", "thread", [](const Measurement& m) { return static_cast<double>(m.threads); }, nullptr,
+     kClones},
     {"vmas", "mapping", [](const Measurement& m) { return static_cast<double>(m.vmas); }, nullptr, kMmaps},
     {"fds", "descriptor", [](const Measurement& m) { return static_cast<double>(m.fds); }, nullptr, nullptr},
 };
+
+double Noise(const Samples& samples, const char* name) {
+  const Summary summary = samples.Get(name);
+  return summary.median - summary.min;
+}
 
 }  // namespace
 
@@ -41,12 +48,14 @@ std::vector<Growth> GrowthOf(const std::vector<Measurement>& measurements) {
     };
     Growth growth{kind.name, kind.unit, points.size(), {}};
     growth.lines.emplace_back("dump stopped", fit(&Measurement::dump, kStopped));
-    if (kind.dump_floor != nullptr) growth.lines.emplace_back("  bare copy", fit(&Measurement::floor, kind.dump_floor));
+    if (kind.dump_floor != nullptr)
+      growth.lines.emplace_back("  bare copy", fit(&Measurement::floor, kind.dump_floor));
     growth.lines.emplace_back("dump total", fit(&Measurement::dump, kTotal));
     growth.lines.emplace_back("restore total", fit(&Measurement::restore, kTotal));
     growth.lines.emplace_back("restore without page content", fit(&Measurement::restore, kRest));
     if (kind.restore_floor != nullptr) {
-      growth.lines.emplace_back(std::string(kind.restore_floor) == kFill ? "  bare fill" : "  bare calls", fit(&Measurement::floor, kind.restore_floor));
+      growth.lines.emplace_back(std::string(kind.restore_floor) == kFill ? "  bare fill" : "  bare calls",
+                                fit(&Measurement::floor, kind.restore_floor));
     }
     all.push_back(std::move(growth));
   }
@@ -55,12 +64,19 @@ std::vector<Growth> GrowthOf(const std::vector<Measurement>& measurements) {
 
 std::vector<Goal> GoalsOf(const Measurement& m) {
   if (!m.status.ok()) return {};
+  const double excess_noise = Noise(m.dump, kStopped) + Noise(m.floor, kCopy);
+  const double rest_noise = Noise(m.restore, kTotal) + Noise(m.restore, kContent);
+  const double rest = m.restore.Median(kRest);
   const double floor = m.floor.Median(kRestFloor);
-  std::vector<Goal> goals{
-      {m.subject.name, "stopped, beyond the bare page copy [ms]", m.dump.Median(kExcess) / 1000, kMostExcessUs / 1000},
-      {m.subject.name, "restore without page content / floor", floor > 0 ? m.restore.Median(kRest) / floor : 0, kMostRestRatio}};
+  std::vector<Goal> goals{{m.subject.name, "stopped, beyond the bare page copy [ms]",
+                           m.dump.Median(kExcess) / 1000, kMostExcessUs / 1000, excess_noise / 1000}};
+  if (floor > 0) {
+    goals.push_back({m.subject.name, "restore without page content / floor", rest / floor, kMostRestRatio,
+                     (rest_noise + kMostRestRatio * Noise(m.floor, kRestFloor)) / floor});
+  }
   if (m.subject.name == "python") {
-    goals.push_back({m.subject.name, "restore without page content [ms]", m.restore.Median(kRest) / 1000, kMostPythonRestUs / 1000});
+    goals.push_back({m.subject.name, "restore without page content [ms]", rest / 1000,
+                     kMostPythonRestUs / 1000, rest_noise / 1000});
   }
   return goals;
 }

@@ -1,4 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <linux/close_range.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
 #include <climits>
 #include <csignal>
 #include <cstdio>
@@ -6,12 +11,6 @@
 #include <filesystem>
 #include <fstream>
 #include <regex>
-
-#include <linux/close_range.h>
-#include <sys/prctl.h>
-#include <unistd.h>
-
-#include <CLI/CLI.hpp>
 
 #include "floor.h"
 #include "report.h"
@@ -52,11 +51,14 @@ int RunImage(const ImageArguments& arguments) {
   }
   Places places;
   places.self = Self();
-  places.tool = arguments.tool.empty() ? std::filesystem::path(places.self).parent_path() / "moult-image" : std::filesystem::absolute(arguments.tool);
+  places.tool = arguments.tool.empty() ? std::filesystem::path(places.self).parent_path() / "moult-image"
+                                       : std::filesystem::absolute(arguments.tool);
   places.programs = arguments.programs;
-  if (access(places.tool.c_str(), X_OK) < 0) return Fail(absl::StrCat(places.tool, " is not there; build it, or name it with --moult-image"));
+  if (access(places.tool.c_str(), X_OK) < 0)
+    return Fail(absl::StrCat(places.tool, " is not there; build it, or name it with --moult-image"));
   std::string work = absl::StrCat(arguments.work, "/moult-bench-XXXXXX");
-  if (mkdtemp(work.data()) == nullptr) return Fail(ErrnoStatus(absl::StrCat("make a folder in ", arguments.work)).ToString());
+  if (mkdtemp(work.data()) == nullptr)
+    return Fail(ErrnoStatus(absl::StrCat("make a folder in ", arguments.work)).ToString());
   places.work = work;
   places.build = absl::StrCat(arguments.work, "/moult-bench-programs");
   // What a restore makes is an orphan: it must come to us to be reaped, or its pid stays taken.
@@ -95,18 +97,23 @@ int RunImage(const ImageArguments& arguments) {
 }
 
 int Main(int argc, char** argv) {
-  CLI::App app{"Measures moult-image against what the kernel alone takes for the same work, in the same run."};
+  CLI::App app{
+      "Measures moult-image against what the kernel alone takes for the same work, in the same run."};
   app.require_subcommand(1);
 
   ImageArguments image;
-  auto* image_command = app.add_subcommand("image", "dump and restore: real programs, and victims of growing size");
+  auto* image_command =
+      app.add_subcommand("image", "dump and restore: real programs, and victims of growing size");
   image_command->add_option("--json", image.json, "also write everything as JSON to this file");
   image_command->add_flag("--quick", image.quick, "python and small victims, 3 rounds");
   image_command->add_option("--only", image.only, "subjects whose name this regular expression is found in");
   image_command->add_option("--rounds", image.rounds, "default 7")->check(CLI::PositiveNumber);
   image_command->add_option("--moult-image", image.tool, "default: beside this program");
-  image_command->add_option("--programs", image.programs, "tests/programs of the source tree")->capture_default_str();
-  image_command->add_option("--workdir", image.work, "where templates are written")->capture_default_str()->check(CLI::ExistingDirectory);
+  image_command->add_option("--programs", image.programs, "tests/programs of the source tree")
+      ->capture_default_str();
+  image_command->add_option("--workdir", image.work, "where templates are written")
+      ->capture_default_str()
+      ->check(CLI::ExistingDirectory);
 
   VictimArguments victim;
   auto* victim_command = app.add_subcommand("victim", "")->group("");

@@ -12,8 +12,8 @@
 namespace moult::bench {
 namespace {
 
-// The phases of a restore that only read or check page content. "build" holds the pages' way into memory as well,
-// with other work: of it, the bare time to fill as many pages is taken off (Rounds::Restore).
+// The phases of a restore that only read or check page content. "build" holds the pages' way into memory as
+// well, with other work: of it, the bare time to fill as many pages is taken off (Rounds::Restore).
 bool IsContentPhase(const std::string& name) { return name == "verify pages"; }
 
 absl::StatusOr<uint64_t> PrivateBytes(pid_t pid) {
@@ -34,7 +34,10 @@ void AddPhases(const nlohmann::json& phases, Samples& samples) {
 class Rounds {
  public:
   Rounds(Measurement& result, const Places& places, int rounds)
-      : result_(result), places_(places), rounds_(rounds), work_(absl::StrCat(places.work, "/", result.subject.name)) {}
+      : result_(result),
+        places_(places),
+        rounds_(rounds),
+        work_(absl::StrCat(places.work, "/", result.subject.name)) {}
   ~Rounds() {
     if (pid_ > 0) End(pid_);
     std::error_code ignored;
@@ -75,7 +78,9 @@ class Rounds {
   absl::Status Dump(const std::string& dir) {
     MOULT_ASSIGN_OR_RETURN(result_.private_bytes, PrivateBytes(pid_));
     double wall = 0;
-    MOULT_ASSIGN_OR_RETURN(const auto json, RunForJson({places_.tool, "dump", absl::StrCat(pid_), dir, "--leave-running", "--json"}, &wall));
+    MOULT_ASSIGN_OR_RETURN(
+        const auto json,
+        RunForJson({places_.tool, "dump", absl::StrCat(pid_), dir, "--leave-running", "--json"}, &wall));
     MOULT_ASSIGN_OR_RETURN(const auto floor, Floor({"--copy-bytes", absl::StrCat(result_.private_bytes)}));
     const double stopped = json.at("stopped_us").get<double>();
     result_.user_state_bytes = json.at("user_state_bytes").get<uint64_t>();
@@ -94,9 +99,10 @@ class Rounds {
     double wall = 0;
     MOULT_ASSIGN_OR_RETURN(const auto json, RunForJson({places_.tool, "restore", dir, "--json"}, &wall));
     End(json.at("processes").at(0).at("pid").get<pid_t>());
-    MOULT_ASSIGN_OR_RETURN(const auto floor,
-                           Floor({"--vmas", absl::StrCat(result_.vmas), "--threads", absl::StrCat(result_.threads), "--fill-bytes",
-                                  absl::StrCat(result_.user_state_bytes), "--fill-file", dir + "/pages"}));
+    MOULT_ASSIGN_OR_RETURN(
+        const auto floor,
+        Floor({"--vmas", absl::StrCat(result_.vmas), "--threads", absl::StrCat(result_.threads),
+               "--fill-bytes", absl::StrCat(result_.user_state_bytes), "--fill-file", dir + "/pages"}));
     const double total = json.at("total_us").get<double>();
     double content = floor.at(kFill).get<double>();
     for (const auto& [name, micros] : json.at("phases_us").items()) {
@@ -106,7 +112,8 @@ class Rounds {
     result_.restore.Add(kWall, wall);
     result_.restore.Add(kContent, content);
     result_.restore.Add(kRest, total - content);
-    result_.floor.Add(kRestFloor, floor.at(kMmaps).get<double>() + floor.at(kClones).get<double>() + floor.at(kForkExit).get<double>());
+    result_.floor.Add(kRestFloor, floor.at(kMmaps).get<double>() + floor.at(kClones).get<double>() +
+                                      floor.at(kForkExit).get<double>());
     AddPhases(json.at("phases_us"), result_.restore_phases);
     return absl::OkStatus();
   }

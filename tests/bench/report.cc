@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "report.h"
 
-#include <cstdio>
-#include <cstdlib>
-#include <fstream>
-
 #include <sys/utsname.h>
 #include <unistd.h>
+
+#include <cstdio>
+#include <cstdlib>
 
 #include "absl/strings/str_format.h"
 
@@ -21,7 +20,8 @@ double Mib(uint64_t bytes) { return static_cast<double>(bytes) / (1 << 20); }
 
 void PrintPhases(const char* what, const Samples& phases) {
   std::string line = absl::StrFormat("    %-8s", what);
-  for (const auto& [name, values] : phases.all()) absl::StrAppendFormat(&line, " %s %.0f;", name, Summarize(values).median);
+  for (const auto& [name, values] : phases.all())
+    absl::StrAppendFormat(&line, " %s %.0f;", name, Summarize(values).median);
   if (line.back() == ';') line.pop_back();
   std::printf("%s\n", line.c_str());
 }
@@ -30,17 +30,23 @@ nlohmann::ordered_json RatiosJson(const Measurement& m) {
   return {{"stopped_to_copy_readv", Ratio(m.dump.Median(kStopped), m.floor.Median(kCopy))},
           {"stopped_to_copy_memcpy", Ratio(m.dump.Median(kStopped), m.floor.Median(kMemcpy))},
           {"restore_rest_to_floor", Ratio(m.restore.Median(kRest), m.floor.Median(kRestFloor))},
-          {"restore_total_to_floor_with_fill", Ratio(m.restore.Median(kTotal), m.floor.Median(kRestFloor) + m.floor.Median(kFill))}};
+          {"restore_total_to_floor_with_fill",
+           Ratio(m.restore.Median(kTotal), m.floor.Median(kRestFloor) + m.floor.Median(kFill))}};
 }
 
 nlohmann::ordered_json SubjectJson(const Measurement& m) {
-  nlohmann::ordered_json json{{"name", m.subject.name}, {"kind", m.subject.series.empty() ? "program" : "victim"}};
+  nlohmann::ordered_json json{{"name", m.subject.name},
+                              {"kind", m.subject.series.empty() ? "program" : "victim"}};
   if (!m.subject.series.empty()) json["series"] = m.subject.series;
   if (!m.status.ok()) {
     json[absl::IsUnavailable(m.status) ? "skipped" : "failed"] = std::string(m.status.message());
     return json;
   }
-  json.update({{"threads", m.threads}, {"vmas", m.vmas}, {"fds", m.fds}, {"private_bytes", m.private_bytes}, {"user_state_bytes", m.user_state_bytes}});
+  json.update({{"threads", m.threads},
+               {"vmas", m.vmas},
+               {"fds", m.fds},
+               {"private_bytes", m.private_bytes},
+               {"user_state_bytes", m.user_state_bytes}});
   json["dump_us"] = m.dump.Json();
   json["dump_phases_us"] = m.dump_phases.Json();
   json["restore_us"] = m.restore.Json();
@@ -55,40 +61,57 @@ nlohmann::ordered_json MachineJson() {
   uname(&name);
   double load[1] = {0};
   getloadavg(load, 1);
-  return {{"kernel", name.release}, {"cpus", sysconf(_SC_NPROCESSORS_ONLN)}, {"load_average_at_end", load[0]}};
+  return {
+      {"kernel", name.release}, {"cpus", sysconf(_SC_NPROCESSORS_ONLN)}, {"load_average_at_end", load[0]}};
 }
 
 }  // namespace
 
 const std::vector<std::string>& Method() {
   static const std::vector<std::string> method{
-      "All times are the medians of the rounds; min/median/max where three are given. Tool and floor run in turns.",
-      "Dump rounds use --leave-running on one process; restore rounds make it from one template, whose pages are in the page cache.",
-      "copy (floor): process_vm_readv of RssAnon + RssShmem + VmSwap bytes from a stopped child on 4 KiB pages into prefaulted 2 MiB pages, after 64 MiB of other memory went through the cache.",
+      "All times are the medians of the rounds; min/median/max where three are given. Tool and floor run in "
+      "turns.",
+      "Dump rounds use --leave-running on one process; restore rounds make it from one template, whose pages "
+      "are in the page cache.",
+      "copy (floor): process_vm_readv of RssAnon + RssShmem + VmSwap bytes from a stopped child on 4 KiB "
+      "pages into prefaulted 2 MiB pages, after 64 MiB of other memory went through the cache.",
       "excess: stopped less copy, round by round.",
-      "content: phase \"verify pages\" plus fill, where fill (floor) is preadv of as many bytes of the template's own page file into as many fresh mappings. Phase \"build\" holds the content's way into memory among other work, so this part of it is an estimate.",
-      "rest (restore without page content): total less content, round by round. Its floor: as many mmap calls as mappings, clone3 of as many threads less one until each has run and parks, and one fork with exit.",
-      "Phases are named by the tool, in us. wall is from the spawn of the tool to its exit, exec and exit among it."};
+      "content: phase \"verify pages\" plus fill, where fill (floor) is preadv of as many bytes of the "
+      "template's own page file into as many fresh mappings. Phase \"build\" holds the content's way into "
+      "memory among other work, so this part of it is an estimate.",
+      "rest (restore without page content): total less content, round by round. Its floor: as many mmap "
+      "calls as mappings, clone3 of as many threads less one until each has run and parks, and one fork with "
+      "exit.",
+      "A goal is met or missed only by more than the noise: how far the medians are above the smallest "
+      "rounds, "
+      "of all that the value is a difference of; else it is unclear.",
+      "Phases are named by the tool, in us. wall is from the spawn of the tool to its exit, exec and exit "
+      "among it."};
   return method;
 }
 
 void PrintHeader(int rounds) {
   std::printf("%d rounds; ms as min/median/max\n\n", rounds);
-  std::printf("%-12s %5s %5s %5s %8s | %-20s %8s %6s %7s | %-20s %8s %8s %8s %6s\n", "subject", "thr", "vmas", "fds", "MiB", "stopped", "copy", "ratio",
-              "excess", "restore", "content", "rest", "floor", "ratio");
+  std::printf("%-12s %5s %5s %5s %8s | %-20s %8s %6s %7s | %-20s %8s %8s %8s %6s\n", "subject", "thr", "vmas",
+              "fds", "MiB", "stopped", "copy", "ratio", "excess", "restore", "content", "rest", "floor",
+              "ratio");
 }
 
 void PrintRow(const Measurement& m) {
   if (!m.status.ok()) {
-    std::printf("%-12s %s: %s\n", m.subject.name.c_str(), absl::IsUnavailable(m.status) ? "skipped" : "FAILED", std::string(m.status.message()).c_str());
+    std::printf("%-12s %s: %s\n", m.subject.name.c_str(),
+                absl::IsUnavailable(m.status) ? "skipped" : "FAILED",
+                std::string(m.status.message()).c_str());
     std::fflush(stdout);
     return;
   }
   const double copy = m.floor.Median(kCopy);
   const double rest_floor = m.floor.Median(kRestFloor);
-  std::printf("%-12s %5ld %5ld %5ld %8.1f | %-20s %8.2f %6.2f %7.2f | %-20s %8.2f %8.2f %8.2f %6.2f\n", m.subject.name.c_str(), m.threads, m.vmas, m.fds,
-              Mib(m.private_bytes), Triple(m.dump.Get(kStopped)).c_str(), copy / 1000, Ratio(m.dump.Median(kStopped), copy), m.dump.Median(kExcess) / 1000,
-              Triple(m.restore.Get(kTotal)).c_str(), m.restore.Median(kContent) / 1000, m.restore.Median(kRest) / 1000, rest_floor / 1000,
+  std::printf("%-12s %5ld %5ld %5ld %8.1f | %-20s %8.2f %6.2f %7.2f | %-20s %8.2f %8.2f %8.2f %6.2f\n",
+              m.subject.name.c_str(), m.threads, m.vmas, m.fds, Mib(m.private_bytes),
+              Triple(m.dump.Get(kStopped)).c_str(), copy / 1000, Ratio(m.dump.Median(kStopped), copy),
+              m.dump.Median(kExcess) / 1000, Triple(m.restore.Get(kTotal)).c_str(),
+              m.restore.Median(kContent) / 1000, m.restore.Median(kRest) / 1000, rest_floor / 1000,
               Ratio(m.restore.Median(kRest), rest_floor));
   std::fflush(stdout);
 }
@@ -97,8 +120,10 @@ void PrintSummary(const std::vector<Measurement>& measurements) {
   std::printf("\nphases [us], and the floor\n");
   for (const Measurement& m : measurements) {
     if (!m.status.ok()) continue;
-    std::printf("  %s: dump %.2f ms in all, %.2f ms with the tool's start and end; restore %.2f and %.2f ms\n", m.subject.name.c_str(),
-                m.dump.Median(kTotal) / 1000, m.dump.Median(kWall) / 1000, m.restore.Median(kTotal) / 1000, m.restore.Median(kWall) / 1000);
+    std::printf(
+        "  %s: dump %.2f ms in all, %.2f ms with the tool's start and end; restore %.2f and %.2f ms\n",
+        m.subject.name.c_str(), m.dump.Median(kTotal) / 1000, m.dump.Median(kWall) / 1000,
+        m.restore.Median(kTotal) / 1000, m.restore.Median(kWall) / 1000);
     PrintPhases("dump", m.dump_phases);
     PrintPhases("restore", m.restore_phases);
     PrintPhases("floor", m.floor);
@@ -108,13 +133,15 @@ void PrintSummary(const std::vector<Measurement>& measurements) {
     std::printf("  one more %s (%zu sizes)\n", growth.unit.c_str(), growth.points);
     for (const auto& [name, line] : growth.lines) {
       const bool pages = growth.series == "pages";
-      std::printf("    %-30s %9.2f %s, from %.2f ms\n", name.c_str(), pages ? line.slope * 1000 : line.slope, pages ? "ns" : "us", line.at_zero / 1000);
+      std::printf("    %-30s %9.2f %s, from %.2f ms\n", name.c_str(), pages ? line.slope * 1000 : line.slope,
+                  pages ? "ns" : "us", line.at_zero / 1000);
     }
   }
   std::printf("\ngoals\n");
   for (const Measurement& m : measurements) {
     for (const Goal& goal : GoalsOf(m)) {
-      std::printf("  %-6s %-12s %-42s %8.2f, at most %.0f\n", goal.met() ? "met" : "MISSED", goal.subject.c_str(), goal.text.c_str(), goal.value, goal.limit);
+      std::printf("  %-7s %-12s %-42s %8.2f +- %.2f, at most %.0f\n", goal.Verdict(), goal.subject.c_str(),
+                  goal.text.c_str(), goal.value, goal.noise, goal.limit);
     }
   }
   std::printf("\nhow\n");
@@ -128,7 +155,12 @@ nlohmann::ordered_json ReportJson(const std::vector<Measurement>& measurements, 
   for (const Measurement& m : measurements) {
     json["subjects"].push_back(SubjectJson(m));
     for (const Goal& goal : GoalsOf(m)) {
-      json["goals"].push_back({{"subject", goal.subject}, {"goal", goal.text}, {"value", goal.value}, {"at_most", goal.limit}, {"met", goal.met()}});
+      json["goals"].push_back({{"subject", goal.subject},
+                               {"goal", goal.text},
+                               {"value", goal.value},
+                               {"at_most", goal.limit},
+                               {"noise", goal.noise},
+                               {"verdict", goal.Verdict()}});
     }
   }
   json["growth"] = nlohmann::ordered_json::array();

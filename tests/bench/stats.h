@@ -4,11 +4,10 @@
 #ifndef MOULT_BENCH_STATS_H_
 #define MOULT_BENCH_STATS_H_
 
+#include <nlohmann/json.hpp>
 #include <string>
 #include <utility>
 #include <vector>
-
-#include <nlohmann/json.hpp>
 
 namespace moult::bench {
 

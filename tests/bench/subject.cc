@@ -16,8 +16,8 @@ Subject Victim(const std::string& series, const std::string& size, VictimArgumen
 
 absl::StatusOr<pid_t> StartProgram(const Subject& subject, const Places& places, const std::string& work) {
   const std::string helper = MOULT_BENCH_SOURCE_DIR "/start_program.py";
-  MOULT_ASSIGN_OR_RETURN(const auto answer,
-                         RunForJson({"/usr/bin/python3", helper, places.programs, subject.name, work, places.build}));
+  MOULT_ASSIGN_OR_RETURN(const auto answer, RunForJson({"/usr/bin/python3", helper, places.programs,
+                                                        subject.name, work, places.build}));
   if (answer.contains("skip")) return absl::UnavailableError(answer["skip"].get<std::string>());
   return answer.at("pid").get<pid_t>();
 }
@@ -30,10 +30,12 @@ std::vector<Subject> AllSubjects(bool quick) {
     if (!quick || std::string(name) == "python") subjects.push_back({name, "", {}});
   }
   for (const long mib : {1, 16, 64, 256, 1024}) {
-    if (!quick || mib <= 64) subjects.push_back(Victim("pages", absl::StrCat(mib, "M"), {.pages = mib * kPagesPerMib}));
+    if (!quick || mib <= 64)
+      subjects.push_back(Victim("pages", absl::StrCat(mib, "M"), {.pages = mib * kPagesPerMib}));
   }
   for (const long threads : {1, 10, 100, 500}) {
-    if (!quick || threads <= 100) subjects.push_back(Victim("threads", absl::StrCat(threads), {.threads = threads}));
+    if (!quick || threads <= 100)
+      subjects.push_back(Victim("threads", absl::StrCat(threads), {.threads = threads}));
   }
   for (const long vmas : {50, 500, 5000}) {
     if (!quick || vmas <= 500) subjects.push_back(Victim("vmas", absl::StrCat(vmas), {.vmas = vmas}));
@@ -49,9 +51,10 @@ absl::StatusOr<pid_t> Start(const Subject& subject, const Places& places) {
   if (mkdir(work.c_str(), 0755) < 0) return ErrnoStatus(absl::StrCat("make folder ", work));
   if (subject.series.empty()) return StartProgram(subject, places, work);
   const VictimArguments& size = subject.size;
-  return StartUntilReady({places.self, "victim", "--pages", absl::StrCat(size.pages), "--threads", absl::StrCat(size.threads),
-                          "--vmas", absl::StrCat(size.vmas), "--fds", absl::StrCat(size.fds)},
-                         kVictimReadyFd);
+  return StartUntilReady(
+      {places.self, "victim", "--pages", absl::StrCat(size.pages), "--threads", absl::StrCat(size.threads),
+       "--vmas", absl::StrCat(size.vmas), "--fds", absl::StrCat(size.fds)},
+      kVictimReadyFd);
 }
 
 }  // namespace moult::bench

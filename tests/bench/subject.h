@@ -15,8 +15,8 @@
 namespace moult::bench {
 
 struct Subject {
-  std::string name;     // "python", "pages-256M", "threads-500"
-  std::string series;   // empty: a real program; else what grows: "pages", "threads", "vmas" or "fds"
+  std::string name;      // "python", "pages-256M", "threads-500"
+  std::string series;    // empty: a real program; else what grows: "pages", "threads", "vmas" or "fds"
   VictimArguments size;  // of a victim
 };
 
@@ -31,7 +31,8 @@ struct Places {
   std::string build;     // where programs are compiled, kept between runs
 };
 
-// Starts it and returns its pid, a child of ours. kUnavailable: something that it needs is not installed here.
+// Starts it and returns its pid, a child of ours. kUnavailable: something that it needs is not installed
+// here.
 absl::StatusOr<pid_t> Start(const Subject& subject, const Places& places);
 
 }  // namespace moult::bench

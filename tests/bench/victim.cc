@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "victim.h"
 
-#include <cstdint>
-#include <cstdio>
-
 #include <fcntl.h>
 #include <pthread.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <unistd.h>
+
+#include <cstdint>
+#include <cstdio>
 
 namespace moult::bench {
 namespace {
@@ -43,7 +43,8 @@ bool MakePages(long pages) {
   if (pages == 0) return true;
   char* memory = MapAnonymous(static_cast<size_t>(pages) * kPage);
   if (memory == nullptr) return false;
-  for (long i = 0; i < pages; ++i) FillPage(memory + static_cast<size_t>(i) * kPage, static_cast<uint64_t>(i));
+  for (long i = 0; i < pages; ++i)
+    FillPage(memory + static_cast<size_t>(i) * kPage, static_cast<uint64_t>(i));
   return true;
 }
 

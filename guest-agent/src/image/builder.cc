@@ -6,6 +6,7 @@
 
 #include <fcntl.h>
 #include <linux/futex.h>
+#include <poll.h>
 #include <sched.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -72,7 +73,11 @@ absl::Status Build(const BuilderInput& input) {
 [[noreturn]] void RunBuilder(const BuilderInput& input, std::byte* region_view) {
   auto* control = reinterpret_cast<Control*>(region_view);
   while (__atomic_load_n(&control->go, __ATOMIC_ACQUIRE) == 0) {
-    syscall(SYS_futex, &control->go, FUTEX_WAIT, 0, nullptr, nullptr, 0);
+    // Not seized yet, so the tool's death would not be ours.
+    pollfd tool{input.tool_pidfd, POLLIN, 0};
+    if (poll(&tool, 1, 0) != 0) _exit(1);
+    const timespec wait{0, 20'000'000};
+    syscall(SYS_futex, &control->go, FUTEX_WAIT, 0, &wait, nullptr, 0);
   }
   const absl::Status status = Build(input);
   if (status.ok()) Enter(input.plan->layout);

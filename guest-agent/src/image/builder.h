@@ -20,6 +20,7 @@ struct BuilderInput {
   const Plan* plan;
   const FdNumbers* numbers;
   int region_fd;              // memfd of the region
+  int tool_pidfd;             // readable when the tool has ended
   SandboxHandles sandbox;     // -1s: none
 };
 

@@ -66,8 +66,9 @@ absl::Status AskProcessItself(CaptureContext& context, const std::vector<proc::S
 
 absl::Status CaptureStopped(CaptureContext& context, const CaptureOptions& options, Phases& phases) {
   MOULT_RETURN_IF_ERROR(ReadOwnFiles(context));
-  MOULT_ASSIGN_OR_RETURN(context.image.sandboxed, CheckNamespaces(context));
-  if (context.image.sandboxed) context.files.set_root(context.ProcPath("root"));
+  std::string root;
+  MOULT_ASSIGN_OR_RETURN(context.image.sandboxed, CheckNamespaces(context, &root));
+  context.files.set_root(root);
   MOULT_RETURN_IF_ERROR(CheckAlone(context));
   MOULT_RETURN_IF_ERROR(CheckThreadsShareAll(context));
   MOULT_RETURN_IF_ERROR(CaptureProcess(context));
@@ -117,10 +118,12 @@ absl::StatusOr<CaptureResult> CaptureTo(pid_t pid, const std::string& dir, const
   result.phases.End("prepare");
   if (!options.may_go_on()) return Interrupted();
 
+  auto restarted_sleeps = RestartedSleeps(pid);
   const auto stop_begins = Phases::Clock::now();
   MOULT_ASSIGN_OR_RETURN(auto tracee, ptrace::Tracee::SeizeAll(pid));
   result.phases.End("stop");
   CaptureContext context(*tracee, *pages, image, process);
+  context.restarted_sleeps = std::move(restarted_sleeps);
   MOULT_RETURN_IF_ERROR(CaptureStopped(context, options, result.phases));
   if (options.leave_running) MOULT_RETURN_IF_ERROR(tracee->Detach());
   result.stopped_us = static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::microseconds>(Phases::Clock::now() - stop_begins).count());

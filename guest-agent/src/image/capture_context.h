@@ -20,6 +20,7 @@
 #include "proc/stat.h"
 #include "proc/status.h"
 #include "ptrace/tracee.h"
+#include "resource/thread/interrupted.h"
 
 namespace moult::engine {
 
@@ -76,6 +77,7 @@ struct CaptureContext {
   proc::Status status;             // of the leader
   proc::Stat stat;                 // of the leader
   pid_t ns_pid = 0;                // the process's pid as it sees it
+  std::map<pid_t, SleepKind> restarted_sleeps;  // by tid as we see it
   ptrace::RemotePtr scratch_hint;  // a hole in its address space
 
   pid_t pid() const { return tracee.pid(); }

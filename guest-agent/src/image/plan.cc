@@ -202,6 +202,7 @@ absl::StatusOr<Starting> DescribeSelf() {
   MOULT_ASSIGN_OR_RETURN(self.maps, proc::ParseMaps(maps));
   MOULT_ASSIGN_OR_RETURN(const auto scheduling, CaptureScheduling(getpid()));
   self.scheduling = *scheduling;
+  self.scheduling.timer_slack_ns = static_cast<uint64_t>(prctl(PR_GET_TIMERSLACK));
   MOULT_ASSIGN_OR_RETURN(const std::string text, proc::ReadFile("/proc/self/status"));
   MOULT_ASSIGN_OR_RETURN(const proc::Status status, proc::ParseStatus(text));
   self.credentials = *CredentialsOf(status);

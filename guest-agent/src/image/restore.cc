@@ -136,6 +136,8 @@ class Restorer {
     }
     ptrace::BlockChildSignal();
     RaiseFileLimit();
+    tool_pidfd_.Reset(static_cast<int>(syscall(SYS_pidfd_open, getpid(), 0)));
+    if (!tool_pidfd_.valid()) return ErrnoStatus("open our own process");
     MOULT_ASSIGN_OR_RETURN(reader_, image::TemplateReader::Open(dir_));
     image_ = &reader_->image();
     process_ = image_->processes.front().get();
@@ -205,9 +207,7 @@ class Restorer {
 
   absl::StatusOr<pid_t> StartBuilder(const Region& region, const Sandbox* sandbox) {
     // Enters the sandbox's pid namespace for the children we make, for this one only.
-    UniqueFd own_pid_namespace;
     if (sandbox != nullptr) {
-      own_pid_namespace.Reset(static_cast<int>(syscall(SYS_pidfd_open, getpid(), 0)));
       if (setns(sandbox->handles().pidfd, CLONE_NEWPID) < 0) return ErrnoStatus("enter the sandbox's pid namespace");
     }
     clone_args args{};
@@ -218,11 +218,11 @@ class Restorer {
     sigset_t old;
     sigfillset(&all);
     pthread_sigmask(SIG_BLOCK, &all, &old);
-    const BuilderInput input{image_, &plan_, &opened_.numbers, region.fd(), sandbox != nullptr ? sandbox->handles() : SandboxHandles{}};
+    const BuilderInput input{image_, &plan_, &opened_.numbers, region.fd(), tool_pidfd_.get(), sandbox != nullptr ? sandbox->handles() : SandboxHandles{}};
     const long pid = WantsLastingParent() ? CloneOrphan(args, input, region) : CloneBuilder(args, input, region);
     const int error = errno;
     pthread_sigmask(SIG_SETMASK, &old, nullptr);
-    if (sandbox != nullptr && setns(own_pid_namespace.get(), CLONE_NEWPID) < 0) {
+    if (sandbox != nullptr && setns(tool_pidfd_.get(), CLONE_NEWPID) < 0) {
       return ErrnoStatus("go back to our own pid namespace");
     }
     if (pid > 0) return static_cast<pid_t>(pid);
@@ -277,6 +277,7 @@ class Restorer {
   std::unique_ptr<image::TemplateReader> reader_;
   const image::ProcessImageT* image_ = nullptr;
   const image::ProcessT* process_ = nullptr;
+  UniqueFd tool_pidfd_;
   OpenedFiles opened_;
   Plan plan_;
   RestoreResult result_;

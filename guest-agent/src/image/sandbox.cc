@@ -60,6 +60,9 @@ absl::Status WriteOffsets(int64_t monotonic_ns, int64_t boottime_ns) {
 }
 
 absl::Status SetUp(int64_t monotonic_ns, int64_t boottime_ns) {
+  const uint64_t all = ~uint64_t{0};  // glibc's functions leave two of its own signals out
+  syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, nullptr, sizeof(all));
+  if (prctl(PR_SET_PDEATHSIG, MOULT_MAKER_ENDED) < 0) return ErrnoStatus("prctl(PR_SET_PDEATHSIG)");
   // The clocks of the tool's namespace, so before anything slow.
   if (unshare(CLONE_NEWTIME) < 0) return ErrnoStatus("make a time namespace");
   MOULT_RETURN_IF_ERROR(WriteOffsets(monotonic_ns, boottime_ns));
@@ -78,9 +81,6 @@ absl::Status SetUp(int64_t monotonic_ns, int64_t boottime_ns) {
     shared->code = static_cast<uint32_t>(status.code());
     _exit(1);
   }
-  sigset_t all;
-  sigfillset(&all);
-  pthread_sigmask(SIG_BLOCK, &all, nullptr);
   syscall(SYS_close_range, 0, ~0u, 0);
   const auto start = reinterpret_cast<uint64_t>(shared);
   const uint64_t end = start + sizeof(Shared);

@@ -56,6 +56,9 @@ struct MoultBlobHeader {
 };
 #define MOULT_BLOB_MAGIC 0x31304c424c554f4dul /* "MOULBL01" */
 
+/* The signal by which a sandbox's init learns that its maker has ended; never forwarded. */
+#define MOULT_MAKER_ENDED 63
+
 /* Work of a sandbox's pid 1: unmap [unmap[i].start, +length), then reap children and forward signals to
  * `child` (pid inside the namespace, 0 until known), ending with its status. */
 struct MoultInit {

@@ -112,7 +112,8 @@ absl::StatusOr<std::unique_ptr<Tracee>> Tracee::SeizeAll(pid_t pid) {
   for (bool grown = true; grown;) {
     grown = false;
     auto tids = proc::ListNumeric(task_dir);
-    if (!tids.ok()) return absl::UnavailableError(absl::StrCat("process ", pid, " ended meanwhile"));
+    if (absl::IsNotFound(tids.status())) return absl::UnavailableError(absl::StrCat("process ", pid, " ended meanwhile"));
+    if (!tids.ok()) return tids.status();
     const size_t first_new = tracee->threads_.size();
     for (const pid_t tid : *tids) {
       if (std::any_of(tracee->threads_.begin(), tracee->threads_.begin() + static_cast<ptrdiff_t>(first_new),

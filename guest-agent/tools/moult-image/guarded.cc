@@ -13,6 +13,7 @@
 
 #include "moult/base/status.h"
 #include "moult/base/unique_fd.h"
+#include "output.h"
 
 namespace moult::tool {
 namespace {
@@ -64,7 +65,7 @@ bool ReadAll(int fd, void* data, size_t size) {
   _exit(0);
 }
 
-WorkerOutput Failed(const absl::Status& status) { return {1, "", absl::StrCat("moult-image: ", status.message(), "\n")}; }
+WorkerOutput Failed(const absl::Status& status) { return {ExitCode(status), "", absl::StrCat("moult-image: ", status.message(), "\n")}; }
 
 }  // namespace
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // moult-image: process images without a VM.
+#include <cstdio>
+
 #include <CLI/CLI.hpp>
 
 #include "commands.h"
@@ -18,7 +20,7 @@ int main(int argc, char** argv) {
 
   DumpArguments dump;
   CLI::App* dump_command = app.add_subcommand("dump", "Capture process PID as template DIR and end it");
-  dump_command->add_option("PID", dump.pid, "the process")->required();
+  dump_command->add_option("PID", dump.pid, "the process")->required()->check(CLI::PositiveNumber);
   dump_command->add_option("DIR", dump.dir, "made, or an empty folder")->required();
   dump_command->add_flag("--leave-running", dump.leave_running, "let the process run on");
   dump_command->add_flag("--json", dump.json, "print the result as JSON");
@@ -50,9 +52,15 @@ int main(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : kExitUsage;
   }
-  if (dump_command->parsed()) return RunDump(dump);
-  if (restore_command->parsed()) return RunRestore(restore);
-  if (show_command->parsed()) return RunShow(show);
-  if (verify_command->parsed()) return RunVerify(verify);
-  return RunCheck(check);
+  const auto run = [&] {
+    if (dump_command->parsed()) return RunDump(dump);
+    if (restore_command->parsed()) return RunRestore(restore);
+    if (show_command->parsed()) return RunShow(show);
+    if (verify_command->parsed()) return RunVerify(verify);
+    return RunCheck(check);
+  };
+  const int code = run();
+  // A result that could not be told is not a success.
+  if (std::fflush(stdout) != 0 && code == 0) return Fail(moult::ErrnoStatus("write the result to stdout"), /*json=*/false);
+  return code;
 }

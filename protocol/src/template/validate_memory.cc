@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <sys/sysmacros.h>
+
 #include <algorithm>
 
 #include "validate_internal.h"
@@ -7,6 +9,7 @@ namespace moult::image::validate {
 namespace {
 
 constexpr uint64_t kMaxOffset = INT64_MAX;  // loff_t
+const uint64_t kDevZero = makedev(1, 5);
 
 std::string Range(uint64_t start, uint64_t end) {
   return absl::StrCat("0x", absl::Hex(start), "-0x", absl::Hex(end));
@@ -34,7 +37,8 @@ absl::Status CheckBacking(const Path& at, const ProcessImageT& image, const VmaT
   const Backing backing = kKindRules[static_cast<size_t>(vma.kind)].backing;
   if (backing == Backing::kFile) {
     // A private mapping of /dev/zero is anonymous memory that keeps the device's name.
-    const bool device = vma.kind == VmaKind::PrivateFile && vma.file < image.files.size() && S_ISCHR(image.files[vma.file]->mode);
+    const bool device = vma.kind == VmaKind::PrivateFile && vma.file < image.files.size() &&
+                        S_ISCHR(image.files[vma.file]->mode) && image.files[vma.file]->rdev == kDevZero;
     MOULT_RETURN_IF_ERROR(CheckFile(at, "file", vma.file, image, device ? S_IFCHR : S_IFREG));
   } else if (vma.file != kNone) {
     return at.BadField("file", vma.file, ", but the kind has none");

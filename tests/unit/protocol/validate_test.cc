@@ -95,7 +95,7 @@ TEST(ValidateImage, Memory_IsRefused_WhenARuleIsBroken) {
       {MEMORY ".vmas[1].file: 0, but the kind has none", [](I i) { V(i, 1).file = 0; }},
       {MEMORY ".vmas[1].object: 0, but the kind has none", [](I i) { V(i, 1).object = 0; }},
       {MEMORY ".vmas[0].file: 9 names nothing", [](I i) { V(i, 0).file = 9; }},
-      {MEMORY ".vmas[0].file: 3 is not a regular file", [](I i) { V(i, 0).file = sample::kFifo; }},
+      {MEMORY ".vmas[0].file: 2 is not a regular file", [](I i) { V(i, 0).file = sample::kNull; }},
       {MEMORY ".vmas[0].offset: not page aligned: 5", [](I i) { V(i, 0).offset = 5; }},
       {MEMORY ".vmas[0].offset: 9223372036854771712 is over", [](I i) { V(i, 0).offset = INT64_MAX - 4095; }},
       {MEMORY ".vmas[2].object: 4294967295 names nothing in objects", [](I i) { V(i, 2).object = kNone; }},

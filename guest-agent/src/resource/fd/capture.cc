@@ -59,15 +59,12 @@ class Descriptors {
     entry->close_on_exec = (description.info.flags & O_CLOEXEC) != 0;
     const uint32_t flags = description.info.flags & ~static_cast<uint32_t>(O_CLOEXEC);
     const ShareKey key{description.st.st_dev, description.st.st_ino, description.info.pos, flags};
-    auto& candidates = by_key_[key];
-    for (const auto& [known_number, index] : candidates) {
-      const long order = syscall(SYS_kcmp, context_.pid(), context_.pid(), KCMP_FILE, known_number, number);
-      if (order < 0) return ErrnoStatus(absl::StrCat("fd ", number, ": compare (kcmp)"));
-      if (order == 0) {
-        entry->open_file = index;
-        context_.process.fds.push_back(std::move(entry));
-        return absl::OkStatus();
-      }
+    auto& known = by_key_[key];
+    MOULT_ASSIGN_OR_RETURN(const Place place, FindPlace(known, number));
+    if (place.found) {
+      entry->open_file = known[place.at].second;
+      context_.process.fds.push_back(std::move(entry));
+      return absl::OkStatus();
     }
     MOULT_ASSIGN_OR_RETURN(description.link, proc::ReadLink(absl::StrCat("/proc/", context_.pid(), "/fd/", number)));
     const int seen = fcntl(fd.get(), F_GETFL);
@@ -76,11 +73,32 @@ class Descriptors {
     description.index = static_cast<uint32_t>(context_.image.open_files.size());
     description.fd = fd.Release();
     entry->open_file = description.index;
-    candidates.emplace_back(number, description.index);
+    known.emplace(known.begin() + static_cast<ptrdiff_t>(place.at), number, description.index);
     context_.image.open_files.push_back(std::make_unique<image::OpenFileT>());
     context_.process.fds.push_back(std::move(entry));
     descriptions_.push_back(std::move(description));
     return absl::OkStatus();
+  }
+
+  struct Place {
+    size_t at;
+    bool found;
+  };
+
+  // Where `number` belongs among descriptors of the same key, in the order that kcmp defines: a thousand
+  // eventfds share one inode, and each comparison is a system call.
+  absl::StatusOr<Place> FindPlace(const std::vector<std::pair<int, uint32_t>>& known, int number) {
+    size_t low = 0;
+    size_t high = known.size();
+    while (low < high) {
+      const size_t middle = (low + high) / 2;
+      const long order = syscall(SYS_kcmp, context_.pid(), context_.pid(), KCMP_FILE, number, known[middle].first);
+      if (order < 0) return ErrnoStatus(absl::StrCat("fd ", number, ": compare (kcmp)"));
+      if (order == 0) return Place{middle, true};
+      if (order == 3) return absl::InternalError(absl::StrCat("fd ", number, ": kcmp gives no order"));
+      (order == 1 ? high : low) = order == 1 ? middle : middle + 1;
+    }
+    return Place{low, false};
   }
 
   absl::Status CaptureDescription(const OpenDescription& description) {

@@ -43,7 +43,7 @@ struct Range {
 class MappingPlanner {
  public:
   MappingPlanner(const image::ProcessImageT& image, const FdNumbers& numbers, ptrace::ProgramBuilder& program)
-      : image_(image), numbers_(numbers), program_(program), memory_(*image.processes.front()->memory) {}
+      : numbers_(numbers), program_(program), memory_(*image.processes.front()->memory) {}
 
   void Plan() {
     size_t run = 0;
@@ -150,7 +150,6 @@ class MappingPlanner {
     }
   }
 
-  const image::ProcessImageT& image_;
   const FdNumbers& numbers_;
   ptrace::ProgramBuilder& program_;
   const image::MemoryMapT& memory_;

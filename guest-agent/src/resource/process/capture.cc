@@ -30,6 +30,13 @@ absl::StatusOr<bool> SameNamespace(pid_t pid, const char* kind) {
   return theirs == ours;
 }
 
+bool IsNamespaceInit(pid_t pid) {
+  auto text = proc::ReadFile(absl::StrCat("/proc/", pid, "/status"));
+  if (!text.ok()) return false;
+  auto status = proc::ParseStatus(*text);
+  return status.ok() && status->ns_pid.size() == 2 && status->ns_pid.back() == 1;
+}
+
 // A directory the process stands in: by name, or as one that was removed.
 absl::StatusOr<uint32_t> CaptureDirectoryLink(CaptureContext& context, const char* link, bool* removed) {
   const std::string path = context.ProcPath(link);
@@ -80,7 +87,7 @@ absl::Status CheckAlone(const CaptureContext& context) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<bool> CheckNamespaces(const CaptureContext& context) {
+absl::StatusOr<bool> CheckNamespaces(const CaptureContext& context, std::string* root) {
   for (const char* kind : {"user", "net", "uts", "cgroup"}) {
     MOULT_ASSIGN_OR_RETURN(const bool same, SameNamespace(context.pid(), kind));
     if (!same) return Refuse(absl::StrCat("it lives in another ", kind, " namespace"), absl::StrCat("run this tool inside that namespace (nsenter -t ", context.pid(), ")"));
@@ -95,8 +102,10 @@ absl::StatusOr<bool> CheckNamespaces(const CaptureContext& context) {
   if (!sandboxed) return false;
   struct stat theirs {};
   struct stat ours {};
-  const std::string root = absl::StrCat("/proc/", context.pid(), "/root/");
-  if (stat(root.c_str(), &theirs) < 0 || stat("/", &ours) < 0) return ErrnoStatus(absl::StrCat("stat ", root));
+  // The process itself may have changed its root; its init has not.
+  const pid_t parent = context.status.ppid;
+  *root = absl::StrCat("/proc/", IsNamespaceInit(parent) ? parent : context.pid(), "/root");
+  if (stat(absl::StrCat(*root, "/").c_str(), &theirs) < 0 || stat("/", &ours) < 0) return ErrnoStatus(absl::StrCat("stat ", *root));
   if (theirs.st_dev != ours.st_dev || theirs.st_ino != ours.st_ino) {
     return Refuse("it lives in a container with another root file system", absl::StrCat("run this tool inside it (nsenter -a -t ", context.pid(), ")"));
   }
@@ -164,7 +173,6 @@ absl::Status CaptureProcess(CaptureContext& context) {
   MOULT_ASSIGN_OR_RETURN(process.cwd, CaptureDirectoryLink(context, "cwd", &process.cwd_deleted));
   MOULT_ASSIGN_OR_RETURN(const std::string root, proc::ReadLink(context.ProcPath("root")));
   if (root != "/") {
-    if (context.image.sandboxed) return Refuse(absl::StrCat("its root directory is ", root, " (chroot) in a sandbox"), "use one of the two");
     MOULT_ASSIGN_OR_RETURN(process.root, CaptureDirectoryLink(context, "root", nullptr));
   }
   MOULT_ASSIGN_OR_RETURN(const std::string limits_text, proc::ReadFile(context.ProcPath("limits")));

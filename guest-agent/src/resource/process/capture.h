@@ -12,7 +12,8 @@ absl::Status CheckCapturable(pid_t pid);
 // The rest, once it is stopped: children, foreign namespaces.
 absl::Status CheckAlone(const CaptureContext& context);
 // Whether it lives in pid, mount, ipc or time namespaces of its own; other foreign namespaces are refused.
-absl::StatusOr<bool> CheckNamespaces(const CaptureContext& context);
+// `*root` is then how its mount namespace's root is reached from here.
+absl::StatusOr<bool> CheckNamespaces(const CaptureContext& context, std::string* root);
 
 struct ProcessQuestions {
   size_t brk_op;

@@ -63,6 +63,14 @@ absl::Status CaptureRseqAndRobustList(const ptrace::TracedThread& traced, image:
   return absl::OkStatus();
 }
 
+template <typename Change>
+void ChangeRegisters(image::ThreadT& thread, const Change& change) {
+  user_regs_struct regs;
+  std::memcpy(&regs, thread.regs.get(), sizeof(regs));
+  change(regs);
+  std::memcpy(static_cast<void*>(thread.regs.get()), &regs, sizeof(regs));
+}
+
 // A thread that is stopped inside a restartable sequence must not go on there on another CPU. The kernel aborts
 // the sequence when it lets the thread run; what is made from the template is aborted here.
 absl::Status AbortRestartableSequence(const ptrace::Tracee& tracee, image::ThreadT& thread) {
@@ -80,10 +88,7 @@ absl::Status AbortRestartableSequence(const ptrace::Tracee& tracee, image::Threa
   MOULT_RETURN_IF_ERROR(read(thread.rseq->address() + kDescriptorField, address));
   if (address == 0 || !read(address, sequence).ok()) return absl::OkStatus();
   if (thread.regs->rip() - sequence.start >= sequence.length) return absl::OkStatus();
-  user_regs_struct regs;
-  std::memcpy(&regs, thread.regs.get(), sizeof(regs));
-  regs.rip = sequence.abort;
-  std::memcpy(static_cast<void*>(thread.regs.get()), &regs, sizeof(regs));
+  ChangeRegisters(thread, [&](user_regs_struct& regs) { regs.rip = sequence.abort; });
   return absl::OkStatus();
 }
 
@@ -125,6 +130,7 @@ ThreadQuestions AskThread(ptrace::ProgramBuilder& program) {
   program.CallMayFail("prctl(PR_GET_TSC)", SYS_prctl, {PR_GET_TSC, Arg::Data(ask.tsc_mode)});
   ask.keep_caps_op = program.Call("prctl(PR_GET_KEEPCAPS)", SYS_prctl, {PR_GET_KEEPCAPS});
   ask.securebits_op = program.Call("prctl(PR_GET_SECUREBITS)", SYS_prctl, {PR_GET_SECUREBITS});
+  ask.timer_slack_op = program.Call("prctl(PR_GET_TIMERSLACK)", SYS_prctl, {PR_GET_TIMERSLACK});
   return ask;
 }
 
@@ -137,6 +143,7 @@ void TakeAnswers(const ThreadQuestions& questions, const ptrace::ProgramResult& 
   thread.tid_address = result.Data<uint64_t>(questions.tid_address);
   thread.parent_death_signal = result.Data<int>(questions.parent_death_signal);
   thread.tsc_mode = static_cast<uint32_t>(result.Data<int>(questions.tsc_mode));
+  thread.scheduling->timer_slack_ns = static_cast<uint64_t>(result.result(questions.timer_slack_op));
   thread.keep_caps = result.result(questions.keep_caps_op) != 0;
   thread.credentials->securebits = static_cast<uint32_t>(result.result(questions.securebits_op));
 }
@@ -168,7 +175,13 @@ absl::Status CaptureThreads(CaptureContext& context) {
 }
 
 absl::Status CaptureSleeps(CaptureContext& context) {
-  for (auto& thread : context.process.threads) {
+  for (size_t i = 0; i < context.process.threads.size(); ++i) {
+    auto& thread = context.process.threads[i];
+    const auto known = context.restarted_sleeps.find(context.tracee.threads()[i].tid);
+    if (known != context.restarted_sleeps.end() && thread->regs->orig_rax() == SYS_restart_syscall) {
+      const long nr = NumberOfRestarted(*thread->regs, known->second);
+      if (nr >= 0) ChangeRegisters(*thread, [nr](user_regs_struct& regs) { regs.orig_rax = static_cast<uint64_t>(nr); });
+    }
     const InterruptedCall call = ClassifyInterrupted(*thread->regs, [&](uint64_t address, absl::Span<std::byte> out) {
       return context.tracee.Read(ptrace::RemotePtr(address), out);
     });

@@ -15,6 +15,7 @@ struct ThreadQuestions {
   size_t tsc_mode;
   size_t keep_caps_op;
   size_t securebits_op;
+  size_t timer_slack_op;
 };
 ThreadQuestions AskThread(ptrace::ProgramBuilder& program);
 

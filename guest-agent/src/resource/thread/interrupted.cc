@@ -8,6 +8,9 @@
 #include <linux/futex.h>
 #include <sys/syscall.h>
 
+#include "absl/strings/match.h"
+#include "proc/read.h"
+
 namespace moult::engine {
 namespace {
 
@@ -33,6 +36,40 @@ long NumberFromCode(uint64_t rip, const ReadMemory& read) {
 
 }  // namespace
 
+std::map<pid_t, SleepKind> RestartedSleeps(pid_t pid) {
+  std::map<pid_t, SleepKind> sleeps;
+  auto tids = proc::ListNumeric(absl::StrCat("/proc/", pid, "/task"));
+  if (!tids.ok()) return sleeps;
+  for (const pid_t tid : *tids) {
+    const std::string task = absl::StrCat("/proc/", pid, "/task/", tid);
+    auto call = proc::ReadFile(task + "/syscall");
+    if (!call.ok() || !absl::StartsWith(*call, absl::StrCat(SYS_restart_syscall, " "))) continue;
+    auto place = proc::ReadFile(task + "/wchan");
+    if (!place.ok()) continue;
+    // These and timers are all that the kernel restarts so; the functions of a timer's sleep count as part of
+    // the scheduler, which wchan leaves out.
+    sleeps[tid] = absl::StrContains(*place, "poll")    ? SleepKind::kPoll
+                  : absl::StrContains(*place, "futex") ? SleepKind::kFutex
+                                                       : SleepKind::kTimer;
+  }
+  return sleeps;
+}
+
+long NumberOfRestarted(const image::GpRegs& regs, SleepKind kind) {
+  switch (kind) {
+    case SleepKind::kTimer:
+      // clock_nanosleep begins with a small number, nanosleep with a pointer.
+      return regs.rdi() < 4096 ? SYS_clock_nanosleep : SYS_nanosleep;
+    case SleepKind::kPoll:
+      return SYS_poll;
+    case SleepKind::kFutex:
+      return SYS_futex;
+    case SleepKind::kUnknown:
+      break;
+  }
+  return -1;
+}
+
 InterruptedCall ClassifyInterrupted(const image::GpRegs& regs, const ReadMemory& read) {
   InterruptedCall call;
   if (regs.rax() != kErestartRestartBlock || static_cast<int64_t>(regs.orig_rax()) < 0) return call;
@@ -53,7 +90,7 @@ InterruptedCall ClassifyInterrupted(const image::GpRegs& regs, const ReadMemory&
       call.requested_ns = static_cast<int64_t>(static_cast<int32_t>(regs.rdx())) * 1'000'000;
       break;
     case SYS_futex: {
-      const uint64_t operation = regs.rsi() & FUTEX_CMD_MASK;
+      const uint64_t operation = regs.rsi() & static_cast<uint64_t>(FUTEX_CMD_MASK);
       call.absolute = operation != FUTEX_WAIT;
       if (!call.absolute) call.requested_ns = ReadTimespec(regs.r10(), read);
       break;

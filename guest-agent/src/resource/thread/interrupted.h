@@ -8,7 +8,10 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <sys/types.h>
+
 #include <functional>
+#include <map>
 #include <optional>
 
 #include "absl/types/span.h"
@@ -25,6 +28,14 @@ struct InterruptedCall {
   std::optional<int64_t> requested_ns;   // what the call asked for at first
   bool absolute = false;                 // its time is a point in time: issue it again as it was
 };
+
+// What a sleeping thread waits in, by the kernel function that /proc shows. A call that was interrupted and
+// continued before is restart_syscall by now, and neither registers nor code always tell what it was.
+enum class SleepKind { kUnknown, kTimer, kPoll, kFutex };
+// For threads of `pid` that are in restart_syscall; to be asked while the process still runs.
+std::map<pid_t, SleepKind> RestartedSleeps(pid_t pid);
+// The call that a restarted sleep was at first; -1: not known.
+long NumberOfRestarted(const image::GpRegs& regs, SleepKind kind);
 
 using ReadMemory = std::function<absl::Status(uint64_t address, absl::Span<std::byte> out)>;
 

@@ -6,10 +6,6 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include <cstdlib>
-
-#include "proc/read.h"
-
 namespace moult::engine {
 namespace {
 
@@ -47,8 +43,6 @@ absl::StatusOr<std::unique_ptr<image::SchedulingT>> CaptureScheduling(pid_t tid)
   const long priority = syscall(SYS_ioprio_get, kIoprioWhoProcess, tid);
   if (priority < 0) return ErrnoStatus(absl::StrCat("thread ", tid, ": ioprio_get"));
   scheduling->io_priority = static_cast<int32_t>(priority);
-  MOULT_ASSIGN_OR_RETURN(const std::string slack, proc::ReadFile(absl::StrCat("/proc/", tid, "/timerslack_ns")));
-  scheduling->timer_slack_ns = std::strtoull(slack.c_str(), nullptr, 10);
   return scheduling;
 }
 

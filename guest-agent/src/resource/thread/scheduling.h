@@ -26,6 +26,7 @@ struct SchedAttr {
   uint32_t util_max;
 };
 
+// All but the timer slack, which the thread itself is asked for.
 absl::StatusOr<std::unique_ptr<image::SchedulingT>> CaptureScheduling(pid_t tid);
 
 // Adds the calls that bring the thread that runs the program to `wanted`; `current` is what a fresh thread

@@ -20,7 +20,7 @@ bool MatchesTimerFd(const OpenDescription& description) { return description.inf
 absl::Status CaptureTimerFd(CaptureContext&, const OpenDescription& description, image::OpenFileT& file) {
   const proc::TimerFdInfo& info = *description.info.timerfd;
   image::TimerFdT resource;
-  resource.clock = info.clockid;
+  resource.clock = static_cast<uint32_t>(info.clockid);
   resource.settime_flags = static_cast<int32_t>(info.settime_flags);
   resource.interval_ns = info.interval_ns;
   resource.remaining_ns = info.value_ns;
