@@ -112,7 +112,7 @@ class Case:
         pid = self.victim.pid
         outcome = self.tool.run("dump", pid, self.place.template(name), "--json", *options)
         allowed = OPTIONS.may_refuse.get(self.workload)
-        if outcome.code == rig.EXIT_REFUSED and allowed and re.search(allowed, outcome.err, re.I):
+        if outcome.code in (rig.EXIT_REFUSED, rig.EXIT_AGAIN) and allowed and re.search(allowed, outcome.err, re.I):
             raise MayRefuse
         if outcome.code != 0:
             raise Failed(f"dump: {outcome.text()}")
@@ -165,7 +165,7 @@ class Case:
             if not rig.all_in_state(pid, "T"):
                 raise Failed("a stopped process runs after dump --leave-running: " + rig.describe(pid))
             self.tool.must("verify", self.place.template("stopped"))
-        elif stopped.code != rig.EXIT_REFUSED:
+        elif stopped.code not in (rig.EXIT_REFUSED, rig.EXIT_AGAIN):
             raise Failed("dump of the stopped process: " + stopped.text())
         else:
             self.place.expect_only()

@@ -94,6 +94,9 @@ def _fdinfo(text, inner):
         key, value = key.strip(), value.strip()
         if key in ("mnt_id", "ino", "eventfd-id", "scm_fds"):
             continue
+        if key == "flags" and int(value, 8) & 0o20000000:
+            # O_TMPFILE tells how a nameless file was made, and nothing of what it is.
+            value = f"{int(value, 8) & ~0o20200000:o}"
         if key == "lock":
             # "1: POSIX  ADVISORY  WRITE 123 fe:00:99 0 EOF": ordinal, pid and inode only number things
             parts = value.split()
@@ -108,6 +111,8 @@ def _fdinfo(text, inner):
             info[key] = inner.get(value.split()[0], value)
         else:
             info[key] = value
+    if "flags" in info:
+        info["flags"] = f"{int(info['flags'], 8):o}"
     for key in ("lock", "tfd", "inotify"):
         if key in info:
             info[key].sort()
@@ -211,7 +216,10 @@ def _smaps(pid):
                        "offset": int(match[4], 16), "name": name, "file": match[5] != "0"}
             areas.append(current)
         elif line.startswith("VmFlags:"):
-            current["flags"] = " ".join(f for f in line[8:].split() if f not in _FLAG_NOISE)
+            # Whether private memory that cannot be written stays accounted for (ac) depends on whether any of
+            # it was ever touched, since 6.6.
+            noise = _FLAG_NOISE | ({"ac"} if current["perms"][1] != "w" else set())
+            current["flags"] = " ".join(f for f in line[8:].split() if f not in noise)
         elif line.startswith("KernelPageSize:"):
             current["page"] = line.split(":")[1].strip()
     joined = []
@@ -238,13 +246,18 @@ def _auxv(raw):
 # --- threads --------------------------------------------------------------------------------
 
 
-def _status(text, wanted):
+def _status(text, wanted, without_mask=False):
     fields = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
-    return {k: fields[k].strip() for k in wanted if k in fields}
+    return {k: fields[k].strip() for k in wanted if k in fields and not (without_mask and k == "SigBlk")}
 
 
 def _last(text):
     return text.split()[-1] if text else text
+
+
+def _waits_with_own_mask(base):
+    """Inside rt_sigtimedwait, rt_sigsuspend, pselect6, ppoll and epoll_pwait /proc shows the mask of the wait."""
+    return _try(_read, f"{base}/syscall").split()[0] in ("128", "130", "270", "271", "281")
 
 
 def _thread(pid, tid):
@@ -253,7 +266,7 @@ def _thread(pid, tid):
     head, length = ctypes.c_uint64(), ctypes.c_uint64()
     robust = _libc.syscall(_SYS_GET_ROBUST_LIST, tid, ctypes.byref(head), ctypes.byref(length))
     out = {"comm": _read(f"{base}/comm").rstrip("\n"),
-           "status": _status(_read(f"{base}/status"), _THREAD_STATUS),
+           "status": _status(_read(f"{base}/status"), _THREAD_STATUS, _waits_with_own_mask(base)),
            "timerslack": _try(_read, f"/proc/{tid}/timerslack_ns"),
            "ioprio": _libc.syscall(_SYS_IOPRIO_GET, 1, tid),
            "robust": (hex(head.value), length.value) if robust == 0 else None}
@@ -262,7 +275,7 @@ def _thread(pid, tid):
 
 
 def _timers(text, inner):
-    text = re.sub(r"pid\.(\d+)", lambda m: "pid." + inner.get(m[1], m[1]), text)
+    text = re.sub(r"([pt]id)\.(\d+)", lambda m: f"{m[1]}." + inner.get(m[2], m[2]), text)
     timers = re.split(r"(?m)^(?=ID:)", text)  # listed newest first; only the ids say which is which
     return {t.splitlines()[0]: t.splitlines()[1:] for t in timers if t}
 
@@ -298,7 +311,7 @@ def _snapshot(pid):
     fields = rig.stat_fields(pid)
     return {
         "ids": {k: _last(v) for k, v in names.items()},
-        "status": _status(status, _STATUS_FIELDS),
+        "status": _status(status, _STATUS_FIELDS, _waits_with_own_mask(f"/proc/{pid}")),
         "stat": {k: fields[i].decode() for k, i in _STAT.items()},
         "threads": {inner[str(t)]: _thread(pid, t) for t in rig.tids(pid)},
         "fds": _fds(pid, inner),

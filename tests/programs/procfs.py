@@ -114,8 +114,28 @@ def maps(pid):
             yield start, end, fields[1], int(fields[4]), fields[5] if len(fields) > 5 else ""
 
 
-def _hash_range(mem, pagemap, start, end, anonymous):
-    """Zero pages do not count, so that a page which was never touched and one that was only read are the same."""
+def rseq_areas(pid):
+    """Addresses of the 32 bytes per thread where the kernel itself writes the number of the CPU (rseq(2))."""
+    seize, interrupt, detach, get_rseq = 0x4206, 0x4207, 17, 0x420F
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
+    libc.ptrace.restype = ctypes.c_long
+    areas = set()
+    for tid in threads(pid):
+        if libc.ptrace(seize, tid, None, None) < 0:
+            continue
+        libc.ptrace(interrupt, tid, None, None)
+        os.waitpid(tid, 0x40000000)  # __WALL
+        buffer = ctypes.create_string_buffer(24)
+        if libc.ptrace(get_rseq, tid, ctypes.c_void_p(24), ctypes.cast(buffer, ctypes.c_void_p)) > 0:
+            areas.add(struct.unpack_from("Q", buffer.raw)[0])
+        libc.ptrace(detach, tid, None, None)
+    return areas
+
+
+def _hash_range(mem, pagemap, start, end, anonymous, own):
+    """Zero pages do not count, so that a page which was never touched and one that was only read are the same;
+    nor do the bytes at the addresses `own`, which are the kernel's."""
     digest = hashlib.blake2b(digest_size=16)
     for base in range(start, end, _CHUNK):
         size = min(_CHUNK, end - base)
@@ -129,6 +149,9 @@ def _hash_range(mem, pagemap, start, end, anonymous):
             data = b""
         for i in range(0, len(data), PAGE):
             page = data[i:i + PAGE]
+            for address in own.get(base + i, ()):
+                at = address % PAGE
+                page = page[:at] + bytes(32) + page[at + 32:]
             if page != _ZERO:
                 digest.update(struct.pack("Q", base + i))
                 digest.update(page)
@@ -138,6 +161,9 @@ def _hash_range(mem, pagemap, start, end, anonymous):
 def hash_memory(pid):
     """{"start-end perm name": digest} of all readable private memory; the process must be stopped or frozen."""
     result = {}
+    own = {}
+    for address in rseq_areas(pid):
+        own.setdefault(address - address % PAGE, []).append(address)
     mem = os.open(f"/proc/{pid}/mem", os.O_RDONLY)
     pagemap = os.open(f"/proc/{pid}/pagemap", os.O_RDONLY)
     try:
@@ -145,7 +171,7 @@ def hash_memory(pid):
             if perms[0] != "r" or perms[3] != "p" or name in _SKIPPED or name.startswith("/dev/"):
                 continue
             key = f"{start:x}-{end:x} {perms} {name}"
-            result[key] = _hash_range(mem, pagemap, start, end, inode == 0)
+            result[key] = _hash_range(mem, pagemap, start, end, inode == 0, own)
     finally:
         os.close(mem)
         os.close(pagemap)
