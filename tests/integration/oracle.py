@@ -351,6 +351,8 @@ def diff(before, after, mode):
     for path in sorted(set(old) | set(new)):
         if old.get(path) == new.get(path):
             continue
+        if path.endswith("SigBlk") and (path in old) != (path in new):
+            continue  # one of the two was taken while the thread was in such a wait
         if any(re.search("^" + p, path) and (modes is None or mode in modes) for p, modes, _ in ALLOWED):
             continue
         out.append(f"{path}: {old.get(path, '(absent)')} -> {new.get(path, '(absent)')}")

@@ -29,6 +29,7 @@ int main(int argc, char** argv) {
   VictimSpawn(&suspended, Suspended, NULL);
   VictimAwaitBlocked(suspended.tid, SYS_rt_sigsuspend);
   VictimReady();
+  VictimAwaitBlocked(suspended.tid, SYS_rt_sigsuspend);  // whoever stopped us made it start again
   PTHREAD(pthread_kill(suspended.handle, SIGUSR2));  // masked while suspended
   VictimSleepMs(20);
   CHECK_EQ(second, 0);

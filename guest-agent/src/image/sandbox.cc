@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <linux/futex.h>
 #include <linux/sched.h>
+#include <poll.h>
 #include <sched.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
@@ -59,10 +60,12 @@ absl::Status WriteOffsets(int64_t monotonic_ns, int64_t boottime_ns) {
   return absl::OkStatus();
 }
 
-absl::Status SetUp(int64_t monotonic_ns, int64_t boottime_ns) {
+absl::Status SetUp(int maker_pidfd, int64_t monotonic_ns, int64_t boottime_ns) {
   const uint64_t all = ~uint64_t{0};  // glibc's functions leave two of its own signals out
   syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, nullptr, sizeof(all));
   if (prctl(PR_SET_PDEATHSIG, MOULT_MAKER_ENDED) < 0) return ErrnoStatus("prctl(PR_SET_PDEATHSIG)");
+  pollfd maker{maker_pidfd, POLLIN, 0};
+  if (poll(&maker, 1, 0) != 0) return absl::CancelledError("the maker ended before the signal was asked for");
   // The clocks of the tool's namespace, so before anything slow.
   if (unshare(CLONE_NEWTIME) < 0) return ErrnoStatus("make a time namespace");
   MOULT_RETURN_IF_ERROR(WriteOffsets(monotonic_ns, boottime_ns));
@@ -74,8 +77,8 @@ absl::Status SetUp(int64_t monotonic_ns, int64_t boottime_ns) {
   return UnregisterRseq();
 }
 
-[[noreturn]] void RunInit(Shared* shared, int64_t monotonic_ns, int64_t boottime_ns) {
-  const absl::Status status = SetUp(monotonic_ns, boottime_ns);
+[[noreturn]] void RunInit(Shared* shared, int maker_pidfd, int64_t monotonic_ns, int64_t boottime_ns) {
+  const absl::Status status = SetUp(maker_pidfd, monotonic_ns, boottime_ns);
   if (!status.ok()) {
     std::strncpy(shared->message, std::string(status.message()).c_str(), kMessageSize - 1);
     shared->code = static_cast<uint32_t>(status.code());
@@ -111,6 +114,8 @@ absl::StatusOr<std::unique_ptr<Sandbox>> Sandbox::Create(int64_t monotonic_ns, i
   auto* shared = static_cast<Shared*>(memory);
   static_assert(sizeof(Shared) % kPage == 0);
   std::memcpy(shared->blob, parasite::BlobData(), parasite::BlobSize());
+  const UniqueFd maker_pidfd(static_cast<int>(syscall(SYS_pidfd_open, getpid(), 0)));
+  if (!maker_pidfd.valid()) return ErrnoStatus("open our own process");
   clone_args args{};
   args.flags = CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWIPC | CLONE_PIDFD;
   args.exit_signal = SIGCHLD;
@@ -120,7 +125,7 @@ absl::StatusOr<std::unique_ptr<Sandbox>> Sandbox::Create(int64_t monotonic_ns, i
   if (pid < 0) {
     return ErrnoStatus(absl::StrCat("make the sandbox's namespaces", errno == EPERM ? " (needs CAP_SYS_ADMIN)" : ""));
   }
-  if (pid == 0) RunInit(shared, monotonic_ns, boottime_ns);
+  if (pid == 0) RunInit(shared, maker_pidfd.get(), monotonic_ns, boottime_ns);
   sandbox->pid_ = static_cast<pid_t>(pid);
   sandbox->pidfd_.Reset(pidfd);
   while (__atomic_load_n(&shared->init.ready, __ATOMIC_ACQUIRE) == 0) {

@@ -13,6 +13,7 @@
 #include "absl/strings/match.h"
 #include "parasite/blob.h"
 #include "proc/read.h"
+#include "proc/stat.h"
 #include "ptrace/wait.h"
 
 namespace moult::ptrace {
@@ -50,6 +51,14 @@ bool IsInterruptedForever(const user_regs_struct& regs) {
   }
 }
 
+bool IsEnding(pid_t tid) {
+  auto text = proc::ReadFile(absl::StrCat("/proc/", tid, "/stat"));
+  if (!text.ok()) return true;
+  auto stat = proc::ParseStat(*text);
+  constexpr uint32_t kExiting = 0x4;  // PF_EXITING
+  return stat.ok() && (stat->state == 'Z' || stat->state == 'X' || (stat->flags & kExiting) != 0);
+}
+
 constexpr uint64_t kErestartNoHand = static_cast<uint64_t>(-514);
 
 }  // namespace
@@ -65,13 +74,12 @@ absl::Status Tracee::SeizeThread(pid_t tid) {
   if (errno == EPERM || errno == EINVAL) {
     if (Ptrace(PTRACE_SEIZE, tid, 0, 0) == 0) return absl::OkStatus();
   }
-  if (errno == ESRCH) return Gone(tid);
-  absl::Status status = ErrnoStatus(absl::StrCat("attach to thread ", tid));
-  if (errno == EPERM) {
-    status = absl::PermissionDeniedError(absl::StrCat(
-        status.message(), "; run as root or with CAP_SYS_PTRACE, and end any debugger attached to it"));
-  }
-  return status;
+  const int error = errno;
+  if (error == ESRCH || IsEnding(tid)) return Gone(tid);  // one that is ending gives EPERM, too
+  const absl::Status status = ErrnoStatus(error, absl::StrCat("attach to thread ", tid));
+  if (error != EPERM) return status;
+  return absl::PermissionDeniedError(
+      absl::StrCat(status.message(), "; run as root or with CAP_SYS_PTRACE, and end any debugger attached to it"));
 }
 
 absl::Status Tracee::StopThread(TracedThread& thread) {

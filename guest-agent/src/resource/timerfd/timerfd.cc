@@ -20,8 +20,8 @@ bool MatchesTimerFd(const OpenDescription& description) { return description.inf
 absl::Status CaptureTimerFd(CaptureContext&, const OpenDescription& description, image::OpenFileT& file) {
   const proc::TimerFdInfo& info = *description.info.timerfd;
   image::TimerFdT resource;
-  resource.clock = static_cast<uint32_t>(info.clockid);
-  resource.settime_flags = static_cast<int32_t>(info.settime_flags);
+  resource.clock = info.clockid;
+  resource.settime_flags = info.settime_flags;
   resource.interval_ns = info.interval_ns;
   resource.remaining_ns = info.value_ns;
   resource.expirations = info.ticks;
@@ -44,7 +44,7 @@ absl::StatusOr<UniqueFd> RestoreTimerFd(RestoreContext& context, uint32_t index)
     timespec now{};
     clock_gettime(resource.clock, &now);
     value.it_value = FromNs(resource.remaining_ns + static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(now.tv_nsec));
-    flags = resource.settime_flags;
+    flags = static_cast<int>(resource.settime_flags);
   }
   if ((resource.remaining_ns != 0 || resource.interval_ns != 0) && timerfd_settime(fd.get(), flags, &value, nullptr) < 0) {
     return ErrnoStatus("timerfd_settime");
