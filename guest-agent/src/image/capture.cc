@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <csignal>
 
 #include "image/capture_context.h"
 #include "image/files.h"
@@ -69,6 +70,11 @@ absl::Status CaptureStopped(CaptureContext& context, const CaptureOptions& optio
   std::string root;
   MOULT_ASSIGN_OR_RETURN(context.image.sandboxed, CheckNamespaces(context, &root));
   context.files.set_root(root);
+  constexpr uint64_t kTrapBit = uint64_t{1} << (SIGTRAP - 1);
+  if (((context.status.sig_pending | context.status.shared_pending) & kTrapBit) != 0) {
+    return Refuse("a SIGTRAP is pending for it", "let it handle the signal");
+  }
+  context.tracee.set_ignores_trap((context.status.ignored & kTrapBit) != 0);
   MOULT_RETURN_IF_ERROR(CheckAlone(context));
   MOULT_RETURN_IF_ERROR(CheckThreadsShareAll(context));
   MOULT_RETURN_IF_ERROR(CaptureProcess(context));

@@ -14,26 +14,8 @@
 namespace moult::engine {
 namespace {
 
-// The same file, unwritten since: a change of content changes ctime, which no one can set.
-bool SameIdentity(const image::FileRefT& file, const struct stat& st) {
-  return st.st_dev == file.dev && st.st_ino == file.ino && static_cast<uint64_t>(st.st_size) == file.size &&
-         StatTimeNs(st.st_mtim) == file.mtime_ns && StatTimeNs(st.st_ctim) == file.ctime_ns;
-}
-
 absl::Status Changed(const image::FileRefT& file, absl::string_view how) {
   return absl::FailedPreconditionError(absl::StrCat("file ", file.path, " ", how, " since the capture; put the old file back, or capture the function again"));
-}
-
-absl::Status CheckContent(const image::FileRefT& file, const struct stat& st) {
-  if (static_cast<uint64_t>(st.st_size) != file.size) {
-    return Changed(file, absl::StrCat("has another size (", st.st_size, " bytes, was ", file.size, ")"));
-  }
-  if (file.digest.empty()) return Changed(file, "was written to");
-  const UniqueFd fd(open(file.path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
-  if (!fd.valid()) return ErrnoStatus(absl::StrCat("open ", file.path));
-  MOULT_ASSIGN_OR_RETURN(const image::Sha256Digest digest, image::Sha256OfFile(fd.get(), file.path));
-  if (!std::equal(digest.begin(), digest.end(), file.digest.begin(), file.digest.end())) return Changed(file, "has other content");
-  return absl::OkStatus();
 }
 
 absl::Status CheckFile(const image::FileRefT& file) {
@@ -54,10 +36,28 @@ absl::Status CheckFile(const image::FileRefT& file) {
       break;
   }
   if (!S_ISREG(st.st_mode) || SameIdentity(file, st)) return absl::OkStatus();
-  return CheckContent(file, st);
+  const UniqueFd fd(open(file.path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+  if (!fd.valid()) return ErrnoStatus(absl::StrCat("open ", file.path));
+  return CheckContent(file, fd.get(), st);
 }
 
 }  // namespace
+
+// A change of content changes ctime, which no one can set.
+bool SameIdentity(const image::FileRefT& file, const struct stat& st) {
+  return st.st_dev == file.dev && st.st_ino == file.ino && static_cast<uint64_t>(st.st_size) == file.size &&
+         StatTimeNs(st.st_mtim) == file.mtime_ns && StatTimeNs(st.st_ctim) == file.ctime_ns;
+}
+
+absl::Status CheckContent(const image::FileRefT& file, int fd, const struct stat& st) {
+  if (static_cast<uint64_t>(st.st_size) != file.size) {
+    return Changed(file, absl::StrCat("has another size (", st.st_size, " bytes, was ", file.size, ")"));
+  }
+  if (file.digest.empty()) return Changed(file, "was written to");
+  MOULT_ASSIGN_OR_RETURN(const image::Sha256Digest digest, image::Sha256OfFile(fd, file.path));
+  if (!std::equal(digest.begin(), digest.end(), file.digest.begin(), file.digest.end())) return Changed(file, "has other content");
+  return absl::OkStatus();
+}
 
 absl::Status DigestFiles(const std::string& root, image::ProcessImageT& image) {
   for (auto& file : image.files) {

@@ -4,6 +4,8 @@
 #ifndef MOULT_IMAGE_FILES_H_
 #define MOULT_IMAGE_FILES_H_
 
+#include <sys/stat.h>
+
 #include <string>
 
 #include "moult/base/status.h"
@@ -17,6 +19,11 @@ absl::Status DigestFiles(const std::string& root, image::ProcessImageT& image);
 
 // kFailedPrecondition names the first file that is missing or has changed, and how.
 absl::Status CheckFiles(const image::ProcessImageT& image);
+
+// Whether `st` is of the same file, unwritten since the capture.
+bool SameIdentity(const image::FileRefT& file, const struct stat& st);
+// Compares size and digest of an open file with what was captured.
+absl::Status CheckContent(const image::FileRefT& file, int fd, const struct stat& st);
 
 }  // namespace moult::engine
 

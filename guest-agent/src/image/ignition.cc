@@ -126,8 +126,7 @@ absl::Status Ignition::SeizeThreads() {
     MOULT_ASSIGN_OR_RETURN(const int status, WaitStop(tids_[i]));
     if (!ptrace::IsEventStop(status)) return absl::InternalError(absl::StrCat("new thread ", tids_[i], " ", ptrace::DescribeStatus(status)));
   }
-  // The kernel's vdso has a syscall instruction; where the process had unmapped it, the region's own serves
-  // for everything but unmapping the region.
+  // The kernel's vdso has a syscall instruction that stays when the region goes.
   for (const auto& vma : process_.memory->vmas) {
     if (vma->kind == image::VmaKind::Vdso) {
       MOULT_ASSIGN_OR_RETURN(const uint64_t offset, VdsoSyscallOffset());
@@ -238,18 +237,39 @@ absl::Status Ignition::SetStates() {
   return absl::OkStatus();
 }
 
-absl::Status Ignition::UnmapRegion() {
+// Entry stop, exit stop: these are no signals, unlike a single step, and leave the handler of SIGTRAP alone.
+absl::StatusOr<uint64_t> Ignition::CallInLeader(const char* what, uint64_t nr, uint64_t a, uint64_t b, uint64_t c, uint64_t d) {
   user_regs_struct regs = ToUserRegs(*process_.threads.front()->regs);
   regs.orig_rax = kNoSyscall;
-  regs.rax = SYS_munmap;
-  // SAFETY: the hole that the region was mapped into; no thread runs, and none will run from it again.
-  regs.rdi = plan_.layout.address.value();
-  regs.rsi = plan_.layout.size;
+  regs.rax = nr;
+  regs.rdi = a;
+  regs.rsi = b;
+  regs.rdx = c;
+  regs.r10 = d;
   regs.rip = gadget_;
-  if (Ptrace(PTRACE_SETREGS, pid_, 0, PtrArg(&regs)) < 0 || Ptrace(PTRACE_SINGLESTEP, pid_, 0, 0) < 0) return ErrnoStatus("unmap the restore region");
-  MOULT_ASSIGN_OR_RETURN(const int status, WaitStop(pid_));
-  if (WSTOPSIG(status) != SIGTRAP || Ptrace(PTRACE_GETREGS, pid_, 0, PtrArg(&regs)) < 0) return absl::InternalError(absl::StrCat("unmap the restore region: ", ptrace::DescribeStatus(status)));
-  if (regs.rax != 0) return ErrnoStatus(static_cast<int>(-static_cast<int64_t>(regs.rax)), "unmap the restore region");
+  if (Ptrace(PTRACE_SETREGS, pid_, 0, PtrArg(&regs)) < 0) return ErrnoStatus(what);
+  for (int stop = 0; stop < 2; ++stop) {
+    if (Ptrace(PTRACE_SYSCALL, pid_, 0, 0) < 0) return ErrnoStatus(what);
+    MOULT_ASSIGN_OR_RETURN(const int status, WaitStop(pid_));
+    if (WSTOPSIG(status) != SIGTRAP) return absl::InternalError(absl::StrCat(what, ": ", ptrace::DescribeStatus(status)));
+  }
+  if (Ptrace(PTRACE_GETREGS, pid_, 0, PtrArg(&regs)) < 0) return ErrnoStatus(what);
+  return regs.rax;
+}
+
+absl::Status Ignition::UnmapRegion() {
+  // The breakpoint at the end of the program has reset an ignored SIGTRAP to its default.
+  const image::SigAction& trap = process_.signal_actions[SIGTRAP - 1];
+  if (trap.handler() == reinterpret_cast<uint64_t>(SIG_IGN)) {
+    const uint64_t action[4] = {trap.handler(), trap.flags(), trap.restorer(), trap.mask()};
+    const size_t scratch = plan_.layout.scratch.front();
+    std::memcpy(view_ + scratch, action, sizeof(action));
+    MOULT_ASSIGN_OR_RETURN(const uint64_t set, CallInLeader("ignore SIGTRAP", SYS_rt_sigaction, SIGTRAP, (plan_.layout.address + scratch).value(), 0, 8));
+    if (set != 0) return ErrnoStatus(static_cast<int>(-static_cast<int64_t>(set)), "ignore SIGTRAP");
+  }
+  // SAFETY: the hole that the region was mapped into; no thread runs, and none will run from it again.
+  MOULT_ASSIGN_OR_RETURN(const uint64_t unmapped, CallInLeader("unmap the restore region", SYS_munmap, plan_.layout.address.value(), plan_.layout.size, 0, 0));
+  if (unmapped != 0) return ErrnoStatus(static_cast<int>(-static_cast<int64_t>(unmapped)), "unmap the restore region");
   return absl::OkStatus();
 }
 

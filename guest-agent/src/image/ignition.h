@@ -32,6 +32,7 @@ class Ignition {
   absl::Status MapTids();
   // Fills rax and orig_rax for a thread whose call the kernel would have continued from its restart block.
   absl::Status SeedRestart(size_t index, const image::GpRegs& saved, user_regs_struct& final_regs);
+  absl::StatusOr<uint64_t> CallInLeader(const char* what, uint64_t nr, uint64_t a, uint64_t b, uint64_t c, uint64_t d);
   absl::Status UnmapRegion();
 
   const image::ProcessT& process_;

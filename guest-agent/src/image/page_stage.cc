@@ -2,14 +2,15 @@
 #include "image/page_stage.h"
 
 #include <algorithm>
-#include <climits>
+#include <cstdlib>
 #include <cstring>
 
 #include <fcntl.h>
 #include <sys/mman.h>
-#include <sys/sysinfo.h>
 #include <sys/uio.h>
 #include <unistd.h>
+
+#include "proc/read.h"
 
 namespace moult::engine {
 namespace {
@@ -21,6 +22,12 @@ constexpr size_t kSlack = 8u << 20;  // a process still grows between the estima
 constexpr size_t kMaxAppend = 64;    // runs per write
 constexpr uint64_t AlignUp(uint64_t n, uint64_t align) { return (n + align - 1) & ~(align - 1); }
 
+uint64_t AvailableMemory() {
+  auto text = proc::ReadFile("/proc/meminfo");
+  const size_t at = text.ok() ? text->find("MemAvailable:") : std::string::npos;
+  return at == std::string::npos ? 0 : std::strtoull(text->c_str() + at + 13, nullptr, 10) * 1024;
+}
+
 bool IsZeroPage(const std::byte* page) {
   // The first word decides for nearly every page that is not zero.
   uint64_t first;
@@ -31,11 +38,8 @@ bool IsZeroPage(const std::byte* page) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<PageStage>> PageStage::Create(image::TemplateWriter& writer, uint64_t expected) {
-  struct sysinfo info {};
-  sysinfo(&info);
-  // Page cache counts as free in practice; half of RAM less what is used would be too careful, so take free
-  // and buffer memory as a floor and never more than half of what the machine has.
-  const uint64_t most = std::max<uint64_t>(uint64_t{info.totalram} * info.mem_unit / 2, 64u << 20);
+  // Half of what can be had without swapping: the process that is captured must not pay for it.
+  const uint64_t most = std::max<uint64_t>(AvailableMemory() / 2, 64u << 20);
   const size_t capacity = AlignUp(std::min(expected + kSlack, most), kHugePage);
   void* memory = mmap(nullptr, capacity + kHugePage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (memory == MAP_FAILED) return ErrnoStatus(absl::StrCat("allocate ", capacity, " bytes to stage pages; free memory"));
@@ -84,7 +88,6 @@ absl::Status PageStage::CopyRemote(const ptrace::Tracee& tracee, absl::Span<cons
   const ssize_t n = process_vm_readv(tracee.pid(), &local, 1, remote.data(), remote.size(), 0);
   if (n < 0 || static_cast<uint64_t>(n) != total) {
     if (n < 0 && errno == ESRCH) return absl::UnavailableError(absl::StrCat("process ", tracee.pid(), " ended meanwhile"));
-    // A short copy names no address; walk the ranges to find the one that cannot be read.
     return ErrnoStatus(n < 0 ? errno : EFAULT, absl::StrFormat("process %d: read pages at %#x..%#x", tracee.pid(),
                                                                ranges.front().start, ranges.back().start + ranges.back().length));
   }

@@ -57,9 +57,9 @@ class Planner {
   Planner(const image::ProcessImageT& image, const FdNumbers& numbers, const Starting& starting)
       : image_(image), process_(*image.processes.front()), numbers_(numbers), starting_(starting) {}
 
-  absl::StatusOr<Plan> Make() {
+  // With `guess` bytes kept for the region; sets `*needed` to what it takes, and the plan holds if that fits.
+  absl::StatusOr<Plan> Make(size_t guess, size_t* needed) {
     RegionLayout& layout = plan_.layout;
-    const size_t guess = GuessSize(process_);
     MOULT_ASSIGN_OR_RETURN(layout.address, FindRegionHole(*process_.memory, starting_.maps, guess));
     layout.control = 0;
     layout.blob = kPage;
@@ -68,10 +68,9 @@ class Planner {
     PlanThreadsAndLate();
     // The leader's program is last: it holds the addresses of all others, and is by far the largest.
     layout.leader_program = size_;
-    layout.size = guess;  // what must be kept free of mappings; trimmed below
+    layout.size = guess;
     MOULT_RETURN_IF_ERROR(PlanLeader());
-    const size_t needed = AlignUp(layout.leader_program + plan_.leader.Size(), kPage);
-    if (needed > guess) return absl::InternalError(absl::StrCat("restore programs need ", needed, " bytes, guessed ", guess));
+    *needed = AlignUp(layout.leader_program + plan_.leader.Size(), kPage);
     return std::move(plan_);
   }
 
@@ -125,7 +124,7 @@ class Planner {
     if (!plan_.threads.empty()) {
       program.Call("wait for threads", kPseudoWaitCount, {Address(offsetof(Control, ready)), plan_.threads.size()});
     }
-    PlanTimers(process_, program);
+    MOULT_RETURN_IF_ERROR(PlanTimers(process_, program));
     PlanPending(process_.pid, 0, process_.pending, program);
     const image::ThreadT& leader = *process_.threads.front();
     // Limits before credentials: what may be raised now may not be later.
@@ -160,7 +159,6 @@ absl::StatusOr<OpenedFiles> OpenMappedFiles(const image::ProcessImageT& image, i
     }
   }
   // Nothing of the tool's own may lie in the way of the numbers that are handed out here.
-  std::set<int> taken;
   MOULT_ASSIGN_OR_RETURN(const std::vector<int> own, proc::ListNumeric("/proc/self/fd"));
   for (const int fd : own) highest = std::max(highest, fd);
   numbers.first = highest + 1;
@@ -216,7 +214,13 @@ absl::StatusOr<Starting> DescribeSelf() {
 }
 
 absl::StatusOr<Plan> MakePlan(const image::ProcessImageT& image, const FdNumbers& numbers, const Starting& starting) {
-  return Planner(image, numbers, starting).Make();
+  size_t guess = GuessSize(*image.processes.front());
+  for (;;) {
+    size_t needed = 0;
+    MOULT_ASSIGN_OR_RETURN(Plan plan, Planner(image, numbers, starting).Make(guess, &needed));
+    if (needed <= guess) return plan;
+    guess = needed;
+  }
 }
 
 void WriteRegion(const image::ProcessT& process, const Plan& plan, std::byte* view) {

@@ -10,6 +10,7 @@
 #include <sys/mman.h>
 #include <sys/ptrace.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -99,7 +100,18 @@ class NewProcess {
   ~NewProcess() {
     if (pid_ <= 0) return;
     kill(pid_, SIGKILL);
-    while (waitpid(pid_, nullptr, __WALL) < 0 && errno == EINTR) {
+    // The leader of a traced process is reported only after all its traced threads.
+    const auto deadline = ptrace::Clock::now() + std::chrono::seconds(10);
+    while (ptrace::Clock::now() < deadline) {
+      auto tids = proc::ListNumeric(absl::StrCat("/proc/", pid_, "/task"));
+      if (tids.ok()) {
+        for (const int tid : *tids) {
+          if (tid != pid_) waitpid(tid, nullptr, __WALL | WNOHANG);
+        }
+      }
+      auto status = ptrace::WaitChild(pid_, ptrace::Clock::now() + std::chrono::milliseconds(5));
+      if (absl::IsNotFound(status.status()) || (status.ok() && ptrace::IsGone(*status))) return;
+      if (!status.ok() && !absl::IsDeadlineExceeded(status.status())) return;
     }
   }
   NewProcess(const NewProcess&) = delete;
@@ -117,11 +129,8 @@ class Restorer {
   absl::StatusOr<RestoreResult> Run() {
     MOULT_RETURN_IF_ERROR(Prepare());
     for (int i = 0; i < options_.count; ++i) {
-      const absl::Status status = RestoreOne();
-      if (!status.ok()) {
-        EndAll();
-        return status;
-      }
+      // On an error the sandboxes made so far end with all in them.
+      MOULT_RETURN_IF_ERROR(RestoreOne());
     }
     for (auto& sandbox : sandboxes_) sandbox->Keep();
     result_.total_us = result_.phases.TotalMicros();
@@ -142,6 +151,7 @@ class Restorer {
     image_ = &reader_->image();
     process_ = image_->processes.front().get();
     result_.phases.End("read image");
+    if (fstat(reader_->pages_fd(), &verified_) < 0) return ErrnoStatus("stat pages");
     MOULT_RETURN_IF_ERROR(reader_->VerifyPages());
     result_.phases.End("verify pages");
     MOULT_ASSIGN_OR_RETURN(const auto host, DescribeHost());
@@ -181,6 +191,8 @@ class Restorer {
       middle_args.set_tid = reinterpret_cast<uint64_t>(&spare);
       middle_args.set_tid_size = 1;
     }
+    control->orphan_pidfd = -1;
+    control->orphan_error = ESRCH;  // until the middle process says otherwise
     const long middle = syscall(SYS_clone3, &middle_args, sizeof(middle_args));
     if (middle == 0) {
       int pidfd = -1;
@@ -214,14 +226,15 @@ class Restorer {
     args.exit_signal = SIGCHLD;
     args.set_tid = reinterpret_cast<uint64_t>(&process_->pid);
     args.set_tid_size = 1;
-    sigset_t all;
-    sigset_t old;
-    sigfillset(&all);
-    pthread_sigmask(SIG_BLOCK, &all, &old);
+    // All signals, glibc's own two among them, which its functions leave out. Not SIGTRAP: the program ends in
+    // one, and forced on a thread that blocks it it would lose its handler.
+    const uint64_t all = ~(uint64_t{1} << (SIGTRAP - 1));
+    uint64_t old = 0;
+    syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, &old, sizeof(all));
     const BuilderInput input{image_, &plan_, &opened_.numbers, region.fd(), tool_pidfd_.get(), sandbox != nullptr ? sandbox->handles() : SandboxHandles{}};
     const long pid = WantsLastingParent() ? CloneOrphan(args, input, region) : CloneBuilder(args, input, region);
     const int error = errno;
-    pthread_sigmask(SIG_SETMASK, &old, nullptr);
+    syscall(SYS_rt_sigprocmask, SIG_SETMASK, &old, nullptr, sizeof(old));
     if (sandbox != nullptr && setns(tool_pidfd_.get(), CLONE_NEWPID) < 0) {
       return ErrnoStatus("go back to our own pid namespace");
     }
@@ -230,6 +243,15 @@ class Restorer {
     if (error == EPERM) return absl::PermissionDeniedError(absl::StrCat("make a process with pid ", process_->pid, ": EPERM; run as root or with CAP_CHECKPOINT_RESTORE"));
     if (error == EINVAL) return absl::FailedPreconditionError(absl::StrCat("make a process with pid ", process_->pid, ": EINVAL; the pid is above kernel.pid_max here"));
     return ErrnoStatus(error, absl::StrCat("make a process with pid ", process_->pid));
+  }
+
+  // What was verified must be what was read.
+  absl::Status CheckPagesUnchanged() const {
+    struct stat now {};
+    if (fstat(reader_->pages_fd(), &now) < 0) return ErrnoStatus("stat pages");
+    const auto same = [](const timespec& a, const timespec& b) { return a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec; };
+    if (now.st_size == verified_.st_size && same(now.st_mtim, verified_.st_mtim)) return absl::OkStatus();
+    return absl::DataLossError("its pages were written to during the restore; a template must not change");
   }
 
   absl::Status RestoreOne() {
@@ -250,6 +272,7 @@ class Restorer {
     result_.phases.End("fork");
     Ignition ignition(*image_, plan_, pid, region->view());
     MOULT_RETURN_IF_ERROR(ignition.AwaitPrograms());
+    MOULT_RETURN_IF_ERROR(CheckPagesUnchanged());
     result_.phases.End("build");
     MOULT_RETURN_IF_ERROR(ignition.SeizeThreads());
     MOULT_RETURN_IF_ERROR(ignition.RunLatePrograms());
@@ -263,20 +286,12 @@ class Restorer {
     return absl::OkStatus();
   }
 
-  // All or nothing.
-  void EndAll() {
-    for (const RestoredProcess& process : result_.processes) {
-      kill(process.pid, SIGKILL);
-      waitpid(process.pid, nullptr, __WALL);
-    }
-    sandboxes_.clear();
-  }
-
   const std::string dir_;
   const RestoreOptions options_;
   std::unique_ptr<image::TemplateReader> reader_;
   const image::ProcessImageT* image_ = nullptr;
   const image::ProcessT* process_ = nullptr;
+  struct stat verified_ {};
   UniqueFd tool_pidfd_;
   OpenedFiles opened_;
   Plan plan_;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "image/restore_context.h"
 
+#include "image/files.h"
+
 #include <algorithm>
 
 #include <fcntl.h>
@@ -44,6 +46,10 @@ absl::StatusOr<UniqueFd> OpenFileRef(const image::FileRefT& file, int flags) {
   if ((st.st_mode & S_IFMT) != (file.mode & S_IFMT) || st.st_rdev != file.rdev ||
       (file.content == image::FileContent::Exact && S_ISREG(st.st_mode) && static_cast<uint64_t>(st.st_size) != file.size)) {
     return absl::FailedPreconditionError(absl::StrCat("file ", file.path, " was replaced during the restore; try again"));
+  }
+  // What CheckFiles saw may have been replaced since: the very file that is used must match.
+  if (file.content == image::FileContent::Exact && S_ISREG(st.st_mode) && !SameIdentity(file, st)) {
+    MOULT_RETURN_IF_ERROR(CheckContent(file, fd.get(), st));
   }
   return fd;
 }

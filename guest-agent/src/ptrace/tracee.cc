@@ -21,7 +21,9 @@ namespace {
 
 constexpr size_t kPage = 4096;
 constexpr size_t kStackSize = 1024;  // the parasite uses a few hundred bytes
-constexpr uint64_t kAllSignals = ~uint64_t{0};
+// A SIGTRAP that the kernel forces on a thread that blocks it would reset its handler.
+constexpr uint64_t kTrapBit = uint64_t{1} << (SIGTRAP - 1);
+constexpr uint64_t kAllSignals = ~kTrapBit;
 constexpr size_t AlignUp(size_t n, size_t align) { return (n + align - 1) & ~(align - 1); }
 
 long Ptrace(int request, pid_t tid, uint64_t address, uint64_t data) {
@@ -103,6 +105,7 @@ absl::Status Tracee::StopThread(TracedThread& thread) {
       Ptrace(static_cast<int>(PTRACE_GETSIGMASK), thread.tid, sizeof(thread.sigmask), PtrArg(&thread.sigmask)) < 0) {
     return Gone(thread.tid);
   }
+  thread.waited = true;
   if (IsInterruptedForever(thread.regs)) {
     thread.regs.rax = kErestartNoHand;
     thread.dirty = true;
@@ -249,8 +252,11 @@ absl::StatusOr<int64_t> Tracee::RemoteSyscall(long nr, absl::Span<const uint64_t
   regs.r9 = arg[5];
   regs.rip = gadget_.value();
   MOULT_RETURN_IF_ERROR(SetRegs(leader, regs));
-  if (Ptrace(PTRACE_SINGLESTEP, leader.tid, 0, 0) < 0) return Gone(leader.tid);
-  MOULT_RETURN_IF_ERROR(WaitTrap(leader, PTRACE_SINGLESTEP));
+  // Entry stop, exit stop: unlike a single step, these are no signals, and leave the handler of SIGTRAP alone.
+  for (int stop = 0; stop < 2; ++stop) {
+    if (Ptrace(PTRACE_SYSCALL, leader.tid, 0, 0) < 0) return Gone(leader.tid);
+    MOULT_RETURN_IF_ERROR(WaitTrap(leader, PTRACE_SYSCALL));
+  }
   if (Ptrace(PTRACE_GETREGS, leader.tid, 0, PtrArg(&regs)) < 0) return Gone(leader.tid);
   return static_cast<int64_t>(regs.rax);
 }
@@ -299,6 +305,24 @@ absl::Status Tracee::RunMapped(RemotePtr region, absl::Span<const ThreadProgram>
   return absl::OkStatus();
 }
 
+// After an error some threads may still be in the region.
+void Tracee::StopRunning(absl::Span<const ThreadProgram> programs) {
+  for (const ThreadProgram& run : programs) {
+    const pid_t tid = threads_[run.thread].tid;
+    if (Ptrace(PTRACE_INTERRUPT, tid, 0, 0) == 0) static_cast<void>(WaitChild(tid, Clock::now() + std::chrono::seconds(1)));
+  }
+}
+
+// The breakpoint at the end of a program resets an ignored SIGTRAP to its default.
+absl::Status Tracee::IgnoreTrapAgain(RemotePtr region) {
+  const uint64_t action[4] = {1 /* SIG_IGN */, 0, 0, 0};
+  MOULT_RETURN_IF_ERROR(Write(region, absl::MakeConstSpan(reinterpret_cast<const std::byte*>(action), sizeof(action))));
+  const uint64_t args[] = {SIGTRAP, region.value(), 0, sizeof(uint64_t)};
+  auto result = RemoteSyscall(SYS_rt_sigaction, args);
+  if (!result.ok()) return result.status();
+  return *result == 0 ? absl::OkStatus() : ErrnoStatus(static_cast<int>(-*result), absl::StrCat("process ", pid_, ": ignore SIGTRAP again"));
+}
+
 absl::StatusOr<std::vector<ProgramResult>> Tracee::RunPrograms(RemotePtr hint, absl::Span<const ThreadProgram> programs) {
   size_t size = AlignUp(parasite::BlobSize(), kPage);
   for (const ThreadProgram& run : programs) size += kStackSize + run.program->Size();
@@ -313,6 +337,8 @@ absl::StatusOr<std::vector<ProgramResult>> Tracee::RunPrograms(RemotePtr hint, a
   const RemotePtr region(static_cast<uint64_t>(mapped));
   std::vector<ProgramResult> results;
   absl::Status status = RunMapped(region, programs, results);
+  if (!status.ok()) StopRunning(programs);
+  if (ignores_trap_) status.Update(IgnoreTrapAgain(region));
   // SAFETY: exactly the region that mmap gave us above.
   const uint64_t unmap_args[] = {region.value(), size};
   auto unmapped = RemoteSyscall(SYS_munmap, unmap_args);
@@ -337,13 +363,18 @@ absl::Status Tracee::Detach() {
   detached_ = true;
   absl::Status first;
   for (TracedThread& thread : threads_) {
-    absl::Status status = PutBack(thread);
-    // A thread that is not stopped (an interrupt in flight, after an error) is stopped first.
-    if (Ptrace(PTRACE_DETACH, thread.tid, 0, 0) < 0 && errno == ESRCH) {
+    absl::Status status;
+    uint64_t inject = 0;
+    if (thread.waited) status = PutBack(thread);
+    // One that is not stopped, or whose stop was not seen (after an error), is waited for: what it stands in
+    // may be a signal that must not be lost.
+    if (!thread.waited || (Ptrace(PTRACE_DETACH, thread.tid, 0, 0) < 0 && errno == ESRCH)) {
       Ptrace(PTRACE_INTERRUPT, thread.tid, 0, 0);
-      if (WaitChild(thread.tid, Clock::now() + kStopTimeout).ok()) {
-        status.Update(PutBack(thread));
-        Ptrace(PTRACE_DETACH, thread.tid, 0, 0);
+      auto stop = WaitChild(thread.tid, Clock::now() + kStopTimeout);
+      if (stop.ok() && !IsGone(*stop)) {
+        if (!IsEventStop(*stop) && WSTOPSIG(*stop) != SIGTRAP) inject = static_cast<uint64_t>(WSTOPSIG(*stop));
+        if (thread.waited) status.Update(PutBack(thread));
+        Ptrace(PTRACE_DETACH, thread.tid, 0, inject);
       }
     }
     first.Update(status);

@@ -29,6 +29,7 @@ struct TracedThread {
   user_regs_struct regs{};       // as it was stopped; what Detach puts back
   uint64_t sigmask = 0;          // the real mask, also inside sigsuspend and ppoll
   bool group_stopped = false;    // by job control
+  bool waited = false;           // its stop has been seen
   bool dirty = false;            // regs or mask in the kernel differ from the above
 };
 
@@ -61,6 +62,14 @@ class Tracee {
   // merges with the region.
   absl::StatusOr<std::vector<ProgramResult>> RunPrograms(RemotePtr hint, absl::Span<const ThreadProgram> programs);
 
+  // The process's disposition of SIGTRAP is SIG_IGN, which running programs would otherwise lose.
+  void set_ignores_trap(bool ignores) { ignores_trap_ = ignores; }
+  // Lets a thread go on elsewhere than where it was stopped.
+  void SetInstruction(size_t thread, RemotePtr at) {
+    threads_[thread].regs.rip = at.value();
+    threads_[thread].dirty = true;
+  }
+
   // Restores registers and masks and lets the process run (or stay stopped, where job control had it so).
   absl::Status Detach();
   // SIGKILL, and waits until every thread is gone.
@@ -78,11 +87,14 @@ class Tracee {
   absl::Status RunMapped(RemotePtr region, absl::Span<const ThreadProgram> programs,
                          std::vector<ProgramResult>& results);
   absl::Status PutBack(TracedThread& thread);
+  void StopRunning(absl::Span<const ThreadProgram> programs);
+  absl::Status IgnoreTrapAgain(RemotePtr region);
 
   pid_t pid_;
   UniqueFd pidfd_;
   std::vector<TracedThread> threads_;
   RemotePtr gadget_;
+  bool ignores_trap_ = false;  // the disposition of SIGTRAP
   bool detached_ = false;
 };
 

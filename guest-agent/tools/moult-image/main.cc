@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // moult-image: process images without a VM.
+#include <csignal>
 #include <cstdio>
 
 #include <CLI/CLI.hpp>
@@ -11,6 +12,7 @@
 
 int main(int argc, char** argv) {
   using namespace moult::tool;
+  std::signal(SIGCHLD, SIG_DFL);  // children of ours are waited for, whatever we inherited
   CLI::App app{"Takes a live process apart into a template, and makes running processes from it again."};
   app.set_version_flag("--version", moult::engine::kVersion);
   app.require_subcommand(1);

@@ -8,12 +8,13 @@ namespace moult::engine {
 
 bool MatchesEventFd(const OpenDescription& description) { return description.info.eventfd.has_value(); }
 
-absl::Status CaptureEventFd(CaptureContext&, const OpenDescription& description, image::OpenFileT& file) {
+absl::Status CaptureEventFd(CaptureContext& context, const OpenDescription& description, image::OpenFileT& file) {
   image::EventFdT resource;
   resource.count = description.info.eventfd->count;
   if (!description.info.eventfd->semaphore.has_value()) {
     // Before 6.5 the kernel keeps it to itself, and only reading, which takes from the counter, would show it.
     resource.semaphore = false;
+    context.Note(absl::StrCat(description.Name(), ": this kernel does not tell EFD_SEMAPHORE; comes back as a plain counter"));
   } else {
     resource.semaphore = *description.info.eventfd->semaphore;
   }

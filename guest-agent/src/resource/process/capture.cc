@@ -68,6 +68,9 @@ absl::Status CheckCapturable(pid_t pid) {
     return text.status();
   }
   MOULT_ASSIGN_OR_RETURN(const proc::Status status, proc::ParseStatus(*text));
+  if (!status.ns_pid.empty() && status.ns_pid.back() == 1) {
+    return Refuse("it is pid 1 of its pid namespace", "name the process that runs under it");
+  }
   if (status.tgid != pid) return Refuse(absl::StrCat("that is a thread of process ", status.tgid), absl::StrCat("name ", status.tgid));
   if (status.state == 'Z' || status.state == 'X') return Refuse("it has ended or its first thread has (zombie)", "nothing is left to capture");
   if (status.kthread || (status.vm_size == 0 && status.ppid == 2)) return Refuse("it is a kernel thread", "name a user process");

@@ -71,9 +71,10 @@ void ChangeRegisters(image::ThreadT& thread, const Change& change) {
   std::memcpy(static_cast<void*>(thread.regs.get()), &regs, sizeof(regs));
 }
 
-// A thread that is stopped inside a restartable sequence must not go on there on another CPU. The kernel aborts
-// the sequence when it lets the thread run; what is made from the template is aborted here.
-absl::Status AbortRestartableSequence(const ptrace::Tracee& tracee, image::ThreadT& thread) {
+// A thread that is stopped inside a restartable sequence must not go on there on another CPU. The kernel would
+// abort the sequence, but forgets it when the thread runs a program of ours: so it is aborted here, in the
+// process itself as in the image.
+absl::Status AbortRestartableSequence(ptrace::Tracee& tracee, size_t index, image::ThreadT& thread) {
   if (thread.rseq == nullptr) return absl::OkStatus();
   constexpr uint64_t kDescriptorField = 8;  // struct rseq.rseq_cs
   struct Descriptor {
@@ -89,6 +90,7 @@ absl::Status AbortRestartableSequence(const ptrace::Tracee& tracee, image::Threa
   if (address == 0 || !read(address, sequence).ok()) return absl::OkStatus();
   if (thread.regs->rip() - sequence.start >= sequence.length) return absl::OkStatus();
   ChangeRegisters(thread, [&](user_regs_struct& regs) { regs.rip = sequence.abort; });
+  tracee.SetInstruction(index, ptrace::RemotePtr(sequence.abort));
   return absl::OkStatus();
 }
 
@@ -106,7 +108,7 @@ absl::Status CaptureThread(CaptureContext& context, const ptrace::TracedThread& 
   thread->comm.assign(status.name.begin(), status.name.end());
   MOULT_RETURN_IF_ERROR(CaptureRegisters(traced, *thread));
   MOULT_RETURN_IF_ERROR(CaptureRseqAndRobustList(traced, *thread));
-  MOULT_RETURN_IF_ERROR(AbortRestartableSequence(context.tracee, *thread));
+  MOULT_RETURN_IF_ERROR(AbortRestartableSequence(context.tracee, context.process.threads.size(), *thread));
   MOULT_RETURN_IF_ERROR(CapturePending(traced.tid, /*shared=*/false, thread->pending));
   thread->credentials = CredentialsOf(status);
   MOULT_ASSIGN_OR_RETURN(thread->scheduling, CaptureScheduling(traced.tid));

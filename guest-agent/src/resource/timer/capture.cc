@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "resource/timer/capture.h"
 
+#include <algorithm>
 #include <csignal>
 
 #include <sys/syscall.h>
@@ -57,6 +58,9 @@ absl::Status TakeAnswers(const TimerQuestions& questions, const ptrace::ProgramR
     if (seen.clock < 0 && ~(seen.clock >> 3) != 0) {
       return Refuse(absl::StrCat("POSIX timer ", seen.id, " runs on the CPU clock of another process or thread"), "delete the timer");
     }
+    if (seen.clock == CLOCK_THREAD_CPUTIME_ID && context.tracee.threads().size() > 1) {
+      return Refuse(absl::StrCat("POSIX timer ", seen.id, " runs on the CPU clock of one thread"), "delete the timer");
+    }
     auto timer = std::make_unique<image::PosixTimerT>();
     timer->id = seen.id;
     timer->clock = seen.clock;
@@ -71,6 +75,9 @@ absl::Status TakeAnswers(const TimerQuestions& questions, const ptrace::ProgramR
     timer->overrun = static_cast<int32_t>(result.result(questions.overrun_ops[i]));
     context.process.posix_timers.push_back(std::move(timer));
   }
+  // The kernel lists the newest first; they are made again in the order of their ids.
+  std::sort(context.process.posix_timers.begin(), context.process.posix_timers.end(),
+            [](const auto& a, const auto& b) { return a->id < b->id; });
   return absl::OkStatus();
 }
 

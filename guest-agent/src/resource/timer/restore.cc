@@ -15,6 +15,8 @@ namespace {
 
 using ptrace::Arg;
 
+// Each id below the wanted one costs two calls.
+constexpr int kMostCounted = 10000;
 constexpr int kTimerCreateRestoreIds = 77;  // PR_TIMER_CREATE_RESTORE_IDS, Linux 6.15
 
 timespec Spec(uint64_t ns) { return {static_cast<time_t>(ns / 1'000'000'000), static_cast<long>(ns % 1'000'000'000)}; }
@@ -64,11 +66,14 @@ void CreateById(const image::ProcessT& process, ptrace::ProgramBuilder& program)
 
 }  // namespace
 
-void PlanTimers(const image::ProcessT& process, ptrace::ProgramBuilder& program) {
+absl::Status PlanTimers(const image::ProcessT& process, ptrace::ProgramBuilder& program) {
   if (!process.posix_timers.empty()) {
     if (KernelTakesIds()) {
       CreateById(process, program);
     } else {
+      if (process.posix_timers.back()->id > kMostCounted) {
+        return absl::FailedPreconditionError(absl::StrCat("POSIX timer id ", process.posix_timers.back()->id, " cannot be had again on this kernel; use Linux 6.15 or newer"));
+      }
       CreateCounting(process, program);
     }
   }
@@ -83,6 +88,7 @@ void PlanTimers(const image::ProcessT& process, ptrace::ProgramBuilder& program)
     const itimerval value{Val(timer.interval_ns()), Val(timer.remaining_ns())};
     program.Call("setitimer", SYS_setitimer, {which, Arg::Data(program.AddObject(value)), 0});
   }
+  return absl::OkStatus();
 }
 
 }  // namespace moult::engine

@@ -2,13 +2,14 @@
 #ifndef MOULT_RESOURCE_TIMER_RESTORE_H_
 #define MOULT_RESOURCE_TIMER_RESTORE_H_
 
+#include "moult/base/status.h"
 #include "moult/protocol/schema.h"
 #include "ptrace/program_builder.h"
 
 namespace moult::engine {
 
 // After all threads exist: timers can name them.
-void PlanTimers(const image::ProcessT& process, ptrace::ProgramBuilder& program);
+absl::Status PlanTimers(const image::ProcessT& process, ptrace::ProgramBuilder& program);
 
 }  // namespace moult::engine
 

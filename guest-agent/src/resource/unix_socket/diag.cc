@@ -33,7 +33,10 @@ void Apply(const rtattr* attribute, UnixDiag& result) {
       break;
     case UNIX_DIAG_ICONS:
       result.pending.resize(RTA_PAYLOAD(attribute) / sizeof(uint32_t));
-      std::memcpy(result.pending.data(), RTA_DATA(attribute), result.pending.size() * sizeof(uint32_t));
+      // An empty list has no address to copy to.
+      if (!result.pending.empty()) {
+        std::memcpy(result.pending.data(), RTA_DATA(attribute), result.pending.size() * sizeof(uint32_t));
+      }
       break;
     case UNIX_DIAG_RQLEN:
       result.backlog = Get<unix_diag_rqlen>(attribute).udiag_wqueue;
