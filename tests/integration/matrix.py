@@ -28,6 +28,10 @@ UNSTEADY = {
                        "recv with SO_RCVTIMEO ends with EINTR after any stop (signal(7)); its thread ends"),
     "itimer_fires": (r"status/ShdPnd", "its timer fires while it waits"),
     "syscall_storm": (r"maps/|fds/|status/|memory", "maps, opens and closes all the time"),
+    "threads_8": (r"memory", "half its threads wake every 20 ms"),
+    "threads_8_static": (r"memory", "half its threads wake every 20 ms"),
+    "threads_100": (r"memory", "half its threads wake every 20 ms"),
+    "threads_500": (r"memory", "half its threads wake every 20 ms"),
     "thread_churn": (r"threads/|maps/|status/|memory", "its threads come and go all the time"),
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "resource/timer/restore.h"
 
+#include <algorithm>
 #include <csignal>
 #include <cstring>
 
@@ -84,8 +85,10 @@ absl::Status PlanTimers(const image::ProcessT& process, ptrace::ProgramBuilder& 
   }
   for (size_t which = 0; which < process.interval_timers.size(); ++which) {
     const image::IntervalTimer& timer = process.interval_timers[which];
-    if (timer.remaining_ns() == 0) continue;
-    const itimerval value{Val(timer.interval_ns()), Val(timer.remaining_ns())};
+    if (timer.remaining_ns() == 0 && timer.interval_ns() == 0) continue;
+    // One that has fired and whose signal waits to be taken stands still until then: it fires once more, which
+    // adds nothing to the signal that is pending, and goes on.
+    const itimerval value{Val(timer.interval_ns()), Val(std::max<uint64_t>(timer.remaining_ns(), 1000))};
     program.Call("setitimer", SYS_setitimer, {which, Arg::Data(program.AddObject(value)), 0});
   }
   return absl::OkStatus();
