@@ -38,7 +38,15 @@ absl::Status RefusePseudoFile(const OpenDescription& description) {
   return absl::OkStatus();
 }
 
-// Devices whose descriptors hold no state of their own.
+// What must not have changed when the file is opened again. A log is appended to by others, too; a file that
+// is only written may have grown; whatever the process reads must be what it was reading.
+image::FileContent ContentFor(const OpenDescription& description) {
+  if ((description.flags & O_ACCMODE) != O_WRONLY) return image::FileContent::Exact;
+  return (description.flags & O_APPEND) != 0 ? image::FileContent::Any : image::FileContent::AtLeast;
+}
+
+}  // namespace
+
 bool IsStatelessDevice(dev_t device) {
   if (major(device) != 1) return false;  // "mem" devices
   switch (minor(device)) {
@@ -52,15 +60,6 @@ bool IsStatelessDevice(dev_t device) {
       return false;
   }
 }
-
-// What must not have changed when the file is opened again. A log is appended to by others, too; a file that
-// is only written may have grown; whatever the process reads must be what it was reading.
-image::FileContent ContentFor(const OpenDescription& description) {
-  if ((description.flags & O_ACCMODE) != O_WRONLY) return image::FileContent::Exact;
-  return (description.flags & O_APPEND) != 0 ? image::FileContent::Any : image::FileContent::AtLeast;
-}
-
-}  // namespace
 
 bool MatchesPathOnly(const OpenDescription& description) { return IsPathOnly(description); }
 

@@ -9,6 +9,10 @@
 
 namespace moult::engine {
 
+// Devices whose descriptors hold no state of their own, and whose opening does nothing: null, zero, full, random,
+// urandom.
+bool IsStatelessDevice(dev_t device);
+
 bool MatchesPathOnly(const OpenDescription& description);
 absl::Status CapturePathOnly(CaptureContext& context, const OpenDescription& description, image::OpenFileT& file);
 absl::StatusOr<UniqueFd> RestorePathOnly(RestoreContext& context, uint32_t index);

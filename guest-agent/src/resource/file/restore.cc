@@ -42,7 +42,14 @@ absl::StatusOr<UniqueFd> RestoreDirectory(RestoreContext& context, uint32_t inde
 }
 
 absl::StatusOr<UniqueFd> RestoreDevice(RestoreContext& context, uint32_t index) {
-  return Reopen(context, index, context.open_file(index).resource.AsDevice()->file, O_NOCTTY);
+  const uint32_t file = context.open_file(index).resource.AsDevice()->file;
+  // Looked at before it is opened: opening another device may be the harm.
+  struct stat st {};
+  if (stat(context.file(file).path.c_str(), &st) < 0) return ErrnoStatus(absl::StrCat("stat ", context.file(file).path));
+  if (!S_ISCHR(st.st_mode) || !IsStatelessDevice(st.st_rdev)) {
+    return absl::FailedPreconditionError(absl::StrCat(context.file(file).path, " is not null, zero, full, random or urandom; such a device is not opened for a template"));
+  }
+  return Reopen(context, index, file, O_NOCTTY);
 }
 
 absl::StatusOr<UniqueFd> RestoreUnlinked(RestoreContext& context, uint32_t index) {

@@ -14,6 +14,8 @@
 #include "absl/strings/escaping.h"
 #include "moult/base/status.h"
 #include "moult/base/unique_fd.h"
+#include "proc/net_unix.h"
+#include "proc/read.h"
 
 namespace moult::engine {
 namespace {
@@ -50,8 +52,13 @@ absl::Status RemoveStale(const std::string& path, const image::UnixSocketT& save
   if (!probe.valid()) return ErrnoStatus("make a socket");
   const Address address(saved.address);
   if (connect(probe.get(), address.get(), address.size) == 0) return InTheWay(path, "another process serves it");
-  // A socket that nobody holds any more refuses; one of another type (EPROTOTYPE) or a full one is alive.
+  // A socket of another type (EPROTOTYPE) or a full one is alive. One that refuses may be nobody's any more, or
+  // bound and not listening yet: the kernel's list of names tells.
   if (errno != ECONNREFUSED) return InTheWay(path, absl::StrCat("another process has it (", ErrnoName(errno), ")"));
+  MOULT_ASSIGN_OR_RETURN(const std::string text, proc::ReadFile("/proc/net/unix"));
+  MOULT_ASSIGN_OR_RETURN(const auto sockets, proc::ParseNetUnix(text));
+  const bool held = std::any_of(sockets.begin(), sockets.end(), [&](const proc::UnixSocketInfo& socket) { return socket.path == path; });
+  if (held) return InTheWay(path, "another process has bound it");
   if (unlink(path.c_str()) < 0) return ErrnoStatus(absl::StrCat("remove the stale socket ", path));
   return absl::OkStatus();
 }
