@@ -23,7 +23,7 @@ namespace {
 struct Address {
   explicit Address(const std::vector<uint8_t>& bytes) {
     value.sun_family = AF_UNIX;
-    std::memcpy(value.sun_path, bytes.data(), std::min(bytes.size(), sizeof(value.sun_path)));
+    std::copy_n(bytes.begin(), std::min(bytes.size(), sizeof(value.sun_path)), value.sun_path);
     size = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + std::min(bytes.size(), sizeof(value.sun_path)));
   }
   const sockaddr* get() const { return reinterpret_cast<const sockaddr*>(&value); }

@@ -90,7 +90,7 @@ absl::Status CaptureQueue(int fd, image::UnixSocketT& resource) {
 absl::Status SendMessage(int sender, const image::UnixMessageT& message, const std::vector<uint8_t>& to) {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
-  std::memcpy(address.sun_path, to.data(), std::min(to.size(), sizeof(address.sun_path)));
+  std::copy_n(to.begin(), std::min(to.size(), sizeof(address.sun_path)), address.sun_path);
   const auto size = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + to.size());
   for (size_t done = 0;;) {
     const ssize_t count = sendto(sender, message.data.data() + done, message.data.size() - done, MSG_DONTWAIT | MSG_NOSIGNAL,
