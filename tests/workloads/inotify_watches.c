@@ -1,21 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // inotify: watches keep their numbers and masks; new events come.
-#include <sys/inotify.h>
-
-#include "victim.h"
-
-static void Expect(int fd, int wd, uint32_t mask, const char* name) {
-  union {
-    struct inotify_event event;
-    char bytes[sizeof(struct inotify_event) + 256];
-  } buffer;
-  // Room for one event only, so that the order can be checked.
-  CHECK(SYS(read(fd, &buffer, sizeof(struct inotify_event) + 16)) > 0, "no event");
-  CHECK_EQ(buffer.event.wd, wd);
-  CHECK_EQ(buffer.event.mask, mask);
-  CHECK_STR(buffer.event.len > 0 ? buffer.event.name : "", name);
-}
+#include "inotify.inc"
 
 int main(int argc, char** argv) {
   VictimInit(argc, argv);
