@@ -107,64 +107,133 @@ image::ManifestT MakeManifest(const std::string& name, std::unique_ptr<image::Re
   return manifest;
 }
 
-absl::StatusOr<CaptureResult> CaptureTo(pid_t pid, const std::string& dir, const CaptureOptions& options, std::string& name) {
+// A capture under way, until the process runs again or is ended.
+struct Underway {
+  std::unique_ptr<ptrace::Tracee> tracee;
+  image::ProcessImageT image;
+  std::unique_ptr<image::RequirementsT> host;
+  Phases::Clock::time_point stop_begins;
   CaptureResult result;
-  result.pid = pid;
+
+  image::ProcessT& process() { return *image.processes.front(); }
+};
+
+absl::StatusOr<proc::Status> Prepare(pid_t pid, Underway& capture) {
+  capture.result.pid = pid;
   MOULT_RETURN_IF_ERROR(CheckCapturable(pid));
   MOULT_ASSIGN_OR_RETURN(const std::string text, proc::ReadFile(absl::StrCat("/proc/", pid, "/status")));
-  MOULT_ASSIGN_OR_RETURN(const proc::Status before, proc::ParseStatus(text));
-  result.name = name = before.name;
-  MOULT_ASSIGN_OR_RETURN(auto host, DescribeHost());
+  MOULT_ASSIGN_OR_RETURN(proc::Status before, proc::ParseStatus(text));
+  capture.result.name = before.name;
+  MOULT_ASSIGN_OR_RETURN(capture.host, DescribeHost());
+  capture.image.processes.push_back(std::make_unique<image::ProcessT>());
+  capture.process().memory = std::make_unique<image::MemoryMapT>();
+  return before;
+}
+
+// Stops the process and takes it apart; `*root` is put before the paths of its files.
+absl::Status Stop(pid_t pid, const CaptureOptions& options, PageSink& pages, Underway& capture, std::string* root) {
+  capture.result.phases.End("prepare");
+  if (!options.may_go_on()) return Interrupted();
+  auto restarted_sleeps = RestartedSleeps(pid);
+  capture.stop_begins = Phases::Clock::now();
+  MOULT_ASSIGN_OR_RETURN(capture.tracee, ptrace::Tracee::SeizeAll(pid));
+  capture.result.phases.End("stop");
+  CaptureContext context(*capture.tracee, pages, capture.image, capture.process());
+  context.restarted_sleeps = std::move(restarted_sleeps);
+  MOULT_RETURN_IF_ERROR(CaptureStopped(context, options, capture.result.phases));
+  *root = context.files.root();
+  return absl::OkStatus();
+}
+
+uint64_t StoppedMicros(const Underway& capture) {
+  return static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::microseconds>(Phases::Clock::now() - capture.stop_begins).count());
+}
+
+// Pages that the process itself could not read were staged after the others.
+void SortRuns(Underway& capture) {
+  auto& runs = capture.process().memory->runs;
+  std::sort(runs.begin(), runs.end(), [](const image::PageRun& a, const image::PageRun& b) { return a.start() < b.start(); });
+}
+
+void Summarise(Underway& capture, uint64_t user_state_bytes) {
+  CaptureResult& result = capture.result;
+  result.user_state_bytes = user_state_bytes;
+  result.threads = capture.process().threads.size();
+  result.vmas = capture.process().memory->vmas.size();
+  result.fds = capture.process().fds.size();
+  result.notes = capture.image.notes;
+  result.total_us = result.phases.TotalMicros();
+}
+
+absl::Status CaptureTo(pid_t pid, const std::string& dir, const CaptureOptions& options, Underway& capture) {
+  CaptureResult& result = capture.result;
+  MOULT_ASSIGN_OR_RETURN(const proc::Status before, Prepare(pid, capture));
   MOULT_ASSIGN_OR_RETURN(auto writer, image::TemplateWriter::Create(dir));
   MOULT_ASSIGN_OR_RETURN(auto pages, PageStage::Create(*writer, ExpectedPrivateBytes(before)));
-  image::ProcessImageT image;
-  image.processes.push_back(std::make_unique<image::ProcessT>());
-  image::ProcessT& process = *image.processes.front();
-  process.memory = std::make_unique<image::MemoryMapT>();
-  result.phases.End("prepare");
-  if (!options.may_go_on()) return Interrupted();
-
-  auto restarted_sleeps = RestartedSleeps(pid);
-  const auto stop_begins = Phases::Clock::now();
-  MOULT_ASSIGN_OR_RETURN(auto tracee, ptrace::Tracee::SeizeAll(pid));
-  result.phases.End("stop");
-  CaptureContext context(*tracee, *pages, image, process);
-  context.restarted_sleeps = std::move(restarted_sleeps);
-  MOULT_RETURN_IF_ERROR(CaptureStopped(context, options, result.phases));
-  if (options.leave_running) MOULT_RETURN_IF_ERROR(tracee->Detach());
-  result.stopped_us = static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::microseconds>(Phases::Clock::now() - stop_begins).count());
+  std::string root;
+  MOULT_RETURN_IF_ERROR(Stop(pid, options, *pages, capture, &root));
+  if (options.leave_running) MOULT_RETURN_IF_ERROR(capture.tracee->Detach());
+  result.stopped_us = StoppedMicros(capture);
   result.phases.End("resume");
 
   MOULT_RETURN_IF_ERROR(pages->Finish());
-  // Pages that the process itself could not read were staged after the others.
-  std::sort(process.memory->runs.begin(), process.memory->runs.end(),
-            [](const image::PageRun& a, const image::PageRun& b) { return a.start() < b.start(); });
+  SortRuns(capture);
   result.phases.End("write pages");
-  MOULT_RETURN_IF_ERROR(DigestFiles(context.files.root(), image));
+  MOULT_RETURN_IF_ERROR(DigestFiles(root, capture.image));
   result.phases.End("digest files");
   if (!options.may_go_on()) return Interrupted();
-  MOULT_RETURN_IF_ERROR(writer->Commit(image, MakeManifest(result.name, std::move(host), image.realtime_ns)));
+  MOULT_RETURN_IF_ERROR(writer->Commit(capture.image, MakeManifest(result.name, std::move(capture.host), capture.image.realtime_ns)));
   result.phases.End("commit");
   // Ended only now: had anything failed before, the process would have run on.
-  if (!options.leave_running) MOULT_RETURN_IF_ERROR(tracee->Kill());
+  if (!options.leave_running) MOULT_RETURN_IF_ERROR(capture.tracee->Kill());
   result.phases.End("end process");
+  Summarise(capture, writer->pages_size());
+  return absl::OkStatus();
+}
 
-  result.user_state_bytes = writer->pages_size();
-  result.threads = process.threads.size();
-  result.vmas = process.memory->vmas.size();
-  result.fds = process.fds.size();
-  result.notes = image.notes;
+absl::Status CaptureReported(pid_t pid, const CaptureOptions& options,
+                             const std::function<absl::StatusOr<CaptureOutcome>(const StoppedProcess&)>& deliver, Underway& capture) {
+  CaptureResult& result = capture.result;
+  MOULT_RETURN_IF_ERROR(Prepare(pid, capture).status());
+  PageReport pages;
+  std::string root;
+  MOULT_RETURN_IF_ERROR(Stop(pid, options, pages, capture, &root));
+  SortRuns(capture);
+  MOULT_RETURN_IF_ERROR(DigestFiles(root, capture.image));
+  result.phases.End("digest files");
+  const image::ManifestT manifest = MakeManifest(result.name, std::move(capture.host), capture.image.realtime_ns);
+  result.stopped_us = StoppedMicros(capture);
+  Summarise(capture, pages.size());
+  MOULT_ASSIGN_OR_RETURN(const CaptureOutcome outcome, deliver({capture.image, manifest, pages.pages(), pages.size(), result}));
+  result.phases.End("deliver");
+  MOULT_RETURN_IF_ERROR(pages.CheckUnmoved());
+  result.phases.End("check unmoved");
+  MOULT_RETURN_IF_ERROR(outcome == CaptureOutcome::kResume ? capture.tracee->Detach() : capture.tracee->Kill());
+  result.stopped_us = StoppedMicros(capture);
+  result.phases.End(outcome == CaptureOutcome::kResume ? "resume" : "end process");
   result.total_us = result.phases.TotalMicros();
-  return result;
+  return absl::OkStatus();
+}
+
+absl::StatusOr<CaptureResult> ResultOf(pid_t pid, const absl::Status& status, Underway& capture) {
+  if (status.ok()) return std::move(capture.result);
+  const std::string& name = capture.result.name;
+  return Annotate(status, name.empty() ? absl::StrCat("dump ", pid) : absl::StrCat("dump ", pid, " (", name, ")"));
 }
 
 }  // namespace
 
 absl::StatusOr<CaptureResult> Capture(pid_t pid, const std::string& dir, const CaptureOptions& options) {
-  std::string name;
-  auto result = CaptureTo(pid, dir, options, name);
-  if (result.ok()) return result;
-  return Annotate(result.status(), name.empty() ? absl::StrCat("dump ", pid) : absl::StrCat("dump ", pid, " (", name, ")"));
+  Underway capture;
+  const absl::Status status = CaptureTo(pid, dir, options, capture);
+  return ResultOf(pid, status, capture);
+}
+
+absl::StatusOr<CaptureResult> CaptureInPlace(pid_t pid, const CaptureOptions& options,
+                                             const std::function<absl::StatusOr<CaptureOutcome>(const StoppedProcess&)>& deliver) {
+  Underway capture;
+  const absl::Status status = CaptureReported(pid, options, deliver, capture);
+  return ResultOf(pid, status, capture);
 }
 
 }  // namespace moult::engine

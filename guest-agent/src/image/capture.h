@@ -10,8 +10,10 @@
 #include <string>
 #include <vector>
 
+#include "image/page_report.h"
 #include "image/phases.h"
 #include "moult/base/status.h"
+#include "moult/protocol/schema.h"
 
 namespace moult::engine {
 
@@ -38,6 +40,24 @@ struct CaptureResult {
 // as it was. Blocking; one call at a time per process. The calling process must be single-threaded but for
 // threads that never trace (ptrace ties a tracee to the thread that seized it).
 absl::StatusOr<CaptureResult> Capture(pid_t pid, const std::string& dir, const CaptureOptions& options);
+
+// A process that stands still, as its host gets to know it.
+struct StoppedProcess {
+  const image::ProcessImageT& image;       // pages_offset of its runs: into the content that `pages` names
+  const image::ManifestT& manifest;        // without digests and sizes
+  const std::vector<GpaRun>& pages;        // in the order of the content
+  uint64_t pages_size;                     // bytes
+  const CaptureResult& so_far;
+};
+enum class CaptureOutcome { kResume, kEnd };
+
+// The same, but names the pages by guest-physical address instead of copying them: whoever has the guest's RAM
+// reads them in `deliver`, which is called while the process stands still. When `deliver` fails, and when the
+// kernel moved a page meanwhile (kUnavailable: try again), the process runs on and nothing that was read counts;
+// so `deliver` must not publish anything, only what is done after an OK may. options.leave_running is not looked at.
+absl::StatusOr<CaptureResult> CaptureInPlace(
+    pid_t pid, const CaptureOptions& options,
+    const std::function<absl::StatusOr<CaptureOutcome>(const StoppedProcess&)>& deliver);
 
 }  // namespace moult::engine
 

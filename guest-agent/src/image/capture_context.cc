@@ -55,7 +55,7 @@ void FileTable::Finish() {
   }
 }
 
-absl::StatusOr<uint32_t> ObjectTable::Add(int fd, image::ObjectKind kind, const std::string& name, PageStage& pages) {
+absl::StatusOr<uint32_t> ObjectTable::Add(int fd, image::ObjectKind kind, const std::string& name, PageSink& pages) {
   struct stat st {};
   if (fstat(fd, &st) < 0) return ErrnoStatus(absl::StrCat("stat ", name));
   const auto [it, added] = by_inode_.try_emplace({st.st_dev, st.st_ino}, static_cast<uint32_t>(image_.objects.size()));

@@ -13,7 +13,7 @@
 #include <utility>
 #include <vector>
 
-#include "image/page_stage.h"
+#include "image/page_sink.h"
 #include "moult/base/status.h"
 #include "moult/base/unique_fd.h"
 #include "moult/protocol/schema.h"
@@ -57,7 +57,7 @@ class ObjectTable {
   explicit ObjectTable(image::ProcessImageT& image) : image_(image) {}
   // The index for the object that `fd` (a descriptor of ours) shows; `is_new` says that it was added just
   // now, with kind, size and ownership filled in and its content staged.
-  absl::StatusOr<uint32_t> Add(int fd, image::ObjectKind kind, const std::string& name, PageStage& pages);
+  absl::StatusOr<uint32_t> Add(int fd, image::ObjectKind kind, const std::string& name, PageSink& pages);
 
  private:
   image::ProcessImageT& image_;
@@ -65,11 +65,11 @@ class ObjectTable {
 };
 
 struct CaptureContext {
-  CaptureContext(ptrace::Tracee& t, PageStage& p, image::ProcessImageT& i, image::ProcessT& pr)
+  CaptureContext(ptrace::Tracee& t, PageSink& p, image::ProcessImageT& i, image::ProcessT& pr)
       : tracee(t), pages(p), image(i), process(pr), files(i), objects(i) {}
 
   ptrace::Tracee& tracee;
-  PageStage& pages;
+  PageSink& pages;
   image::ProcessImageT& image;
   image::ProcessT& process;
   FileTable files;

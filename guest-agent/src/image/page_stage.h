@@ -11,33 +11,21 @@
 #include <memory>
 #include <vector>
 
-#include "absl/types/span.h"
-#include "moult/base/status.h"
-#include "moult/protocol/schema.h"
+#include "image/page_sink.h"
 #include "moult/protocol/template_writer.h"
-#include "ptrace/tracee.h"
 
 namespace moult::engine {
 
-struct AddressRange {
-  uint64_t start;
-  uint64_t length;
-};
-
-class PageStage {
+class PageStage : public PageSink {
  public:
   // `expected` bytes: how much is likely to come; the memory for it is made ready at once.
   static absl::StatusOr<std::unique_ptr<PageStage>> Create(image::TemplateWriter& writer, uint64_t expected);
-  ~PageStage();
-  PageStage(const PageStage&) = delete;
-  PageStage& operator=(const PageStage&) = delete;
+  ~PageStage() override;
 
-  // Copies `ranges` of the tracee's memory; their runs will be in `*runs` after Finish. `forced`: the ranges
-  // are not readable to the process itself.
+  // The runs are there after Finish.
   absl::Status StageRemote(const ptrace::Tracee& tracee, absl::Span<const AddressRange> ranges, bool forced,
-                           std::vector<image::PageRun>* runs);
-  // Copies the data (not the holes) of the first `size` bytes of `fd`; a last partial page is filled with zeros.
-  absl::Status StageFile(int fd, uint64_t size, std::vector<image::PageRun>* runs);
+                           std::vector<image::PageRun>* runs) override;
+  absl::Status StageFile(int fd, uint64_t size, std::vector<image::PageRun>* runs) override;
   // Writes all that is staged.
   absl::Status Finish();
 
