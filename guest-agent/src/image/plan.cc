@@ -147,7 +147,7 @@ class Planner {
 
 }  // namespace
 
-absl::StatusOr<OpenedFiles> OpenMappedFiles(const image::ProcessImageT& image, int pages_fd) {
+absl::StatusOr<OpenedFiles> OpenMappedFiles(const image::ProcessImageT& image, const PageSource& pages) {
   const image::ProcessT& process = *image.processes.front();
   OpenedFiles opened;
   FdNumbers& numbers = opened.numbers;
@@ -173,7 +173,8 @@ absl::StatusOr<OpenedFiles> OpenMappedFiles(const image::ProcessImageT& image, i
     ++next;
     return got;
   };
-  MOULT_ASSIGN_OR_RETURN(numbers.pages, place(pages_fd));
+  numbers.pages = pages;
+  MOULT_ASSIGN_OR_RETURN(numbers.pages.fd, place(pages.fd));
   std::set<std::pair<uint32_t, bool>> wanted{{process.memory->exe, false}};
   for (const auto& vma : process.memory->vmas) {
     if (vma->file != 0xffffffffu) wanted.insert({vma->file, vma->kind == image::VmaKind::SharedFile && vma->may_write});

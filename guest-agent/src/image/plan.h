@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "image/host.h"
+#include "image/page_source.h"
 #include "moult/base/status.h"
 #include "moult/base/unique_fd.h"
 #include "moult/protocol/schema.h"
@@ -23,7 +24,7 @@ namespace moult::engine {
 // Numbers of the descriptors that a restore needs for itself, all above those of the function.
 struct FdNumbers {
   int first;                             // everything from here on is ours
-  int pages;
+  PageSource pages;
   std::map<std::pair<uint32_t, bool>, int> files;  // (file index, writable) of mapped files and the exe
   int objects_rw;                        // object i at objects_rw + i
   int objects_ro;                        // the same, opened read-only
@@ -36,7 +37,7 @@ struct OpenedFiles {
   std::vector<UniqueFd> held;
 };
 
-absl::StatusOr<OpenedFiles> OpenMappedFiles(const image::ProcessImageT& image, int pages_fd);
+absl::StatusOr<OpenedFiles> OpenMappedFiles(const image::ProcessImageT& image, const PageSource& pages);
 
 // State of the builder's own threads and memory, which the programs start from.
 struct Starting {

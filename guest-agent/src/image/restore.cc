@@ -124,10 +124,19 @@ class NewProcess {
 
 class Restorer {
  public:
-  Restorer(const std::string& dir, const RestoreOptions& options) : dir_(dir), options_(options) {}
+  explicit Restorer(const RestoreOptions& options) : options_(options) {}
 
-  absl::StatusOr<RestoreResult> Run() {
-    MOULT_RETURN_IF_ERROR(Prepare());
+  absl::StatusOr<RestoreResult> RunDir(const std::string& dir) {
+    MOULT_ASSIGN_OR_RETURN(reader_, image::TemplateReader::Open(dir));
+    result_.phases.End("read image");
+    if (fstat(reader_->pages_fd(), &verified_) < 0) return ErrnoStatus("stat pages");
+    MOULT_RETURN_IF_ERROR(reader_->VerifyPages());
+    result_.phases.End("verify pages");
+    return Run({dir, reader_->image(), reader_->manifest(), {.fd = reader_->pages_fd()}});
+  }
+
+  absl::StatusOr<RestoreResult> Run(const LooseTemplate& from) {
+    MOULT_RETURN_IF_ERROR(Prepare(from));
     for (int i = 0; i < options_.count; ++i) {
       // On an error the sandboxes made so far end with all in them.
       MOULT_RETURN_IF_ERROR(RestoreOne());
@@ -139,27 +148,25 @@ class Restorer {
   }
 
  private:
-  absl::Status Prepare() {
+  absl::Status Prepare(const LooseTemplate& from) {
     if (options_.count < 1 || (options_.count > 1 && !options_.sandbox)) {
       return absl::InvalidArgumentError(absl::StrCat("cannot make ", options_.count, " processes with the same pid; use --sandbox"));
+    }
+    if (options_.prepared != nullptr && (options_.count != 1 || !options_.sandbox)) {
+      return absl::InvalidArgumentError("a prepared sandbox takes one process");
     }
     ptrace::BlockChildSignal();
     RaiseFileLimit();
     tool_pidfd_.Reset(static_cast<int>(syscall(SYS_pidfd_open, getpid(), 0)));
     if (!tool_pidfd_.valid()) return ErrnoStatus("open our own process");
-    MOULT_ASSIGN_OR_RETURN(reader_, image::TemplateReader::Open(dir_));
-    image_ = &reader_->image();
+    image_ = &from.image;
     process_ = image_->processes.front().get();
-    result_.phases.End("read image");
-    if (fstat(reader_->pages_fd(), &verified_) < 0) return ErrnoStatus("stat pages");
-    MOULT_RETURN_IF_ERROR(reader_->VerifyPages());
-    result_.phases.End("verify pages");
     MOULT_ASSIGN_OR_RETURN(const auto host, DescribeHost());
-    MOULT_RETURN_IF_ERROR(CheckRequirements(*reader_->manifest().requirements, *host));
+    MOULT_RETURN_IF_ERROR(CheckRequirements(*from.manifest.requirements, *host));
     MOULT_RETURN_IF_ERROR(CheckFiles(*image_));
     MOULT_RETURN_IF_ERROR(CheckPlace(*image_, options_));
     result_.phases.End("check");
-    MOULT_ASSIGN_OR_RETURN(opened_, OpenMappedFiles(*image_, reader_->pages_fd()));
+    MOULT_ASSIGN_OR_RETURN(opened_, OpenMappedFiles(*image_, from.pages));
     MOULT_ASSIGN_OR_RETURN(const Starting starting, DescribeSelf());
     MOULT_ASSIGN_OR_RETURN(plan_, MakePlan(*image_, opened_.numbers, starting));
     result_.phases.End("plan");
@@ -196,7 +203,7 @@ class Restorer {
     const long middle = syscall(SYS_clone3, &middle_args, sizeof(middle_args));
     if (middle == 0) {
       int pidfd = -1;
-      args.flags = CLONE_PIDFD;
+      args.flags |= CLONE_PIDFD;
       args.pidfd = reinterpret_cast<uint64_t>(&pidfd);
       const long pid = CloneBuilder(args, input, region);
       control->orphan_error = pid < 0 ? errno : 0;
@@ -224,6 +231,10 @@ class Restorer {
     }
     clone_args args{};
     args.exit_signal = SIGCHLD;
+    if (options_.cgroup >= 0) {
+      args.flags |= CLONE_INTO_CGROUP;
+      args.cgroup = static_cast<uint64_t>(options_.cgroup);
+    }
     args.set_tid = reinterpret_cast<uint64_t>(&process_->pid);
     args.set_tid_size = 1;
     // All signals, glibc's own two among them, which its functions leave out. Not SIGTRAP: the program ends in
@@ -247,6 +258,7 @@ class Restorer {
 
   // What was verified must be what was read.
   absl::Status CheckPagesUnchanged() const {
+    if (reader_ == nullptr) return absl::OkStatus();
     struct stat now {};
     if (fstat(reader_->pages_fd(), &now) < 0) return ErrnoStatus("stat pages");
     const auto same = [](const timespec& a, const timespec& b) { return a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec; };
@@ -255,14 +267,19 @@ class Restorer {
   }
 
   absl::Status RestoreOne() {
-    std::unique_ptr<Sandbox> sandbox;
-    if (options_.sandbox) {
-      MOULT_ASSIGN_OR_RETURN(sandbox, Sandbox::Create(image_->monotonic_ns, image_->boottime_ns));
+    std::unique_ptr<Sandbox> made;
+    Sandbox* sandbox = options_.prepared;
+    if (sandbox != nullptr) {
+      MOULT_RETURN_IF_ERROR(sandbox->SetClocks(image_->monotonic_ns, image_->boottime_ns));
+      result_.phases.End("sandbox");
+    } else if (options_.sandbox) {
+      MOULT_ASSIGN_OR_RETURN(made, Sandbox::Create(image_->monotonic_ns, image_->boottime_ns));
+      sandbox = made.get();
       result_.phases.End("sandbox");
     }
     MOULT_ASSIGN_OR_RETURN(const auto region, Region::Create(plan_.layout.size));
     WriteRegion(*process_, plan_, region->view());
-    MOULT_ASSIGN_OR_RETURN(const pid_t pid, StartBuilder(*region, sandbox.get()));
+    MOULT_ASSIGN_OR_RETURN(const pid_t pid, StartBuilder(*region, sandbox));
     NewProcess guard(pid);
     // From here on our death, however sudden, is the end of the half-made process.
     if (::ptrace(PTRACE_SEIZE, pid, nullptr, PTRACE_O_EXITKILL | PTRACE_O_SUSPEND_SECCOMP) < 0) return ErrnoStatus(absl::StrCat("attach to new process ", pid));
@@ -282,13 +299,12 @@ class Restorer {
     result_.phases.End("ignite");
     guard.Keep();
     result_.processes.push_back({pid, sandbox != nullptr ? sandbox->init_pid() : 0});
-    if (sandbox != nullptr) sandboxes_.push_back(std::move(sandbox));
+    if (made != nullptr) sandboxes_.push_back(std::move(made));
     return absl::OkStatus();
   }
 
-  const std::string dir_;
   const RestoreOptions options_;
-  std::unique_ptr<image::TemplateReader> reader_;
+  std::unique_ptr<image::TemplateReader> reader_;  // of a template in a folder
   const image::ProcessImageT* image_ = nullptr;
   const image::ProcessT* process_ = nullptr;
   struct stat verified_ {};
@@ -302,9 +318,15 @@ class Restorer {
 }  // namespace
 
 absl::StatusOr<RestoreResult> Restore(const std::string& dir, const RestoreOptions& options) {
-  auto result = Restorer(dir, options).Run();
+  auto result = Restorer(options).RunDir(dir);
   if (result.ok()) return result;
   return Annotate(result.status(), absl::StrCat("restore ", dir));
+}
+
+absl::StatusOr<RestoreResult> RestoreFrom(const LooseTemplate& from, const RestoreOptions& options) {
+  auto result = Restorer(options).Run(from);
+  if (result.ok()) return result;
+  return Annotate(result.status(), absl::StrCat("restore ", from.name));
 }
 
 }  // namespace moult::engine

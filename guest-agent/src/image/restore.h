@@ -9,14 +9,20 @@
 #include <string>
 #include <vector>
 
+#include "image/page_source.h"
 #include "image/phases.h"
 #include "moult/base/status.h"
+#include "moult/protocol/schema.h"
 
 namespace moult::engine {
+
+class Sandbox;
 
 struct RestoreOptions {
   bool sandbox = false;
   int count = 1;              // more than one needs a sandbox
+  Sandbox* prepared = nullptr;  // made before, nobody in it yet: the one to use, with `sandbox` and a count of 1
+  int cgroup = -1;            // descriptor of the cgroup v2 folder that the processes are born in; -1: the caller's
 };
 
 struct RestoredProcess {
@@ -34,6 +40,16 @@ struct RestoreResult {
 // All or nothing: on an error no process of this call is left. The processes run, detached, when it returns;
 // they are children of the caller (or of their sandbox's init) until it ends.
 absl::StatusOr<RestoreResult> Restore(const std::string& dir, const RestoreOptions& options);
+
+// The same from a template that is not in a folder. The caller has checked it (ValidateImage, digests) or
+// trusts who has.
+struct LooseTemplate {
+  const std::string& name;    // for errors
+  const image::ProcessImageT& image;
+  const image::ManifestT& manifest;
+  PageSource pages;
+};
+absl::StatusOr<RestoreResult> RestoreFrom(const LooseTemplate& from, const RestoreOptions& options);
 
 }  // namespace moult::engine
 

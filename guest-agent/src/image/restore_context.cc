@@ -54,7 +54,7 @@ absl::StatusOr<UniqueFd> OpenFileRef(const image::FileRefT& file, int flags) {
   return fd;
 }
 
-absl::Status FillObject(const image::MemoryObjectT& object, int pages_fd, int fd) {
+absl::Status FillObject(const image::MemoryObjectT& object, const PageSource& pages, int fd) {
   if (ftruncate(fd, static_cast<off_t>(object.size)) < 0) return ErrnoStatus(absl::StrCat("set its size to ", object.size));
   std::vector<char> buffer(1u << 20);
   for (const image::PageRun& run : object.runs) {
@@ -62,7 +62,7 @@ absl::Status FillObject(const image::MemoryObjectT& object, int pages_fd, int fd
     const uint64_t end = std::min(run.start() + run.length(), object.size);
     for (uint64_t at = run.start(); at < end;) {
       const size_t want = std::min<uint64_t>(buffer.size(), end - at);
-      const ssize_t got = pread(pages_fd, buffer.data(), want, static_cast<off_t>(run.pages_offset() + (at - run.start())));
+      const ssize_t got = pread(pages.fd, buffer.data(), want, static_cast<off_t>(pages.offset + run.pages_offset() + (at - run.start())));
       if (got <= 0) return ErrnoStatus(got < 0 ? errno : EIO, "read the template's pages");
       for (ssize_t done = 0; done < got;) {
         const ssize_t put = pwrite(fd, buffer.data() + done, static_cast<size_t>(got - done), static_cast<off_t>(at) + done);

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "image/page_source.h"
 #include "moult/base/status.h"
 #include "moult/base/unique_fd.h"
 #include "moult/protocol/schema.h"
@@ -18,7 +19,7 @@ namespace moult::engine {
 struct RestoreContext {
   const image::ProcessImageT& image;
   const image::ProcessT& process;
-  int pages_fd;                         // the template's `pages`
+  PageSource pages;
   int first_free_fd;                    // every number from here on is ours, all below are the function's
   std::vector<UniqueFd> open_files = {};     // by open file index; filled as they are made
   std::vector<int> object_fds = {};          // by object index, O_RDWR; not owned, the programs use them later
@@ -38,7 +39,7 @@ struct RestoreContext {
 absl::StatusOr<UniqueFd> OpenFileRef(const image::FileRefT& file, int flags);
 
 // Fills `fd` with the runs of `object` from the template's pages.
-absl::Status FillObject(const image::MemoryObjectT& object, int pages_fd, int fd);
+absl::Status FillObject(const image::MemoryObjectT& object, const PageSource& pages, int fd);
 
 }  // namespace moult::engine
 

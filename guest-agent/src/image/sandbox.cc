@@ -52,8 +52,9 @@ proc::TimensOffset OffsetTo(clockid_t clock, int64_t wanted_ns) {
   return {seconds, rest};
 }
 
-absl::Status WriteOffsets(int64_t monotonic_ns, int64_t boottime_ns) {
-  const UniqueFd fd(open("/proc/self/timens_offsets", O_WRONLY | O_CLOEXEC));
+// Of the namespace that `process` ("self" or a pid) made for its children.
+absl::Status WriteOffsets(const std::string& process, int64_t monotonic_ns, int64_t boottime_ns) {
+  const UniqueFd fd(open(absl::StrCat("/proc/", process, "/timens_offsets").c_str(), O_WRONLY | O_CLOEXEC));
   if (!fd.valid()) return ErrnoStatus("open timens_offsets");
   const std::string text = proc::FormatTimensOffsets({OffsetTo(CLOCK_MONOTONIC, monotonic_ns), OffsetTo(CLOCK_BOOTTIME, boottime_ns)});
   if (write(fd.get(), text.data(), text.size()) < 0) return ErrnoStatus(absl::StrCat("write timens_offsets ", text));
@@ -68,7 +69,7 @@ absl::Status SetUp(int maker_pidfd, int64_t monotonic_ns, int64_t boottime_ns) {
   if (poll(&maker, 1, 0) != 0) return absl::CancelledError("the maker ended before the signal was asked for");
   // The clocks of the tool's namespace, so before anything slow.
   if (unshare(CLONE_NEWTIME) < 0) return ErrnoStatus("make a time namespace");
-  MOULT_RETURN_IF_ERROR(WriteOffsets(monotonic_ns, boottime_ns));
+  MOULT_RETURN_IF_ERROR(WriteOffsets("self", monotonic_ns, boottime_ns));
   if (mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) < 0) return ErrnoStatus("make mounts private");
   if (mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, nullptr) < 0) return ErrnoStatus("mount /proc");
   setsid();
@@ -142,6 +143,10 @@ absl::StatusOr<std::unique_ptr<Sandbox>> Sandbox::Create(int64_t monotonic_ns, i
   sandbox->time_namespace_.Reset(open(path.c_str(), O_RDONLY | O_CLOEXEC));
   if (!sandbox->time_namespace_.valid()) return ErrnoStatus(absl::StrCat("open ", path));
   return sandbox;
+}
+
+absl::Status Sandbox::SetClocks(int64_t monotonic_ns, int64_t boottime_ns) {
+  return WriteOffsets(absl::StrCat(pid_), monotonic_ns, boottime_ns);
 }
 
 void Sandbox::SetChild(pid_t inner_pid) {

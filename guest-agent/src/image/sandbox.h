@@ -25,6 +25,9 @@ class Sandbox {
   Sandbox(const Sandbox&) = delete;
   Sandbox& operator=(const Sandbox&) = delete;
 
+  // Sets the clocks of one that nobody has entered yet.
+  absl::Status SetClocks(int64_t monotonic_ns, int64_t boottime_ns);
+
   pid_t init_pid() const { return pid_; }
   SandboxHandles handles() const { return {pidfd_.get(), time_namespace_.get()}; }
   // The function's pid inside, for the init to wait for.

@@ -116,7 +116,7 @@ class MappingPlanner {
       if (parts.empty()) return;
       const size_t data = program_.AddVector(parts);
       program_.CallExpect(absl::StrFormat("read pages at offset %d", offset), SYS_preadv,
-                          {numbers_.pages, Arg::Data(data), parts.size(), offset, 0}, static_cast<int64_t>(length));
+                          {numbers_.pages.fd, Arg::Data(data), parts.size(), numbers_.pages.offset + offset, 0}, static_cast<int64_t>(length));
       parts.clear();
       length = 0;
     };
