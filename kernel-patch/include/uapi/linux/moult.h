@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: GPL-2.0 WITH Linux-syscall-note */
+/*
+ * /dev/moult: pages of a template, which the host shows in a window of
+ * guest-physical addresses, in ordinary anonymous private mappings.
+ *
+ * Every call takes a pointer to a struct whose first member is its size, so
+ * that structs can grow: the kernel takes a shorter struct as if the rest were
+ * zero, and a longer one if what it does not know is zero (else -E2BIG).
+ *
+ * Opening the device takes CAP_SYS_ADMIN in the initial user namespace. The
+ * descriptor may be handed to a process that has no capability, for
+ * MOULT_ATTACH, which only ever changes the caller's own memory; narrow it with
+ * MOULT_RESTRICT before that.
+ */
+#ifndef _UAPI_LINUX_MOULT_H
+#define _UAPI_LINUX_MOULT_H
+
+#include <linux/ioctl.h>
+#include <linux/types.h>
+
+#define MOULT_MAGIC		0x746c756fu	/* "oult" */
+#define MOULT_VERSION		1
+#define MOULT_IOC		0xCB
+
+/* More windows than this a guest never has. */
+#define MOULT_MAX_WINDOWS	8
+/* Ranges in one MOULT_ATTACH. Callers with more call again. */
+#define MOULT_MAX_RANGES	65536
+
+/* struct moult_window.flags */
+/*
+ * The window's pages have struct page: process_vm_readv, vmsplice, O_DIRECT,
+ * /proc/PID/mem, ptrace and core dumps work on untouched template pages.
+ * Without it they fail there, or (core dump) see zeros.
+ */
+#define MOULT_WINDOW_STRUCT_PAGES	(1u << 0)
+
+/* struct moult_window.source */
+#define MOULT_SOURCE_PCI		1	/* BAR 2 of a PCI device 1af4:1110 */
+#define MOULT_SOURCE_VIRTIO_PMEM	2
+#define MOULT_SOURCE_RANGE		3	/* module parameter */
+
+/**
+ * struct moult_window - one range of guest-physical addresses
+ * @id: names the window in other calls; stays the same while the device is there
+ * @source: MOULT_SOURCE_*
+ * @flags: MOULT_WINDOW_*
+ * @reserved: zero
+ * @gpa: first guest-physical address
+ * @length: in bytes, a multiple of the page size
+ */
+struct moult_window {
+	__u32 id;
+	__u32 source;
+	__u32 flags;
+	__u32 reserved;
+	__u64 gpa;
+	__u64 length;
+};
+
+/**
+ * struct moult_info - MOULT_INFO: what the driver is and has
+ * @size: in: sizeof(struct moult_info)
+ * @magic: out: MOULT_MAGIC
+ * @version: out: MOULT_VERSION. Only grows; what version N has, N + 1 has
+ * @max_ranges: out: MOULT_MAX_RANGES
+ * @window_capacity: in: how many entries @windows has room for
+ * @window_count: out: how many windows there are; the first
+ *	min(capacity, count) are in @windows
+ * @windows: in: user address of an array of struct moult_window; may be 0 when
+ *	@window_capacity is
+ */
+struct moult_info {
+	__u32 size;
+	__u32 magic;
+	__u32 version;
+	__u32 max_ranges;
+	__u32 window_capacity;
+	__u32 window_count;
+	__u64 windows;
+};
+
+/**
+ * struct moult_range - pages of a window, and where to show them
+ * @va: address in the caller, page aligned
+ * @length: in bytes, page aligned, not zero
+ * @window_offset: from the window's start, page aligned
+ * @prot: PROT_READ, PROT_WRITE, PROT_EXEC bits that the mapping at @va has.
+ *	Checked, not set: -EACCES when it has others
+ * @window: its id
+ */
+struct moult_range {
+	__u64 va;
+	__u64 length;
+	__u64 window_offset;
+	__u32 prot;
+	__u32 window;
+};
+
+/* struct moult_attach.flags */
+/*
+ * Do not make the anon_vma (the kernel's object for reverse mappings) of
+ * mappings that have none. Saves one page fault per mapping. Until such a
+ * mapping is first written to, core dumps leave it out; all else is the same.
+ */
+#define MOULT_ATTACH_LAZY		(1u << 0)
+
+/**
+ * struct moult_attach - MOULT_ATTACH: show template pages in the caller
+ * @size: sizeof(struct moult_attach)
+ * @flags: MOULT_ATTACH_*
+ * @count: of ranges, 1 to MOULT_MAX_RANGES
+ * @failed: out: on an error that one range caused, that range's index; else
+ *	the count
+ * @ranges: user address of an array of struct moult_range, sorted by @va,
+ *	without overlap
+ * @attached: out: pages installed; 0 on error
+ *
+ * All or nothing: after an error the caller's memory is as before.
+ *
+ * Each range lies in one mapping, which is anonymous, private, without a file,
+ * not hugetlb, not locked, not registered with userfaultfd. No page of the range may be
+ * there yet. Pages come read-only whatever the mapping's protection is; a
+ * write makes a private copy, as for any anonymous memory.
+ *
+ * Errors: -EINVAL malformed, unsorted, overlapping or unaligned; -E2BIG too
+ * many ranges, or a longer struct than the kernel knows; -ENXIO no such window;
+ * -ERANGE outside of the window; -EPERM outside of what MOULT_RESTRICT left;
+ * -ENOMEM nothing mapped at @va or only part of it, or no memory for page tables;
+ * -EACCES other protection; -EOPNOTSUPP a mapping of a kind that cannot take
+ * template pages (copy the content instead); -EEXIST a page is there already;
+ * -EINTR a fatal signal.
+ */
+struct moult_attach {
+	__u32 size;
+	__u32 flags;
+	__u32 count;
+	__u32 failed;
+	__u64 ranges;
+	__u64 attached;
+};
+
+/**
+ * struct moult_extent - part of a window: MOULT_BUSY, MOULT_DETACH, MOULT_RESTRICT
+ * @size: sizeof(struct moult_extent)
+ * @window: its id
+ * @offset: from the window's start, page aligned
+ * @length: in bytes, page aligned, not zero
+ * @mapped: out (BUSY, DETACH): page table entries of all processes that show
+ *	these pages. A page shown in two processes counts twice
+ * @pinned: out (BUSY, DETACH): pages that something else than a mapping holds,
+ *	for example a pipe or a direct read in flight. Always 0 for windows
+ *	without struct pages, which nothing can hold
+ */
+struct moult_extent {
+	__u32 size;
+	__u32 window;
+	__u64 offset;
+	__u64 length;
+	__u64 mapped;
+	__u64 pinned;
+};
+
+/* Cheap, no capability. */
+#define MOULT_INFO	_IO(MOULT_IOC, 0)
+
+#define MOULT_ATTACH	_IO(MOULT_IOC, 1)
+
+/*
+ * Who uses these pages? Looks through every process, so it takes CAP_SYS_ADMIN
+ * too. The answer is exact for processes that are frozen or gone; one that is
+ * in the middle of fork() may hide its child.
+ * -EAGAIN: a process held its memory map for too long; try again.
+ */
+#define MOULT_BUSY	_IO(MOULT_IOC, 2)
+
+/*
+ * The same, but -EBUSY (and the counts) if one is not zero. After success the
+ * host may replace the content. No attach is under way meanwhile. The driver
+ * cannot be unloaded between an attach to a window and a successful
+ * MOULT_DETACH of that whole window.
+ */
+#define MOULT_DETACH	_IO(MOULT_IOC, 3)
+
+/*
+ * From now on this open file description attaches only pages of this part.
+ * Can be narrowed again, never widened (-EPERM).
+ */
+#define MOULT_RESTRICT	_IO(MOULT_IOC, 4)
+
+#endif /* _UAPI_LINUX_MOULT_H */
