@@ -60,7 +60,7 @@ class Planner {
   // With `guess` bytes kept for the region; sets `*needed` to what it takes, and the plan holds if that fits.
   absl::StatusOr<Plan> Make(size_t guess, size_t* needed) {
     RegionLayout& layout = plan_.layout;
-    MOULT_ASSIGN_OR_RETURN(layout.address, FindRegionHole(*process_.memory, starting_.maps, guess));
+    MOULT_ASSIGN_OR_RETURN(layout.address, FindRegionHole(*process_.memory, starting_.maps, guess + CopiedBytes(image_, numbers_)));
     layout.control = 0;
     layout.blob = kPage;
     layout.leader_stack_top = AlignUp(layout.blob + parasite::BlobSize(), kPage) + kLeaderStack;
@@ -114,7 +114,7 @@ class Planner {
   absl::Status PlanLeader() {
     ptrace::ProgramBuilder& program = plan_.leader;
     MOULT_RETURN_IF_ERROR(PlanClearAddressSpace(*process_.memory, starting_.maps, plan_.layout, program));
-    PlanMappings(image_, numbers_, program);
+    PlanMappings(image_, numbers_, (plan_.layout.address + plan_.layout.size).value(), program);
     PlanMemoryMap(image_, numbers_, program);
     PlanActions(process_, program);
     PlanProcess(process_, starting_, program);

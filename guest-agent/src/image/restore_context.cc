@@ -2,6 +2,7 @@
 #include "image/restore_context.h"
 
 #include "image/files.h"
+#include "image/window.h"
 
 #include <algorithm>
 
@@ -54,23 +55,42 @@ absl::StatusOr<UniqueFd> OpenFileRef(const image::FileRefT& file, int flags) {
   return fd;
 }
 
+namespace {
+
+absl::Status WriteContent(int fd, uint64_t at, const std::byte* data, uint64_t size) {
+  for (uint64_t done = 0; done < size;) {
+    const ssize_t put = pwrite(fd, data + done, size - done, static_cast<off_t>(at + done));
+    if (put <= 0) return ErrnoStatus(put < 0 ? errno : ENOSPC, "write its content; free memory or disk space");
+    done += static_cast<uint64_t>(put);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CopyContent(const PageSource& pages, uint64_t offset, int fd, uint64_t at, uint64_t size) {
+  if (pages.attach) {
+    constexpr uint64_t kPageMask = 4095;
+    MOULT_ASSIGN_OR_RETURN(const WindowView view, WindowView::Map(pages, offset, (size + kPageMask) & ~kPageMask));
+    return WriteContent(fd, at, view.data(), size);
+  }
+  std::vector<std::byte> buffer(std::min<uint64_t>(size, 1u << 20));
+  for (uint64_t done = 0; done < size;) {
+    const size_t want = std::min<uint64_t>(buffer.size(), size - done);
+    const ssize_t got = pread(pages.fd, buffer.data(), want, static_cast<off_t>(pages.offset + offset + done));
+    if (got <= 0) return ErrnoStatus(got < 0 ? errno : EIO, "read the template's pages");
+    MOULT_RETURN_IF_ERROR(WriteContent(fd, at + done, buffer.data(), static_cast<uint64_t>(got)));
+    done += static_cast<uint64_t>(got);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
 absl::Status FillObject(const image::MemoryObjectT& object, const PageSource& pages, int fd) {
   if (ftruncate(fd, static_cast<off_t>(object.size)) < 0) return ErrnoStatus(absl::StrCat("set its size to ", object.size));
-  std::vector<char> buffer(1u << 20);
   for (const image::PageRun& run : object.runs) {
     // The last page of a file may be a part of one.
     const uint64_t end = std::min(run.start() + run.length(), object.size);
-    for (uint64_t at = run.start(); at < end;) {
-      const size_t want = std::min<uint64_t>(buffer.size(), end - at);
-      const ssize_t got = pread(pages.fd, buffer.data(), want, static_cast<off_t>(pages.offset + run.pages_offset() + (at - run.start())));
-      if (got <= 0) return ErrnoStatus(got < 0 ? errno : EIO, "read the template's pages");
-      for (ssize_t done = 0; done < got;) {
-        const ssize_t put = pwrite(fd, buffer.data() + done, static_cast<size_t>(got - done), static_cast<off_t>(at) + done);
-        if (put <= 0) return ErrnoStatus(put < 0 ? errno : ENOSPC, "write its content; free memory or disk space");
-        done += put;
-      }
-      at += static_cast<uint64_t>(got);
-    }
+    if (end > run.start()) MOULT_RETURN_IF_ERROR(CopyContent(pages, run.pages_offset(), fd, run.start(), end - run.start()));
   }
   return absl::OkStatus();
 }

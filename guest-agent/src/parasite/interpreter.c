@@ -51,6 +51,14 @@ static moult_s64 WaitCount(moult_u32* word, moult_u32 wanted) {
   }
 }
 
+static moult_s64 Copy(const struct MoultCopy* copies, moult_u64 count, moult_u64 base) {
+  for (moult_u64 i = 0; i < count; i++) {
+    moult_u64 to = copies[i].to, from = base + copies[i].from, words = copies[i].length / 8;
+    __asm__ volatile("rep movsq" : "+D"(to), "+S"(from), "+c"(words) : : "memory");
+  }
+  return 0;
+}
+
 static void Run(struct MoultProgram* program) {
   for (; program->pc < program->count; program->pc++) {
     struct MoultOp* op = &program->ops[program->pc];
@@ -62,6 +70,8 @@ static void Run(struct MoultProgram* program) {
       op->result = Syscall(op->nr, arg[0], arg[1], arg[2], arg[3], arg[4], arg[5]);
     } else if (op->nr == kPseudoClone) {
       op->result = Clone(arg[0], arg[1]);
+    } else if (op->nr == kPseudoCopy) {
+      op->result = Copy((const struct MoultCopy*)arg[0], arg[1], arg[2]);
     } else {
       op->result = WaitCount((moult_u32*)arg[0], (moult_u32)arg[1]);
     }

@@ -27,7 +27,15 @@ enum {
    * also put as the topmost word of the new stack. */
   kPseudoClone = kPseudoBase,
   /* Waits until *(u32*)arg0 == arg1 (futex wait on it). */
-  kPseudoWaitCount
+  kPseudoWaitCount,
+  /* arg1 copies: arg0 = struct MoultCopy*, sources are offsets from arg2. */
+  kPseudoCopy
+};
+
+struct MoultCopy {
+  moult_u64 to;
+  moult_u64 from;
+  moult_u64 length; /* a multiple of 8 */
 };
 
 struct MoultOp {

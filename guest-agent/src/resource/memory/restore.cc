@@ -4,10 +4,13 @@
 #include <algorithm>
 
 #include <fcntl.h>
+#include <linux/moult.h>
 #include <linux/prctl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
+
+#include "parasite/program.h"
 
 namespace moult::engine {
 namespace {
@@ -40,10 +43,15 @@ struct Range {
   uint64_t end;
 };
 
+// Template pages can be shown where the kernel has no other idea of what an absent page holds than zeros.
+bool CanAttach(const image::VmaT& vma, const FdNumbers& numbers) {
+  return numbers.pages.attach && vma.kind == image::VmaKind::Anonymous && !vma.huge_tlb && !vma.droppable;
+}
+
 class MappingPlanner {
  public:
-  MappingPlanner(const image::ProcessImageT& image, const FdNumbers& numbers, ptrace::ProgramBuilder& program)
-      : numbers_(numbers), program_(program), memory_(*image.processes.front()->memory) {}
+  MappingPlanner(const image::ProcessImageT& image, const FdNumbers& numbers, uint64_t view, ptrace::ProgramBuilder& program)
+      : numbers_(numbers), view_(view), program_(program), memory_(*image.processes.front()->memory) {}
 
   void Plan() {
     size_t run = 0;
@@ -55,7 +63,11 @@ class MappingPlanner {
       const bool has_content = run < memory_.runs.size() && memory_.runs[run].start() < vma->end;
       Map(*vma, has_content);
     }
-    Fill();
+    if (numbers_.pages.attach) {
+      AttachOrCopy();
+    } else {
+      Fill();
+    }
     for (const image::VmaT* vma : protect_later_) {
       program_.Call(Name("mprotect", *vma), SYS_mprotect, {vma->start, vma->end - vma->start, vma->prot});
     }
@@ -92,7 +104,7 @@ class MappingPlanner {
     uint32_t prot = vma.prot;
     // A private mapping that once was writable stays accounted for when it no longer is.
     const bool was_writable = vma.accounted && !vma.noreserve && !IsShared(vma);
-    if ((has_content || was_writable) && (prot & PROT_WRITE) == 0) {
+    if (((has_content && !CanAttach(vma, numbers_)) || was_writable) && (prot & PROT_WRITE) == 0) {
       prot |= PROT_WRITE;
       protect_later_.push_back(&vma);
     }
@@ -133,6 +145,54 @@ class MappingPlanner {
     flush();
   }
 
+  uint32_t MappedProt(const image::VmaT& vma) const {
+    const bool later = std::find(protect_later_.begin(), protect_later_.end(), &vma) != protect_later_.end();
+    return vma.prot | (later ? PROT_WRITE : 0u);
+  }
+
+  void AttachOrCopy() {
+    std::vector<moult_range> ranges;
+    std::vector<moult_range> views;  // what must be copied, seen side by side
+    std::vector<MoultCopy> copies;
+    uint64_t viewed = 0;
+    auto vma = memory_.vmas.begin();
+    for (const image::PageRun& run : memory_.runs) {
+      while ((*vma)->end <= run.start()) ++vma;
+      const uint64_t offset = numbers_.pages.offset + run.pages_offset();
+      if (CanAttach(**vma, numbers_)) {
+        ranges.push_back({run.start(), run.length(), offset, MappedProt(**vma), numbers_.pages.window});
+      } else {
+        views.push_back({view_ + viewed, run.length(), offset, PROT_READ, numbers_.pages.window});
+        copies.push_back({run.start(), viewed, run.length()});
+        viewed += run.length();
+      }
+    }
+    PlanAttach(ranges);
+    if (copies.empty()) return;
+    // SAFETY: the hole behind the region (CopiedBytes), and unmapped again.
+    program_.CallExpect("map a view of the window", SYS_mmap,
+                        {view_, viewed, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0},
+                        static_cast<int64_t>(view_));
+    PlanAttach(views);
+    const size_t list = program_.AddVector(copies);
+    program_.Call(absl::StrCat("copy ", copies.size(), " ranges of template pages"), kPseudoCopy, {Arg::Data(list), copies.size(), view_});
+    program_.Call("unmap the view of the window", SYS_munmap, {view_, viewed});
+  }
+
+  void PlanAttach(const std::vector<moult_range>& ranges) {
+    for (size_t at = 0; at < ranges.size();) {
+      const size_t count = std::min<size_t>(MOULT_MAX_RANGES, ranges.size() - at);
+      moult_attach attach{};
+      attach.size = sizeof(attach);
+      attach.count = static_cast<uint32_t>(count);
+      const size_t list = program_.AddData(std::as_bytes(std::span(ranges).subspan(at, count)));
+      const size_t data = program_.AddObject(attach);
+      program_.AddPointer(data + offsetof(moult_attach, ranges), list);
+      program_.Call(absl::StrCat("attach ", count, " ranges of template pages"), SYS_ioctl, {numbers_.pages.fd, MOULT_ATTACH, Arg::Data(data)});
+      at += count;
+    }
+  }
+
   void Finish(const image::VmaT& vma) {
     for (const uint8_t advice : vma.advice) {
       if (vma.droppable && (advice == MADV_WIPEONFORK || advice == MADV_DONTDUMP)) continue;  // the kernel's own doing
@@ -151,6 +211,7 @@ class MappingPlanner {
   }
 
   const FdNumbers& numbers_;
+  const uint64_t view_;
   ptrace::ProgramBuilder& program_;
   const image::MemoryMapT& memory_;
   std::vector<const image::VmaT*> protect_later_;
@@ -230,8 +291,20 @@ absl::Status PlanClearAddressSpace(const image::MemoryMapT& memory, const std::v
   return absl::OkStatus();
 }
 
-void PlanMappings(const image::ProcessImageT& image, const FdNumbers& numbers, ptrace::ProgramBuilder& program) {
-  MappingPlanner(image, numbers, program).Plan();
+uint64_t CopiedBytes(const image::ProcessImageT& image, const FdNumbers& numbers) {
+  if (!numbers.pages.attach) return 0;
+  const image::MemoryMapT& memory = *image.processes.front()->memory;
+  uint64_t bytes = 0;
+  auto vma = memory.vmas.begin();
+  for (const image::PageRun& run : memory.runs) {
+    while ((*vma)->end <= run.start()) ++vma;
+    if (!CanAttach(**vma, numbers)) bytes += run.length();
+  }
+  return bytes;
+}
+
+void PlanMappings(const image::ProcessImageT& image, const FdNumbers& numbers, uint64_t view, ptrace::ProgramBuilder& program) {
+  MappingPlanner(image, numbers, view, program).Plan();
 }
 
 void PlanMemoryMap(const image::ProcessImageT& image, const FdNumbers& numbers, ptrace::ProgramBuilder& program) {

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "image/window.h"
+
+#include <fcntl.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+
+namespace moult::engine {
+namespace {
+
+absl::StatusOr<UniqueFd> OpenDevice() {
+  UniqueFd fd(open(kWindowDevice, O_RDWR | O_CLOEXEC));
+  if (fd.valid()) return fd;
+  if (errno == ENOENT || errno == ENXIO || errno == ENODEV) {
+    return absl::NotFoundError(absl::StrCat(kWindowDevice, " is not there; load the driver (modprobe moult), or attach in copy mode"));
+  }
+  return ErrnoStatus(absl::StrCat("open ", kWindowDevice));
+}
+
+}  // namespace
+
+absl::StatusOr<UniqueFd> OpenWindow(uint32_t window, uint64_t offset, uint64_t length) {
+  MOULT_ASSIGN_OR_RETURN(UniqueFd fd, OpenDevice());
+  moult_extent extent{};
+  extent.size = sizeof(extent);
+  extent.window = window;
+  extent.offset = offset;
+  extent.length = length;
+  if (ioctl(fd.get(), MOULT_RESTRICT, &extent) < 0) {
+    return ErrnoStatus(absl::StrFormat("open window %d at %#x, %d bytes", window, offset, length));
+  }
+  return fd;
+}
+
+absl::StatusOr<std::vector<moult_window>> ListWindows() {
+  MOULT_ASSIGN_OR_RETURN(const UniqueFd fd, OpenDevice());
+  std::vector<moult_window> windows(MOULT_MAX_WINDOWS);
+  moult_info info{};
+  info.size = sizeof(info);
+  info.window_capacity = MOULT_MAX_WINDOWS;
+  info.windows = reinterpret_cast<uint64_t>(windows.data());
+  if (ioctl(fd.get(), MOULT_INFO, &info) < 0) return ErrnoStatus(absl::StrCat("ask ", kWindowDevice, " for its windows"));
+  if (info.magic != MOULT_MAGIC || info.version < MOULT_VERSION) {
+    return absl::FailedPreconditionError(absl::StrCat(kWindowDevice, " is of version ", info.version, ", this agent needs ", MOULT_VERSION, "; load the driver that came with it"));
+  }
+  windows.resize(std::min<size_t>(info.window_count, windows.size()));
+  return windows;
+}
+
+absl::StatusOr<WindowView> WindowView::Map(const PageSource& pages, uint64_t offset, uint64_t length) {
+  void* memory = mmap(nullptr, length, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (memory == MAP_FAILED) return ErrnoStatus(absl::StrCat("map ", length, " bytes to see template pages"));
+  WindowView view(static_cast<const std::byte*>(memory), length);
+  const moult_range range{reinterpret_cast<uint64_t>(memory), length, pages.offset + offset, PROT_READ, pages.window};
+  moult_attach attach{};
+  attach.size = sizeof(attach);
+  attach.flags = MOULT_ATTACH_LAZY;
+  attach.count = 1;
+  attach.ranges = reinterpret_cast<uint64_t>(&range);
+  if (ioctl(pages.fd, MOULT_ATTACH, &attach) < 0) {
+    return ErrnoStatus(absl::StrFormat("see window %d at %#x", pages.window, range.window_offset));
+  }
+  return view;
+}
+
+WindowView::~WindowView() {
+  if (data_ != nullptr) munmap(const_cast<std::byte*>(data_), length_);
+}
+
+}  // namespace moult::engine
