@@ -19,6 +19,7 @@
 #include "proc/stat.h"
 #include "proc/status.h"
 #include "proc/timens.h"
+#include "proc/timer_list.h"
 #include "proc/timers.h"
 
 namespace {
@@ -68,6 +69,7 @@ constexpr void (*kParsers[])(std::string_view) = {
     Run<moult::proc::ParseAuxv>,
     RunTimens,
     Run<moult::proc::ParseCpuInfo>,
+    Run<moult::proc::ParseTimerList>,
 };
 
 }  // namespace

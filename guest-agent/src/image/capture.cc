@@ -135,11 +135,13 @@ absl::Status Stop(pid_t pid, const CaptureOptions& options, PageSink& pages, Und
   capture.result.phases.End("prepare");
   if (!options.may_go_on()) return Interrupted();
   auto restarted_sleeps = RestartedSleeps(pid);
+  auto cancelled_timers = CancelledTimers::Before();
   capture.stop_begins = Phases::Clock::now();
   MOULT_ASSIGN_OR_RETURN(capture.tracee, ptrace::Tracee::SeizeAll(pid));
   capture.result.phases.End("stop");
   CaptureContext context(*capture.tracee, pages, capture.image, capture.process());
   context.restarted_sleeps = std::move(restarted_sleeps);
+  context.cancelled_timers = std::move(cancelled_timers);
   MOULT_RETURN_IF_ERROR(CaptureStopped(context, options, capture.result.phases));
   *root = context.files.root();
   return absl::OkStatus();

@@ -78,6 +78,7 @@ struct CaptureContext {
   proc::Stat stat;                 // of the leader
   pid_t ns_pid = 0;                // the process's pid as it sees it
   std::map<pid_t, SleepKind> restarted_sleeps;  // by tid as we see it
+  CancelledTimers cancelled_timers;
   ptrace::RemotePtr scratch_hint;  // a hole in its address space
 
   pid_t pid() const { return tracee.pid(); }

@@ -18,6 +18,7 @@
 #include "proc/pagemap.h"
 #include "proc/read.h"
 #include "proc/timens.h"
+#include "proc/timer_list.h"
 #include "proc/timers.h"
 
 namespace moult::proc {
@@ -291,6 +292,46 @@ TEST(Tables, Parsers_DoNotCrash_WhenTextIsCutAtAnyByte) {
       (void)ParseAuxv(cut);
     }
   }
+}
+
+// ---- timer_list
+
+constexpr std::string_view kTimerList =
+    "Timer List Version: v0.10\n"
+    "HRTIMER_MAX_CLOCK_BASES: 8\n"
+    "now at 15234303093020 nsecs\n"
+    "\n"
+    "cpu: 0\n"
+    " clock 0:\n"
+    "  .base:       00000000a0830085\n"
+    "active timers:\n"
+    " #0: <00000000f9fbbb82>, tick_nohz_handler, S:01\n"
+    " # expires at 15234304000000-15234304000000 nsecs [in 906980 to 906980 nsecs]\n"
+    " #1: <00000000d5558bb6>, hrtimer_wakeup, S:01\n"
+    " # expires at 15600600631540-15600700631540 nsecs [in 366297538520 to 366397538520 nsecs]\n"
+    " clock 1:\n"
+    " #0: <00000000110e267c>, hrtimer_wakeup, S:01\n"
+    " # expires at 100-200 nsecs [in -5 to 95 nsecs]\n";
+
+TEST(ParseTimerList, ParseTimerList_KeepsSleepersOnly_WhenTextIsReal) {
+  const auto timers = ParseTimerList(kTimerList);
+  ASSERT_TRUE(timers.ok()) << timers.status();
+  EXPECT_THAT(*timers, ElementsAre(WakeupTimer{"<00000000d5558bb6>", 15600600631540, 366297538520},
+                                   WakeupTimer{"<00000000110e267c>", 100, -5}));
+}
+
+TEST(ParseTimerList, ParseTimerList_ReadsTheOwnKernel) {
+  const auto text = ReadFile("/proc/timer_list");
+  if (!text.ok()) GTEST_SKIP() << "cannot read /proc/timer_list: " << text.status();
+  EXPECT_TRUE(ParseTimerList(*text).ok());
+}
+
+TEST(ParseTimerList, ParseTimerList_NamesLine_WhenExpiryIsBad) {
+  EXPECT_THAT(Message(ParseTimerList("Timer List Version: v0.10\n #0: <0>, hrtimer_wakeup, S:01\n # expires\n")),
+              HasSubstr("line 3"));
+  EXPECT_THAT(Message(ParseTimerList("Timer List Version: v0.10\n #0: <0>, hrtimer_wakeup, S:01\n")),
+              HasSubstr("no expiry"));
+  EXPECT_THAT(Message(ParseTimerList("nothing\n")), HasSubstr("no version"));
 }
 
 }  // namespace

@@ -187,9 +187,12 @@ absl::Status CaptureSleeps(CaptureContext& context) {
     const InterruptedCall call = ClassifyInterrupted(*thread->regs, [&](uint64_t address, absl::Span<std::byte> out) {
       return context.tracee.Read(ptrace::RemotePtr(address), out);
     });
-    if (call.kind == InterruptedCall::Kind::kRestartBlock && call.remaining_ns) {
-      thread->sleep_remaining_ns = *call.remaining_ns;
+    if (call.kind != InterruptedCall::Kind::kRestartBlock) continue;
+    std::optional<int64_t> remaining = call.remaining_ns;
+    if (!remaining && !call.absolute && call.requested_ns.value_or(-1) > 0) {
+      remaining = context.cancelled_timers.Remaining(*call.requested_ns);
     }
+    if (remaining) thread->sleep_remaining_ns = *remaining;
   }
   return absl::OkStatus();
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "resource/thread/interrupted.h"
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 #include <ctime>
@@ -53,6 +54,32 @@ std::map<pid_t, SleepKind> RestartedSleeps(pid_t pid) {
                                                        : SleepKind::kTimer;
   }
   return sleeps;
+}
+
+CancelledTimers CancelledTimers::Before() {
+  CancelledTimers timers;
+  auto text = proc::ReadFile("/proc/timer_list");
+  if (!text.ok()) return timers;
+  auto list = proc::ParseTimerList(*text);
+  if (list.ok()) timers.before_ = std::move(*list);
+  return timers;
+}
+
+std::optional<int64_t> CancelledTimers::Remaining(int64_t requested_ns) {
+  if (before_.empty()) return std::nullopt;
+  if (!remaining_) {
+    remaining_.emplace();
+    const CancelledTimers now = Before();
+    for (const proc::WakeupTimer& timer : before_) {
+      const auto same = [&](const proc::WakeupTimer& other) { return other.id == timer.id && other.expires_ns == timer.expires_ns; };
+      if (std::none_of(now.before_.begin(), now.before_.end(), same)) remaining_->push_back(timer.remaining_ns);
+    }
+  }
+  std::optional<int64_t> longest;
+  for (const int64_t remaining : *remaining_) {
+    if (remaining <= requested_ns && remaining > longest.value_or(0)) longest = remaining;
+  }
+  return longest;
 }
 
 long NumberOfRestarted(const image::GpRegs& regs, SleepKind kind) {

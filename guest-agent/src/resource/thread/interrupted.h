@@ -13,10 +13,12 @@
 #include <functional>
 #include <map>
 #include <optional>
+#include <vector>
 
 #include "absl/types/span.h"
 #include "moult/base/status.h"
 #include "moult/protocol/schema.h"
+#include "proc/timer_list.h"
 
 namespace moult::engine {
 
@@ -36,6 +38,21 @@ enum class SleepKind { kUnknown, kTimer, kPoll, kFutex };
 std::map<pid_t, SleepKind> RestartedSleeps(pid_t pid);
 // The call that a restarted sleep was at first; -1: not known.
 long NumberOfRestarted(const image::GpRegs& regs, SleepKind kind);
+
+// Ends of relative sleeps that the kernel does not tell of any thread: what its list of timers had before
+// the process was stopped, and lacks now.
+class CancelledTimers {
+ public:
+  // Before the stop. Without the right to read the list, nothing will be known.
+  static CancelledTimers Before();
+  // After the stop: at most how much remains of a sleep of `requested_ns`; never less than what really does.
+  // nullopt: not known. Exact, unless a timer of someone else with a longer rest went at the same moment.
+  std::optional<int64_t> Remaining(int64_t requested_ns);
+
+ private:
+  std::vector<proc::WakeupTimer> before_;
+  std::optional<std::vector<int64_t>> remaining_;  // of those that are gone
+};
 
 using ReadMemory = std::function<absl::Status(uint64_t address, absl::Span<std::byte> out)>;
 
