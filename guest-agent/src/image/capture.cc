@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "image/capture.h"
 
+#include <malloc.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <climits>
 #include <csignal>
+#include <cstdlib>
+#include <cstring>
 
 #include "image/capture_context.h"
 #include "image/files.h"
@@ -24,6 +28,11 @@
 namespace moult::engine {
 namespace {
 
+// What the heap grows by while a process is stopped, by measure and with some to spare.
+constexpr size_t kHeap = 1u << 20;
+constexpr size_t kHeapPerThread = 12u << 10;
+constexpr size_t kHeapPerVma = 512;
+
 absl::Status Interrupted() { return absl::CancelledError("given up on request; nothing was changed"); }
 
 uint64_t ExpectedPrivateBytes(const proc::Status& status) { return status.rss_anon + status.vm_swap + status.rss_shmem; }
@@ -34,6 +43,17 @@ absl::Status ReadOwnFiles(CaptureContext& context) {
   MOULT_ASSIGN_OR_RETURN(const std::string stat, proc::ReadFile(context.ProcPath("stat")));
   MOULT_ASSIGN_OR_RETURN(context.stat, proc::ParseStat(stat));
   return absl::OkStatus();
+}
+
+// Faults taken now are not taken while the process is stopped: the heap keeps what it once had.
+void WarmHeap(size_t bytes) {
+  mallopt(M_TRIM_THRESHOLD, INT_MAX);
+  mallopt(M_MMAP_THRESHOLD, 64 << 20);
+  void* memory = std::malloc(std::min<size_t>(bytes, 32u << 20));
+  if (memory == nullptr) return;
+  std::memset(memory, 0, std::min<size_t>(bytes, 32u << 20));
+  __asm__ volatile("" : : "r"(memory) : "memory");
+  std::free(memory);
 }
 
 // Asks every thread at once what only it can tell; the leader also speaks for the process.
@@ -77,6 +97,15 @@ absl::Status CaptureStopped(CaptureContext& context, const CaptureOptions& optio
   context.tracee.set_ignores_trap((context.status.ignored & kTrapBit) != 0);
   MOULT_RETURN_IF_ERROR(CheckAlone(context));
   MOULT_RETURN_IF_ERROR(CheckThreadsShareAll(context));
+  std::vector<proc::SmapsEntry> read_now;
+  if (context.before.layout() == nullptr) {
+    MOULT_ASSIGN_OR_RETURN(read_now, ReadLayout(context.pid()));
+  }
+  const std::vector<proc::SmapsEntry>& layout = context.before.layout() != nullptr ? *context.before.layout() : read_now;
+  phases.End("layout");
+  if (!options.may_go_on()) return Interrupted();
+  MOULT_RETURN_IF_ERROR(CapturePages(context, layout));
+  phases.End("find pages");
   MOULT_RETURN_IF_ERROR(CaptureProcess(context));
   MOULT_RETURN_IF_ERROR(CaptureThreads(context));
   MOULT_RETURN_IF_ERROR(CaptureSleeps(context));
@@ -87,13 +116,14 @@ absl::Status CaptureStopped(CaptureContext& context, const CaptureOptions& optio
   MOULT_RETURN_IF_ERROR(CaptureDescriptors(context));
   phases.End("descriptors");
   if (!options.may_go_on()) return Interrupted();
-  MOULT_ASSIGN_OR_RETURN(const auto layout, ReadLayout(context.pid()));
   MOULT_RETURN_IF_ERROR(CaptureMemory(context, layout));
   context.files.Finish();
   phases.End("memory");
   if (!options.may_go_on()) return Interrupted();
   MOULT_RETURN_IF_ERROR(AskProcessItself(context, layout));
   phases.End("inside");
+  MOULT_RETURN_IF_ERROR(context.pages.AwaitCopies());
+  phases.End("copy pages");
   return absl::OkStatus();
 }
 
@@ -112,7 +142,6 @@ struct Underway {
   std::unique_ptr<ptrace::Tracee> tracee;
   image::ProcessImageT image;
   std::unique_ptr<image::RequirementsT> host;
-  Phases::Clock::time_point stop_begins;
   CaptureResult result;
 
   image::ProcessT& process() { return *image.processes.front(); }
@@ -131,15 +160,18 @@ absl::StatusOr<proc::Status> Prepare(pid_t pid, Underway& capture) {
 }
 
 // Stops the process and takes it apart; `*root` is put before the paths of its files.
-absl::Status Stop(pid_t pid, const CaptureOptions& options, PageSink& pages, Underway& capture, std::string* root) {
+absl::Status Stop(pid_t pid, const proc::Status& before, const CaptureOptions& options, PageSink& pages, Underway& capture, std::string* root) {
   capture.result.phases.End("prepare");
   if (!options.may_go_on()) return Interrupted();
   auto restarted_sleeps = RestartedSleeps(pid);
   auto cancelled_timers = CancelledTimers::Before();
-  capture.stop_begins = Phases::Clock::now();
+  Before asked = Before::Ask(pid);
+  WarmHeap(kHeap + before.threads * kHeapPerThread + asked.vmas() * kHeapPerVma);
+  capture.result.phases.End("ask before");
   MOULT_ASSIGN_OR_RETURN(capture.tracee, ptrace::Tracee::SeizeAll(pid));
   capture.result.phases.End("stop");
-  CaptureContext context(*capture.tracee, pages, capture.image, capture.process());
+  capture.result.asked_before = asked.Settle(*capture.tracee);
+  CaptureContext context(*capture.tracee, asked, pages, capture.image, capture.process());
   context.restarted_sleeps = std::move(restarted_sleeps);
   context.cancelled_timers = std::move(cancelled_timers);
   MOULT_RETURN_IF_ERROR(CaptureStopped(context, options, capture.result.phases));
@@ -148,7 +180,7 @@ absl::Status Stop(pid_t pid, const CaptureOptions& options, PageSink& pages, Und
 }
 
 uint64_t StoppedMicros(const Underway& capture) {
-  return static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::microseconds>(Phases::Clock::now() - capture.stop_begins).count());
+  return static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::microseconds>(Phases::Clock::now() - capture.tracee->stopped_since()).count());
 }
 
 // Pages that the process itself could not read were staged after the others.
@@ -173,7 +205,7 @@ absl::Status CaptureTo(pid_t pid, const std::string& dir, const CaptureOptions& 
   MOULT_ASSIGN_OR_RETURN(auto writer, image::TemplateWriter::Create(dir));
   MOULT_ASSIGN_OR_RETURN(auto pages, PageStage::Create(*writer, ExpectedPrivateBytes(before)));
   std::string root;
-  MOULT_RETURN_IF_ERROR(Stop(pid, options, *pages, capture, &root));
+  MOULT_RETURN_IF_ERROR(Stop(pid, before, options, *pages, capture, &root));
   if (options.leave_running) MOULT_RETURN_IF_ERROR(capture.tracee->Detach());
   result.stopped_us = StoppedMicros(capture);
   result.phases.End("resume");
@@ -196,10 +228,10 @@ absl::Status CaptureTo(pid_t pid, const std::string& dir, const CaptureOptions& 
 absl::Status CaptureReported(pid_t pid, const CaptureOptions& options,
                              const std::function<absl::StatusOr<CaptureOutcome>(const StoppedProcess&)>& deliver, Underway& capture) {
   CaptureResult& result = capture.result;
-  MOULT_RETURN_IF_ERROR(Prepare(pid, capture).status());
+  MOULT_ASSIGN_OR_RETURN(const proc::Status before, Prepare(pid, capture));
   PageReport pages;
   std::string root;
-  MOULT_RETURN_IF_ERROR(Stop(pid, options, pages, capture, &root));
+  MOULT_RETURN_IF_ERROR(Stop(pid, before, options, pages, capture, &root));
   SortRuns(capture);
   MOULT_RETURN_IF_ERROR(DigestFiles(root, capture.image));
   result.phases.End("digest files");

@@ -33,6 +33,8 @@ struct CaptureResult {
   size_t vmas = 0;
   size_t fds = 0;
   Phases phases;
+  // The process slept when it was stopped, so that most was known by then.
+  bool asked_before = false;
   std::vector<std::string> notes;
 };
 

@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "image/before.h"
 #include "image/page_sink.h"
 #include "moult/base/status.h"
 #include "moult/base/unique_fd.h"
@@ -65,10 +66,11 @@ class ObjectTable {
 };
 
 struct CaptureContext {
-  CaptureContext(ptrace::Tracee& t, PageSink& p, image::ProcessImageT& i, image::ProcessT& pr)
-      : tracee(t), pages(p), image(i), process(pr), files(i), objects(i) {}
+  CaptureContext(ptrace::Tracee& t, Before& b, PageSink& p, image::ProcessImageT& i, image::ProcessT& pr)
+      : tracee(t), before(b), pages(p), image(i), process(pr), files(i), objects(i) {}
 
   ptrace::Tracee& tracee;
+  Before& before;
   PageSink& pages;
   image::ProcessImageT& image;
   image::ProcessT& process;

@@ -33,6 +33,8 @@ class PageSink {
                                    std::vector<image::PageRun>* runs) = 0;
   // Takes the data (not the holes) of the first `size` bytes of `fd`; a last partial page is filled with zeros.
   virtual absl::Status StageFile(int fd, uint64_t size, std::vector<image::PageRun>* runs) = 0;
+  // What was taken may still be on its way until this has returned; the process must stand still as long.
+  virtual absl::Status AwaitCopies() { return absl::OkStatus(); }
 };
 
 }  // namespace moult::engine

@@ -10,6 +10,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "moult/base/quiet_thread.h"
 #include "proc/read.h"
 
 namespace moult::engine {
@@ -20,12 +21,25 @@ constexpr size_t kHugePage = 2u << 20;
 constexpr size_t kMaxIov = 1024;
 constexpr size_t kSlack = 8u << 20;  // a process still grows between the estimate and the stop
 constexpr size_t kMaxAppend = 64;    // runs per write
+constexpr uint64_t kMostAtOnce = 1u << 30;  // below the kernel's limit for one read
+constexpr uint64_t kCopySize = 512u << 10;  // one share of a copy that several threads do
+constexpr size_t kCopiesForHelper = 3;      // under that, a second thread costs more than it brings
 constexpr uint64_t AlignUp(uint64_t n, uint64_t align) { return (n + align - 1) & ~(align - 1); }
 
 uint64_t AvailableMemory() {
   auto text = proc::ReadFile("/proc/meminfo");
   const size_t at = text.ok() ? text->find("MemAvailable:") : std::string::npos;
   return at == std::string::npos ? 0 : std::strtoull(text->c_str() + at + 13, nullptr, 10) * 1024;
+}
+
+absl::Status CopyFromProcess(pid_t pid, std::byte* to, uint64_t length, absl::Span<const iovec> from) {
+  iovec local{to, length};
+  const ssize_t n = process_vm_readv(pid, &local, 1, from.data(), from.size(), 0);
+  if (n >= 0 && static_cast<uint64_t>(n) == length) return absl::OkStatus();
+  if (n < 0 && errno == ESRCH) return absl::UnavailableError(absl::StrCat("process ", pid, " ended meanwhile"));
+  return ErrnoStatus(n < 0 ? errno : EFAULT,
+                     absl::StrFormat("process %d: read pages at %p..%#x", pid, from.front().iov_base,
+                                     reinterpret_cast<uint64_t>(from.back().iov_base) + from.back().iov_len));
 }
 
 bool IsZeroPage(const std::byte* page) {
@@ -53,74 +67,107 @@ absl::StatusOr<std::unique_ptr<PageStage>> PageStage::Create(image::TemplateWrit
   return std::unique_ptr<PageStage>(new PageStage(writer, buffer, capacity));
 }
 
-PageStage::~PageStage() { munmap(buffer_, capacity_); }
+PageStage::~PageStage() {
+  StopCopies();
+  munmap(buffer_, capacity_);
+}
 
 absl::StatusOr<size_t> PageStage::Room(uint64_t length) {
   if (used_ + kPage > capacity_) {
     MOULT_RETURN_IF_ERROR(Finish());
   }
-  return static_cast<size_t>(std::min<uint64_t>(length, capacity_ - used_));
+  return static_cast<size_t>(std::min<uint64_t>({length, capacity_ - used_, kMostAtOnce}));
 }
 
-absl::Status PageStage::CopyRemote(const ptrace::Tracee& tracee, absl::Span<const AddressRange> ranges, bool forced) {
-  if (forced) {
-    const std::string path = absl::StrCat("/proc/", tracee.pid(), "/mem");
-    const UniqueFd mem(open(path.c_str(), O_RDONLY | O_CLOEXEC));
-    if (!mem.valid()) return ErrnoStatus(absl::StrCat("open ", path));
-    for (const AddressRange& range : ranges) {
-      for (uint64_t done = 0; done < range.length;) {
-        const ssize_t n = pread(mem.get(), buffer_ + used_ + done, range.length - done,
-                                static_cast<off_t>(range.start + done));
-        if (n <= 0) return ErrnoStatus(n < 0 ? errno : EIO, absl::StrFormat("read %s at %#x", path, range.start + done));
-        done += static_cast<uint64_t>(n);
-      }
-      used_ += range.length;
-    }
-    return absl::OkStatus();
-  }
-  std::vector<iovec> remote;
-  uint64_t total = 0;
+absl::Status PageStage::StageForced(const ptrace::Tracee& tracee, absl::Span<const AddressRange> ranges,
+                                    std::vector<image::PageRun>* runs) {
+  if (ranges.empty()) return absl::OkStatus();
+  const std::string path = absl::StrCat("/proc/", tracee.pid(), "/mem");
+  const UniqueFd mem(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!mem.valid()) return ErrnoStatus(absl::StrCat("open ", path));
   for (const AddressRange& range : ranges) {
-    remote.push_back({reinterpret_cast<void*>(range.start), range.length});
-    total += range.length;
+    for (uint64_t done = 0; done < range.length;) {
+      MOULT_ASSIGN_OR_RETURN(const size_t room, Room(range.length - done));
+      const ssize_t n = pread(mem.get(), buffer_ + used_, room, static_cast<off_t>(range.start + done));
+      if (n < 0 || static_cast<size_t>(n) != room) {
+        return ErrnoStatus(n < 0 ? errno : EIO, absl::StrFormat("read %s at %#x", path, range.start + done));
+      }
+      pieces_.push_back({range.start + done, room, runs});
+      used_ += room;
+      staged_ += room;
+      done += room;
+    }
   }
-  iovec local{buffer_ + used_, total};
-  const ssize_t n = process_vm_readv(tracee.pid(), &local, 1, remote.data(), remote.size(), 0);
-  if (n < 0 || static_cast<uint64_t>(n) != total) {
-    if (n < 0 && errno == ESRCH) return absl::UnavailableError(absl::StrCat("process ", tracee.pid(), " ended meanwhile"));
-    return ErrnoStatus(n < 0 ? errno : EFAULT, absl::StrFormat("process %d: read pages at %#x..%#x", tracee.pid(),
-                                                               ranges.front().start, ranges.back().start + ranges.back().length));
+  return absl::OkStatus();
+}
+
+void PageStage::RunCopies() {
+  for (size_t i = next_copy_++; i < copies_.size(); i = next_copy_++) {
+    const Copy& copy = copies_[i];
+    const absl::Status status = CopyFromProcess(copy.pid, copy.to, copy.length, copy.from);
+    if (status.ok()) continue;
+    next_copy_ = copies_.size();
+    const std::lock_guard<std::mutex> lock(mutex_);
+    copy_status_.Update(status);
   }
-  used_ += total;
+}
+
+void PageStage::StartCopies() {
+  if (copies_.size() >= kCopiesForHelper && std::thread::hardware_concurrency() > 1) {
+    helper_ = StartQuietThread([this] { RunCopies(); });
+  }
+}
+
+absl::Status PageStage::AwaitCopies() {
+  RunCopies();
+  if (helper_.joinable()) helper_.join();
+  copies_.clear();
+  next_copy_ = 0;
+  return copy_status_;
+}
+
+void PageStage::StopCopies() {
+  next_copy_ = copies_.size();
+  if (helper_.joinable()) helper_.join();
+}
+
+absl::Status PageStage::QueueCopies(const ptrace::Tracee& tracee, absl::Span<const AddressRange> ranges,
+                                    std::vector<image::PageRun>* runs) {
+  Copy copy{};
+  const auto queue = [&] {
+    if (copy.length != 0) copies_.push_back(std::move(copy));
+    copy = {tracee.pid(), buffer_ + used_, 0, {}};
+  };
+  queue();
+  for (const AddressRange& range : ranges) {
+    for (uint64_t done = 0; done < range.length;) {
+      if (used_ + kPage > capacity_) {
+        queue();
+        StartCopies();
+        MOULT_RETURN_IF_ERROR(Finish());
+        queue();
+      }
+      if (copy.from.size() == kMaxIov || copy.length >= kCopySize) queue();
+      const uint64_t length = std::min<uint64_t>({range.length - done, capacity_ - used_, kCopySize - copy.length});
+      copy.from.push_back({reinterpret_cast<void*>(range.start + done), length});
+      copy.length += length;
+      pieces_.push_back({range.start + done, length, runs});
+      used_ += length;
+      staged_ += length;
+      done += length;
+    }
+  }
+  queue();
   return absl::OkStatus();
 }
 
 absl::Status PageStage::StageRemote(const ptrace::Tracee& tracee, absl::Span<const AddressRange> ranges, bool forced,
                                     std::vector<image::PageRun>* runs) {
-  std::vector<AddressRange> batch;
-  uint64_t batched = 0;
-  auto flush = [&]() -> absl::Status {
-    if (batch.empty()) return absl::OkStatus();
-    MOULT_RETURN_IF_ERROR(CopyRemote(tracee, batch, forced));
-    for (const AddressRange& range : batch) pieces_.push_back({range.start, range.length, runs});
-    staged_ += batched;
-    batch.clear();
-    batched = 0;
-    return absl::OkStatus();
-  };
-  for (const AddressRange& range : ranges) {
-    for (uint64_t done = 0; done < range.length;) {
-      if (batch.size() == kMaxIov || used_ + batched + kPage > capacity_ || batched >= (1u << 30)) {
-        MOULT_RETURN_IF_ERROR(flush());
-      }
-      if (used_ + batched + kPage > capacity_) MOULT_RETURN_IF_ERROR(Finish());
-      const uint64_t length = std::min<uint64_t>({range.length - done, capacity_ - used_ - batched, 1u << 30});
-      batch.push_back({range.start + done, length});
-      batched += length;
-      done += length;
-    }
-  }
-  return flush();
+  if (forced) return StageForced(tracee, ranges, runs);
+  MOULT_RETURN_IF_ERROR(AwaitCopies());
+  MOULT_RETURN_IF_ERROR(QueueCopies(tracee, ranges, runs));
+  StartCopies();
+  return absl::OkStatus();
 }
 
 absl::Status PageStage::StageFile(int fd, uint64_t size, std::vector<image::PageRun>* runs) {
@@ -187,6 +234,7 @@ absl::Status PageStage::WritePiece(const Piece& piece, const std::byte* bytes) {
 }
 
 absl::Status PageStage::Finish() {
+  MOULT_RETURN_IF_ERROR(AwaitCopies());
   size_t at = 0;
   for (const Piece& piece : pieces_) {
     MOULT_RETURN_IF_ERROR(WritePiece(piece, buffer_ + at));

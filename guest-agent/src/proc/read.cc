@@ -18,7 +18,7 @@ namespace {
 
 // Files of /proc have no size, and seq_file gives at most its own buffer for each read(2): few big reads cost
 // least, and the kernel restarts its walk less often.
-constexpr size_t kFirstRead = 64 << 10;
+constexpr size_t kRead = 64 << 10;
 
 struct CloseDir {
   void operator()(DIR* dir) const { closedir(dir); }
@@ -53,21 +53,18 @@ absl::StatusOr<std::vector<int>> ListNumericFd(UniqueFd fd, const std::string& w
 absl::StatusOr<std::string> ReadFileAt(int dirfd, const char* name) {
   UniqueFd fd(openat(dirfd, name, O_RDONLY | O_CLOEXEC | O_NOCTTY));
   if (!fd.valid()) return ErrnoStatus(absl::StrCat("open ", Where(dirfd, name)));
+  // Most files are small, and a string that grows is filled with zeros first, which costs more than the read.
+  static thread_local const std::unique_ptr<char[]> buffer(new char[kRead]);
   std::string content;
-  size_t used = 0;
   for (;;) {
-    // Doubling keeps the copies of a large smaps few; at least kFirstRead is free for each read.
-    if (content.size() - used < kFirstRead) content.resize(std::max(used + kFirstRead, used * 2));
-    const ssize_t count = read(fd.get(), content.data() + used, content.size() - used);
+    const ssize_t count = read(fd.get(), buffer.get(), kRead);
     if (count < 0) {
       if (errno == EINTR) continue;
       return ErrnoStatus(absl::StrCat("read ", Where(dirfd, name)));
     }
-    if (count == 0) break;
-    used += static_cast<size_t>(count);
+    if (count == 0) return content;
+    content.append(buffer.get(), static_cast<size_t>(count));
   }
-  content.resize(used);
-  return content;
 }
 
 absl::StatusOr<std::string> ReadFile(const std::string& path) { return ReadFileAt(AT_FDCWD, path.c_str()); }

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <csignal>
+#include <unordered_set>
 
 #include <sys/mman.h>
 #include <sys/ptrace.h>
@@ -61,6 +62,15 @@ bool IsEnding(pid_t tid) {
   return stat.ok() && (stat->state == 'Z' || stat->state == 'X' || (stat->flags & kExiting) != 0);
 }
 
+// As the kernel counts them, those among them that have ended but are still listed; 0: not known. Costs less
+// than a listing, which says no more when all that were stopped are there and there are as many.
+size_t CountThreads(pid_t pid) {
+  auto text = proc::ReadFile(absl::StrCat("/proc/", pid, "/stat"));
+  if (!text.ok()) return 0;
+  auto stat = proc::ParseStat(*text);
+  return stat.ok() ? static_cast<size_t>(stat->num_threads) : 0;
+}
+
 constexpr uint64_t kErestartNoHand = static_cast<uint64_t>(-514);
 
 }  // namespace
@@ -113,51 +123,58 @@ absl::Status Tracee::StopThread(TracedThread& thread) {
   return absl::OkStatus();
 }
 
+absl::StatusOr<bool> Tracee::SeizeNew(const std::vector<int>& tids) {
+  std::unordered_set<pid_t> known;
+  for (const TracedThread& thread : threads_) known.insert(thread.tid);
+  bool grown = false;
+  for (const pid_t tid : tids) {
+    if (known.count(tid) != 0) continue;
+    grown = true;
+    const absl::Status seized = SeizeThread(tid);
+    if (!seized.ok()) {
+      // A thread that ended between listing and attaching is no error, the process itself is.
+      if (absl::IsUnavailable(seized) && tid != pid_) continue;
+      return seized;
+    }
+    TracedThread thread;
+    thread.tid = tid;
+    threads_.push_back(thread);
+  }
+  return grown;
+}
+
+absl::Status Tracee::StopFrom(size_t first) {
+  if (stopped_since_ == Clock::time_point()) stopped_since_ = Clock::now();
+  for (size_t i = first; i < threads_.size(); ++i) Ptrace(PTRACE_INTERRUPT, threads_[i].tid, 0, 0);
+  for (size_t i = first; i < threads_.size();) {
+    const absl::Status stopped = StopThread(threads_[i]);
+    if (stopped.ok()) {
+      ++i;
+    } else if (absl::StrContains(stopped.message(), "ended meanwhile") && threads_[i].tid != pid_) {
+      threads_.erase(threads_.begin() + static_cast<ptrdiff_t>(i));
+    } else {
+      return stopped;
+    }
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<std::unique_ptr<Tracee>> Tracee::SeizeAll(pid_t pid) {
   BlockChildSignal();
   UniqueFd pidfd(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));
   if (!pidfd.valid()) return ErrnoStatus(absl::StrCat("open process ", pid));
   std::unique_ptr<Tracee> tracee(new Tracee(pid, std::move(pidfd)));
   const std::string task_dir = absl::StrCat("/proc/", pid, "/task");
-  // A running thread can start others until it is stopped: repeat until a listing shows none that is new.
-  for (bool grown = true; grown;) {
-    grown = false;
+  // A running thread can start others until it is stopped: repeat until there is none that is new.
+  for (;;) {
     auto tids = proc::ListNumeric(task_dir);
     if (absl::IsNotFound(tids.status())) return absl::UnavailableError(absl::StrCat("process ", pid, " ended meanwhile"));
     if (!tids.ok()) return tids.status();
     const size_t first_new = tracee->threads_.size();
-    for (const pid_t tid : *tids) {
-      if (std::any_of(tracee->threads_.begin(), tracee->threads_.begin() + static_cast<ptrdiff_t>(first_new),
-                      [tid](const TracedThread& t) { return t.tid == tid; })) {
-        continue;
-      }
-      const absl::Status seized = tracee->SeizeThread(tid);
-      if (!seized.ok()) {
-        // A thread that ended between listing and attaching is no error, the process itself is.
-        if (absl::IsUnavailable(seized) && tid != pid) {
-          grown = true;
-          continue;
-        }
-        return seized;
-      }
-      TracedThread thread;
-      thread.tid = tid;
-      tracee->threads_.push_back(thread);
-      grown = true;
-    }
-    for (size_t i = first_new; i < tracee->threads_.size(); ++i) {
-      Ptrace(PTRACE_INTERRUPT, tracee->threads_[i].tid, 0, 0);
-    }
-    for (size_t i = first_new; i < tracee->threads_.size();) {
-      const absl::Status stopped = tracee->StopThread(tracee->threads_[i]);
-      if (stopped.ok()) {
-        ++i;
-      } else if (absl::StrContains(stopped.message(), "ended meanwhile") && tracee->threads_[i].tid != pid) {
-        tracee->threads_.erase(tracee->threads_.begin() + static_cast<ptrdiff_t>(i));
-      } else {
-        return stopped;
-      }
-    }
+    MOULT_ASSIGN_OR_RETURN(const bool grown, tracee->SeizeNew(*tids));
+    if (!grown) break;
+    MOULT_RETURN_IF_ERROR(tracee->StopFrom(first_new));
+    if (CountThreads(pid) == tracee->threads_.size()) break;
   }
   auto leader = std::find_if(tracee->threads_.begin(), tracee->threads_.end(),
                              [pid](const TracedThread& t) { return t.tid == pid; });
@@ -264,7 +281,11 @@ absl::StatusOr<int64_t> Tracee::RemoteSyscall(long nr, absl::Span<const uint64_t
 absl::Status Tracee::RunMapped(RemotePtr region, absl::Span<const ThreadProgram> programs,
                                std::vector<ProgramResult>& results) {
   const size_t blob_size = AlignUp(parasite::BlobSize(), kPage);
-  std::vector<std::byte> bytes(blob_size);
+  size_t size = blob_size;
+  for (const ThreadProgram& run : programs) size += kStackSize + run.program->Size();
+  std::vector<std::byte> bytes;
+  bytes.reserve(size);
+  bytes.resize(blob_size);
   std::memcpy(bytes.data(), parasite::BlobData(), parasite::BlobSize());
   std::vector<size_t> offsets;
   for (const ThreadProgram& run : programs) {

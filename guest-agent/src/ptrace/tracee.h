@@ -11,6 +11,7 @@
 #include <sys/types.h>
 #include <sys/user.h>
 
+#include <chrono>
 #include <cstddef>
 #include <memory>
 #include <vector>
@@ -49,6 +50,8 @@ class Tracee {
   pid_t pid() const { return pid_; }
   int pidfd() const { return pidfd_.get(); }
   const std::vector<TracedThread>& threads() const { return threads_; }
+  // When the first of them was told to stop.
+  std::chrono::steady_clock::time_point stopped_since() const { return stopped_since_; }
 
   absl::Status Read(RemotePtr from, absl::Span<std::byte> to) const;
   absl::Status Write(RemotePtr to, absl::Span<const std::byte> from) const;
@@ -77,6 +80,9 @@ class Tracee {
 
  private:
   Tracee(pid_t pid, UniqueFd pidfd) : pid_(pid), pidfd_(std::move(pidfd)) {}
+  // Seizes what is new in the list, then stops it.
+  absl::StatusOr<bool> SeizeNew(const std::vector<int>& tids);
+  absl::Status StopFrom(size_t first);
   absl::Status SeizeThread(pid_t tid);
   absl::Status StopThread(TracedThread& thread);
   absl::Status Gone(pid_t tid) const;
@@ -96,6 +102,7 @@ class Tracee {
   RemotePtr gadget_;
   bool ignores_trap_ = false;  // the disposition of SIGTRAP
   bool detached_ = false;
+  std::chrono::steady_clock::time_point stopped_since_;
 };
 
 }  // namespace moult::ptrace

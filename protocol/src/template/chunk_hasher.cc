@@ -1,14 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "chunk_hasher.h"
 
-#include <pthread.h>
-#include <signal.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <functional>
 #include <utility>
 
+#include "moult/base/quiet_thread.h"
 #include "moult/base/status.h"
 #include "moult/protocol/limits.h"
 
@@ -27,16 +25,6 @@ absl::Status PreadAll(int fd, uint64_t offset, absl::Span<std::byte> out, const 
     offset += static_cast<uint64_t>(n);
   }
   return absl::OkStatus();
-}
-
-std::thread StartQuietThread(std::function<void()> work) {
-  sigset_t all;
-  sigset_t old;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &old);
-  std::thread thread(std::move(work));
-  pthread_sigmask(SIG_SETMASK, &old, nullptr);
-  return thread;
 }
 
 ChunkHasher::~ChunkHasher() { Stop(); }

@@ -5,7 +5,6 @@
 #include <condition_variable>
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -19,9 +18,6 @@ namespace moult::image {
 
 // Reads exactly `out` at `offset`; a file that ends before is kDataLoss. `name` is for messages.
 absl::Status PreadAll(int fd, uint64_t offset, absl::Span<std::byte> out, const char* name);
-
-// Runs `work` with every signal blocked, so that the program's handlers never run in one of our threads.
-std::thread StartQuietThread(std::function<void()> work);
 
 // Leaf digests of a growing file, read back from the page cache: writing and hashing go on beside each other.
 class ChunkHasher {

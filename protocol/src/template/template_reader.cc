@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "chunk_hasher.h"
+#include "moult/base/quiet_thread.h"
 #include "moult/base/status.h"
 #include "moult/protocol/digest.h"
 #include "moult/protocol/limits.h"

@@ -146,20 +146,8 @@ bool HasContentToKeep(const proc::SmapsEntry& entry) {
   return !entry.shared && !entry.Has(proc::kVmWipeOnFork) && !entry.Has(proc::kVmDroppable);
 }
 
-// Stages private pages of all mappings at once: one walk of the page tables, few copies.
-absl::Status CapturePages(CaptureContext& context, const std::vector<proc::SmapsEntry>& layout) {
-  image::MemoryMapT& memory = *context.process.memory;
+absl::Status CaptureGuards(const CaptureContext& context, const std::vector<proc::SmapsEntry>& layout, image::MemoryMapT& memory) {
   MOULT_ASSIGN_OR_RETURN(const PageScan scan, PageScan::Open(context.pid()));
-  MOULT_ASSIGN_OR_RETURN(const auto ranges, scan.Private(layout));
-  std::vector<AddressRange> readable;
-  std::vector<AddressRange> forced;
-  auto entry = layout.begin();
-  for (const AddressRange& range : ranges) {
-    while (entry->end <= range.start) ++entry;
-    if (HasContentToKeep(*entry)) (entry->read ? readable : forced).push_back(range);
-  }
-  MOULT_RETURN_IF_ERROR(context.pages.StageRemote(context.tracee, readable, /*forced=*/false, &memory.runs));
-  MOULT_RETURN_IF_ERROR(context.pages.StageRemote(context.tracee, forced, /*forced=*/true, &memory.runs));
   MOULT_ASSIGN_OR_RETURN(const auto guards, scan.Guards(layout));
   auto vma = memory.vmas.begin();
   for (const AddressRange& guard : guards) {
@@ -199,6 +187,22 @@ absl::StatusOr<ptrace::RemotePtr> FindHole(const std::vector<proc::SmapsEntry>& 
   return absl::ResourceExhaustedError("no free address range in the process");
 }
 
+// Pages of all mappings at once: one walk of the page tables, few copies.
+absl::Status CapturePages(CaptureContext& context, const std::vector<proc::SmapsEntry>& layout) {
+  image::MemoryMapT& memory = *context.process.memory;
+  MOULT_ASSIGN_OR_RETURN(const PageScan scan, PageScan::Open(context.pid()));
+  MOULT_ASSIGN_OR_RETURN(const auto ranges, scan.Private(layout));
+  std::vector<AddressRange> readable;
+  std::vector<AddressRange> forced;
+  auto entry = layout.begin();
+  for (const AddressRange& range : ranges) {
+    while (entry->end <= range.start) ++entry;
+    if (HasContentToKeep(*entry)) (entry->read ? readable : forced).push_back(range);
+  }
+  MOULT_RETURN_IF_ERROR(context.pages.StageRemote(context.tracee, readable, /*forced=*/false, &memory.runs));
+  return context.pages.StageRemote(context.tracee, forced, /*forced=*/true, &memory.runs);
+}
+
 absl::Status CaptureMemory(CaptureContext& context, const std::vector<proc::SmapsEntry>& layout) {
   image::MemoryMapT& memory = *context.process.memory;
   MappedFiles mapped(context.pid());
@@ -208,7 +212,7 @@ absl::Status CaptureMemory(CaptureContext& context, const std::vector<proc::Smap
     MOULT_RETURN_IF_ERROR(CaptureVma(context, mapped, entry, *vma));
     memory.vmas.push_back(std::move(vma));
   }
-  MOULT_RETURN_IF_ERROR(CapturePages(context, layout));
+  MOULT_RETURN_IF_ERROR(CaptureGuards(context, layout, memory));
   const proc::Stat& stat = context.stat;
   memory.start_code = stat.start_code;
   memory.end_code = stat.end_code;

@@ -15,7 +15,10 @@ absl::StatusOr<std::vector<proc::SmapsEntry>> ReadLayout(pid_t pid);
 // Where nothing is mapped and nothing is near: for mappings that must not merge with the process's own.
 absl::StatusOr<ptrace::RemotePtr> FindHole(const std::vector<proc::SmapsEntry>& layout, uint64_t size);
 
-// Fills process.memory but for what only the process itself can tell (brk), and stages page content.
+// Begins to copy the private pages.
+absl::Status CapturePages(CaptureContext& context, const std::vector<proc::SmapsEntry>& layout);
+
+// Fills process.memory but for what only the process itself can tell (brk), and the runs of pages.
 absl::Status CaptureMemory(CaptureContext& context, const std::vector<proc::SmapsEntry>& layout);
 
 }  // namespace moult::engine

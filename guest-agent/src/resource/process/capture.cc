@@ -78,14 +78,18 @@ absl::Status CheckCapturable(pid_t pid) {
   return absl::OkStatus();
 }
 
+absl::Status CheckThreadAlone(pid_t pid, pid_t tid) {
+  auto children = proc::ReadFile(absl::StrCat("/proc/", pid, "/task/", tid, "/children"));
+  if (!children.ok()) return absl::OkStatus();  // the thread, or CONFIG_PROC_CHILDREN, is not there
+  const absl::string_view trimmed = absl::StripSuffix(*children, " ");
+  if (trimmed.empty()) return absl::OkStatus();
+  return Refuse(absl::StrCat("it has child processes (", trimmed, "): process trees cannot be captured yet"), "capture it when they have ended");
+}
+
 absl::Status CheckAlone(const CaptureContext& context) {
+  if (context.before.is_plain()) return absl::OkStatus();
   for (const ptrace::TracedThread& thread : context.tracee.threads()) {
-    auto children = proc::ReadFile(absl::StrCat("/proc/", context.pid(), "/task/", thread.tid, "/children"));
-    if (!children.ok()) continue;  // the thread, or CONFIG_PROC_CHILDREN, is not there
-    const absl::string_view trimmed = absl::StripSuffix(*children, " ");
-    if (!trimmed.empty()) {
-      return Refuse(absl::StrCat("it has child processes (", trimmed, "): process trees cannot be captured yet"), "capture it when they have ended");
-    }
+    MOULT_RETURN_IF_ERROR(CheckThreadAlone(context.pid(), thread.tid));
   }
   return absl::OkStatus();
 }

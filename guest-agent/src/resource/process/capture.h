@@ -10,6 +10,7 @@ namespace moult::engine {
 // What can be refused without stopping the process: kernel threads, zombies, ourselves, pid 1, traced ones.
 absl::Status CheckCapturable(pid_t pid);
 // The rest, once it is stopped: children, foreign namespaces.
+absl::Status CheckThreadAlone(pid_t pid, pid_t tid);
 absl::Status CheckAlone(const CaptureContext& context);
 // Whether it lives in pid, mount, ipc or time namespaces of its own; other foreign namespaces are refused.
 // `*root` is then how its mount namespace's root is reached from here.

@@ -34,12 +34,13 @@ absl::Status CaptureRegisters(const ptrace::TracedThread& traced, image::ThreadT
   thread.regs = std::make_unique<image::GpRegs>();
   std::memcpy(static_cast<void*>(thread.regs.get()), &traced.regs, sizeof(traced.regs));
   thread.sigmask = traced.sigmask;
-  thread.xsave.resize(kMaxXsave);
-  iovec area{thread.xsave.data(), thread.xsave.size()};
+  // A vector of the largest size would be filled with zeros first, and keep its room for each thread.
+  static thread_local const std::unique_ptr<uint8_t[]> buffer(new uint8_t[kMaxXsave]);
+  iovec area{buffer.get(), kMaxXsave};
   if (Ptrace(PTRACE_GETREGSET, traced.tid, NT_X86_XSTATE, &area) < 0) {
     return ErrnoStatus(absl::StrCat("thread ", traced.tid, ": read XSAVE state"));
   }
-  thread.xsave.resize(area.iov_len);
+  thread.xsave.assign(buffer.get(), buffer.get() + area.iov_len);
   return absl::OkStatus();
 }
 
@@ -98,7 +99,10 @@ absl::Status CaptureThread(CaptureContext& context, const ptrace::TracedThread& 
   auto thread = std::make_unique<image::ThreadT>();
   const std::string task = absl::StrCat("/proc/", context.pid(), "/task/", traced.tid);
   proc::Status status;
-  if (traced.tid == context.pid()) {
+  ThreadBefore* before = context.before.Find(traced.tid);
+  if (before != nullptr) {
+    status = std::move(before->status);
+  } else if (traced.tid == context.pid()) {
     status = context.status;
   } else {
     MOULT_ASSIGN_OR_RETURN(const std::string text, proc::ReadFile(absl::StrCat(task, "/status")));
@@ -111,7 +115,11 @@ absl::Status CaptureThread(CaptureContext& context, const ptrace::TracedThread& 
   MOULT_RETURN_IF_ERROR(AbortRestartableSequence(context.tracee, context.process.threads.size(), *thread));
   MOULT_RETURN_IF_ERROR(CapturePending(traced.tid, /*shared=*/false, thread->pending));
   thread->credentials = CredentialsOf(status);
-  MOULT_ASSIGN_OR_RETURN(thread->scheduling, CaptureScheduling(traced.tid));
+  if (before != nullptr) {
+    thread->scheduling = std::move(before->scheduling);
+  } else {
+    MOULT_ASSIGN_OR_RETURN(thread->scheduling, CaptureScheduling(traced.tid));
+  }
   MOULT_RETURN_IF_ERROR(CaptureSeccomp(context, traced.tid, status, *thread));
   context.process.threads.push_back(std::move(thread));
   return absl::OkStatus();
@@ -150,21 +158,27 @@ void TakeAnswers(const ThreadQuestions& questions, const ptrace::ProgramResult& 
   thread.credentials->securebits = static_cast<uint32_t>(result.result(questions.securebits_op));
 }
 
-absl::Status CheckThreadsShareAll(const CaptureContext& context) {
+absl::Status CheckThreadSharesAll(pid_t pid, pid_t tid) {
   constexpr struct {
     int type;
     const char* what;
   } kShared[] = {{KCMP_FILES, "descriptors"}, {KCMP_FS, "working directory"}, {KCMP_VM, "memory"}, {KCMP_SIGHAND, "signal handlers"}};
-  for (const ptrace::TracedThread& thread : context.tracee.threads()) {
-    if (thread.tid == context.pid()) continue;
-    for (const auto& shared : kShared) {
-      const long order = syscall(SYS_kcmp, context.pid(), thread.tid, shared.type, 0, 0);
-      if (order < 0) return ErrnoStatus(absl::StrCat("compare thread ", thread.tid, " with its leader (kcmp)"));
-      if (order != 0) {
-        return Refuse(absl::StrCat("thread ", thread.tid, " has ", shared.what, " of its own (unshare or clone)"),
-                      "run it as a process of its own");
-      }
+  if (tid == pid) return absl::OkStatus();
+  for (const auto& shared : kShared) {
+    const long order = syscall(SYS_kcmp, pid, tid, shared.type, 0, 0);
+    if (order < 0) return ErrnoStatus(absl::StrCat("compare thread ", tid, " with its leader (kcmp)"));
+    if (order != 0) {
+      return Refuse(absl::StrCat("thread ", tid, " has ", shared.what, " of its own (unshare or clone)"),
+                    "run it as a process of its own");
     }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckThreadsShareAll(const CaptureContext& context) {
+  if (context.before.is_plain()) return absl::OkStatus();
+  for (const ptrace::TracedThread& thread : context.tracee.threads()) {
+    MOULT_RETURN_IF_ERROR(CheckThreadSharesAll(context.pid(), thread.tid));
   }
   return absl::OkStatus();
 }

@@ -20,6 +20,7 @@ struct ThreadQuestions {
 ThreadQuestions AskThread(ptrace::ProgramBuilder& program);
 
 // Threads that share less than everything with the leader (descriptors, cwd, memory) are refused.
+absl::Status CheckThreadSharesAll(pid_t pid, pid_t tid);
 absl::Status CheckThreadsShareAll(const CaptureContext& context);
 
 // Appends one ThreadT per thread of the tracee to the process, without the answers.
