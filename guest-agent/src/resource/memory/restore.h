@@ -14,7 +14,7 @@ absl::StatusOr<ptrace::RemotePtr> FindRegionHole(const image::MemoryMapT& memory
 absl::Status PlanClearAddressSpace(const image::MemoryMapT& memory, const std::vector<proc::MapsEntry>& own,
                                    const RegionLayout& region, ptrace::ProgramBuilder& program);
 // Mappings, their content, protections and advice.
-void PlanMappings(const image::ProcessImageT& image, const FdNumbers& numbers, ptrace::ProgramBuilder& program);
+FillTimes PlanMappings(const image::ProcessImageT& image, const FdNumbers& numbers, ptrace::ProgramBuilder& program);
 // What must follow all mappings: brk, arguments, exe; locks of future mappings; seals.
 void PlanMemoryMap(const image::ProcessImageT& image, const FdNumbers& numbers, ptrace::ProgramBuilder& program);
 
