@@ -119,6 +119,7 @@ int RunFloor(const FloorArguments& arguments) {
     const BuilderTimes times = BuildBare(arguments);
     json["mmaps_us"] = times.mmaps_us;
     json["fill_us"] = times.fill_us;
+    json["fd_calls_us"] = times.fd_calls_us;
     json["clones_us"] = times.clones_us;
   }
   if (arguments.copy_bytes > 0) {

@@ -17,10 +17,11 @@ struct FloorArguments {
   std::string fill_file;
   long vmas = 0;
   long threads = 0;  // in all, the leader among them
+  long fds = 0;      // each made, put at its number, and the first one closed
 };
 
-// Prints {"copy_readv_us", "copy_memcpy_us", "fork_exit_us", "mmaps_us", "fill_us", "clones_us"} as JSON.
-// Runs in a process of its own, as small as the tool's is when it starts.
+// Prints {"copy_readv_us", "copy_memcpy_us", "fork_exit_us", "mmaps_us", "fill_us", "fd_calls_us",
+// "clones_us"} as JSON. Runs in a process of its own, as small as the tool's is when it starts.
 int RunFloor(const FloorArguments& arguments);
 
 }  // namespace moult::bench

@@ -5,7 +5,9 @@
 #include <linux/futex.h>
 #include <linux/sched.h>
 #include <sched.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
@@ -22,6 +24,7 @@ namespace {
 
 constexpr size_t kPage = 4096;
 constexpr size_t kStack = 4096;
+constexpr int kFirstFd = 100;
 constexpr size_t kMaxIov = 1024;
 constexpr uint64_t kMaxRead = 1u << 30;
 
@@ -121,6 +124,18 @@ void Fill(int fd, const std::vector<iovec>& mappings, uint64_t bytes) {
   flush();
 }
 
+void MakeFds(long fds) {
+  rlimit limit{};
+  getrlimit(RLIMIT_NOFILE, &limit);
+  limit.rlim_cur = limit.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &limit);
+  for (int i = 0; i < static_cast<int>(fds); ++i) {
+    const int fd = eventfd(0, EFD_CLOEXEC);
+    if (fd < 0 || dup3(fd, kFirstFd + i, O_CLOEXEC) < 0) Die("floor: descriptors");
+    close(fd);
+  }
+}
+
 void CloneAll(const FloorArguments& arguments) {
   if (arguments.threads <= 1) return;
   static Parking parking;
@@ -158,8 +173,11 @@ BuilderTimes BuildBare(const FloorArguments& arguments) {
     const auto mapped = Clock::now();
     if (fd >= 0) Fill(fd, mappings, arguments.fill_bytes);
     const auto filled = Clock::now();
+    MakeFds(arguments.fds);
+    const auto opened = Clock::now();
     CloneAll(arguments);
-    *times = {Micros(begin, mapped), Micros(mapped, filled), Micros(filled, Clock::now())};
+    *times = {Micros(begin, mapped), Micros(mapped, filled), Micros(filled, opened),
+              Micros(opened, Clock::now())};
     _exit(0);
   }
   int status = 0;

@@ -7,9 +7,10 @@
 namespace moult::bench {
 
 struct BuilderTimes {
-  double mmaps_us;   // as many mmap calls as the process has mappings
-  double fill_us;    // preadv from a file in the page cache into untouched small pages
-  double clones_us;  // clone3 of all threads but the leader, until each has run and parks on a futex
+  double mmaps_us;     // as many mmap calls as the process has mappings
+  double fill_us;      // preadv from a file in the page cache into untouched small pages
+  double fd_calls_us;  // eventfd, the cheapest kind there is; dup3 to its number; close
+  double clones_us;    // clone3 of all threads but the leader, until each has run and parks on a futex
 };
 
 // What any restore must do, with nothing around it, in a forked child. Dies with a message on failure.

@@ -16,14 +16,14 @@ struct SeriesKind {
   const char* dump_floor;
   const char* restore_floor;
 };
-// Descriptors have no floor: what one costs depends on its kind.
+// A dump has no floor for descriptors: what one costs depends on its kind.
 constexpr SeriesKind kSeries[] = {
     {"pages", "page", [](const Measurement& m) { return static_cast<double>(m.private_bytes) / kPage; },
      kCopy, kFill},
     {"threads", "thread", [](const Measurement& m) { return static_cast<double>(m.threads); }, nullptr,
      kClones},
     {"vmas", "mapping", [](const Measurement& m) { return static_cast<double>(m.vmas); }, nullptr, kMmaps},
-    {"fds", "descriptor", [](const Measurement& m) { return static_cast<double>(m.fds); }, nullptr, nullptr},
+    {"fds", "descriptor", [](const Measurement& m) { return static_cast<double>(m.fds); }, nullptr, kFdCalls},
 };
 
 double Noise(const Samples& samples, const char* name) {

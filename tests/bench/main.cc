@@ -129,6 +129,7 @@ int Main(int argc, char** argv) {
   floor_command->add_option("--fill-file", floor.fill_file);
   floor_command->add_option("--vmas", floor.vmas);
   floor_command->add_option("--threads", floor.threads);
+  floor_command->add_option("--fds", floor.fds);
 
   try {
     app.parse(argc, argv);

@@ -12,9 +12,8 @@
 namespace moult::bench {
 namespace {
 
-// The phases of a restore that only read or check page content. "build" holds the pages' way into memory as
-// well, with other work: of it, the bare time to fill as many pages is taken off (Rounds::Restore).
-bool IsContentPhase(const std::string& name) { return name == "verify pages"; }
+// The phases of a restore that only check page content or read it into the new process.
+bool IsContentPhase(const std::string& name) { return name == "verify pages" || name == "fill pages"; }
 
 absl::StatusOr<uint64_t> PrivateBytes(pid_t pid) {
   std::ifstream file(absl::StrCat("/proc/", pid, "/status"));
@@ -101,10 +100,11 @@ class Rounds {
     End(json.at("processes").at(0).at("pid").get<pid_t>());
     MOULT_ASSIGN_OR_RETURN(
         const auto floor,
-        Floor({"--vmas", absl::StrCat(result_.vmas), "--threads", absl::StrCat(result_.threads),
-               "--fill-bytes", absl::StrCat(result_.user_state_bytes), "--fill-file", dir + "/pages"}));
+        Floor({"--vmas", absl::StrCat(result_.vmas), "--threads", absl::StrCat(result_.threads), "--fds",
+               absl::StrCat(result_.fds), "--fill-bytes", absl::StrCat(result_.user_state_bytes),
+               "--fill-file", dir + "/pages"}));
     const double total = json.at("total_us").get<double>();
-    double content = floor.at(kFill).get<double>();
+    double content = 0;
     for (const auto& [name, micros] : json.at("phases_us").items()) {
       if (IsContentPhase(name)) content += micros.get<double>();
     }
@@ -113,7 +113,7 @@ class Rounds {
     result_.restore.Add(kContent, content);
     result_.restore.Add(kRest, total - content);
     result_.floor.Add(kRestFloor, floor.at(kMmaps).get<double>() + floor.at(kClones).get<double>() +
-                                      floor.at(kForkExit).get<double>());
+                                      floor.at(kFdCalls).get<double>() + floor.at(kForkExit).get<double>());
     AddPhases(json.at("phases_us"), result_.restore_phases);
     return absl::OkStatus();
   }

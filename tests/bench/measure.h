@@ -20,12 +20,13 @@ inline constexpr char kWall[] = "wall";             // from the spawn of the too
 inline constexpr char kContent[] = "content";       // restore: what reads, checks and copies page content
 inline constexpr char kRest[] = "rest";             // restore: total less content
 inline constexpr char kExcess[] = "excess";         // dump: stopped less the bare copy of the private pages
-inline constexpr char kRestFloor[] = "rest_floor";  // bare mmaps, clones, and fork with exit
+inline constexpr char kRestFloor[] = "rest_floor";  // bare mmaps, clones, fd calls, fork with exit
 inline constexpr char kCopy[] = "copy_readv_us";
 inline constexpr char kMemcpy[] = "copy_memcpy_us";
 inline constexpr char kFill[] = "fill_us";
 inline constexpr char kMmaps[] = "mmaps_us";
 inline constexpr char kClones[] = "clones_us";
+inline constexpr char kFdCalls[] = "fd_calls_us";
 inline constexpr char kForkExit[] = "fork_exit_us";
 
 struct Measurement {

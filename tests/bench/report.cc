@@ -76,12 +76,15 @@ const std::vector<std::string>& Method() {
       "copy (floor): process_vm_readv of RssAnon + RssShmem + VmSwap bytes from a stopped child on 4 KiB "
       "pages into prefaulted 2 MiB pages, after 64 MiB of other memory went through the cache.",
       "excess: stopped less copy, round by round.",
-      "content: phase \"verify pages\" plus fill, where fill (floor) is preadv of as many bytes of the "
-      "template's own page file into as many fresh mappings. Phase \"build\" holds the content's way into "
-      "memory among other work, so this part of it is an estimate.",
+      "content: phases \"verify pages\" and \"fill pages\" of the tool; the new process itself notes the "
+      "time "
+      "when it begins and ends to read pages. fill (floor) is preadv of as many bytes of the template's own "
+      "page "
+      "file into as many fresh mappings.",
       "rest (restore without page content): total less content, round by round. Its floor: as many mmap "
-      "calls as mappings, clone3 of as many threads less one until each has run and parks, and one fork with "
-      "exit.",
+      "calls as mappings, as many eventfds made, put at their numbers and closed as descriptors, clone3 of "
+      "as many threads less "
+      "one until each has run and parks, and one fork with exit.",
       "A goal is met or missed only by more than the noise: how far the medians are above the smallest "
       "rounds, "
       "of all that the value is a difference of; else it is unclear.",

@@ -43,6 +43,15 @@ uint32_t XsaveSize() {
   return b;
 }
 
+absl::StatusOr<Vdso> FindOwnVdso() {
+  MOULT_ASSIGN_OR_RETURN(const std::string text, proc::ReadFile("/proc/self/maps"));
+  MOULT_ASSIGN_OR_RETURN(const auto maps, proc::ParseMaps(text));
+  for (const proc::MapsEntry& entry : maps) {
+    if (entry.path == "[vdso]") return Vdso{entry.start, entry.end - entry.start};
+  }
+  return absl::FailedPreconditionError("this kernel gives processes no vdso; boot it without vdso=0");
+}
+
 absl::StatusOr<std::string_view> VdsoBytes() {
   MOULT_ASSIGN_OR_RETURN(const Vdso vdso, OwnVdso());
   // SAFETY: our own mapping, readable for as long as the process lives.
@@ -51,13 +60,10 @@ absl::StatusOr<std::string_view> VdsoBytes() {
 
 }  // namespace
 
+// Of the process that asks, a fork of it among them: it does not move.
 absl::StatusOr<Vdso> OwnVdso() {
-  MOULT_ASSIGN_OR_RETURN(const std::string text, proc::ReadFile("/proc/self/maps"));
-  MOULT_ASSIGN_OR_RETURN(const auto maps, proc::ParseMaps(text));
-  for (const proc::MapsEntry& entry : maps) {
-    if (entry.path == "[vdso]") return Vdso{entry.start, entry.end - entry.start};
-  }
-  return absl::FailedPreconditionError("this kernel gives processes no vdso; boot it without vdso=0");
+  static const absl::StatusOr<Vdso> vdso = FindOwnVdso();
+  return vdso;
 }
 
 absl::StatusOr<uint64_t> VdsoSyscallOffset() {

@@ -3,6 +3,7 @@
 
 #include <csignal>
 #include <cstring>
+#include <ctime>
 #include <map>
 
 #include <elf.h>
@@ -89,6 +90,15 @@ absl::Status Ignition::AwaitPrograms() {
     status = absl::FailedPreconditionError("one of its thread ids is taken by now; use --sandbox, or end the process that has it");
   }
   return status;
+}
+
+uint64_t Ignition::FillMicros() const {
+  const auto micros = [&](size_t data) {
+    timespec time;
+    std::memcpy(&time, view_ + plan_.layout.leader_program + plan_.leader.DataOffset() + data, sizeof(time));
+    return time.tv_sec * 1'000'000 + time.tv_nsec / 1000;
+  };
+  return static_cast<uint64_t>(micros(plan_.fill.end) - micros(plan_.fill.begin));
 }
 
 absl::Status Ignition::MapTids() {

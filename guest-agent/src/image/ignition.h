@@ -21,6 +21,8 @@ class Ignition {
       : process_(*image.processes.front()), plan_(plan), pid_(pid), view_(view) {}
 
   absl::Status AwaitPrograms();
+  // After that: how long the leader took to read the content into its memory.
+  uint64_t FillMicros() const;
   absl::Status SeizeThreads();
   absl::Status RunLatePrograms();
   absl::Status SetStates();

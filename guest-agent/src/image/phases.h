@@ -2,6 +2,7 @@
 #ifndef MOULT_IMAGE_PHASES_H_
 #define MOULT_IMAGE_PHASES_H_
 
+#include <algorithm>
 #include <chrono>
 #include <cstdint>
 #include <string>
@@ -20,6 +21,14 @@ class Phases {
     const auto now = Clock::now();
     done_.emplace_back(std::move(name), Micros(last_, now));
     last_ = now;
+  }
+  // The same, where `inner_us` of it went to another phase.
+  void Split(std::string name, std::string inner, uint64_t inner_us) {
+    End(std::move(name));
+    uint64_t& outer_us = done_.back().second;
+    inner_us = std::min(inner_us, outer_us);
+    outer_us -= inner_us;
+    done_.emplace_back(std::move(inner), inner_us);
   }
   uint64_t TotalMicros() const { return Micros(start_, Clock::now()); }
   const std::vector<std::pair<std::string, uint64_t>>& done() const { return done_; }

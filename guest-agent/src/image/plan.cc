@@ -114,7 +114,7 @@ class Planner {
   absl::Status PlanLeader() {
     ptrace::ProgramBuilder& program = plan_.leader;
     MOULT_RETURN_IF_ERROR(PlanClearAddressSpace(*process_.memory, starting_.maps, plan_.layout, program));
-    PlanMappings(image_, numbers_, (plan_.layout.address + plan_.layout.size).value(), program);
+    plan_.fill = PlanMappings(image_, numbers_, (plan_.layout.address + plan_.layout.size).value(), program);
     PlanMemoryMap(image_, numbers_, program);
     PlanActions(process_, program);
     PlanProcess(process_, starting_, program);

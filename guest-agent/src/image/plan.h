@@ -70,7 +70,14 @@ struct RegionLayout {
   size_t size = 0;
 };
 
+// Where the program notes when it began and ended to fill memory with content (data offsets of a timespec).
+struct FillTimes {
+  size_t begin;
+  size_t end;
+};
+
 struct Plan {
+  FillTimes fill{};
   ptrace::ProgramBuilder leader;
   std::vector<ptrace::ProgramBuilder> threads;  // of threads 1..n-1
   std::vector<ptrace::ProgramBuilder> late;     // per thread: run under ptrace (seccomp, credentials)

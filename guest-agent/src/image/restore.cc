@@ -2,9 +2,11 @@
 #include "image/restore.h"
 
 #include <algorithm>
+#include <climits>
 #include <csignal>
 
 #include <linux/futex.h>
+#include <malloc.h>
 #include <linux/sched.h>
 #include <sched.h>
 #include <sys/mman.h>
@@ -157,6 +159,10 @@ class Restorer {
     }
     ptrace::BlockChildSignal();
     RaiseFileLimit();
+    // Memory that was used once stays: to give it back and fault it in again costs more.
+    mallopt(M_TRIM_THRESHOLD, INT_MAX);
+    mallopt(M_MMAP_THRESHOLD, 64 << 20);
+    mallopt(M_TOP_PAD, 1 << 20);
     tool_pidfd_.Reset(static_cast<int>(syscall(SYS_pidfd_open, getpid(), 0)));
     if (!tool_pidfd_.valid()) return ErrnoStatus("open our own process");
     image_ = &from.image;
@@ -290,7 +296,7 @@ class Restorer {
     Ignition ignition(*image_, plan_, pid, region->view());
     MOULT_RETURN_IF_ERROR(ignition.AwaitPrograms());
     MOULT_RETURN_IF_ERROR(CheckPagesUnchanged());
-    result_.phases.End("build");
+    result_.phases.Split("build", "fill pages", ignition.FillMicros());
     MOULT_RETURN_IF_ERROR(ignition.SeizeThreads());
     MOULT_RETURN_IF_ERROR(ignition.RunLatePrograms());
     MOULT_RETURN_IF_ERROR(ignition.SetStates());

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
+// The functions without a provider: fetching one takes as long as all the rest of a small restore, and what a
+// template's digest is must not depend on the machine's configuration.
+#define OPENSSL_SUPPRESS_DEPRECATED
+
 #include "moult/protocol/digest.h"
 
-#include <openssl/crypto.h>
-#include <openssl/evp.h>
+#include <openssl/sha.h>
 #include <unistd.h>
 
-#include <cstdlib>
 #include <cstring>
 
 #include "absl/strings/escaping.h"
@@ -13,16 +15,6 @@
 
 namespace moult::image {
 namespace {
-
-const EVP_MD* Algorithm() {
-  // No openssl.cnf: what a template's digest is must not depend on the machine's configuration, and a static
-  // binary cannot load the modules that one may name. Fetched once, because a fetch per digest is slow.
-  static const EVP_MD* const md = [] {
-    OPENSSL_init_crypto(OPENSSL_INIT_NO_LOAD_CONFIG, nullptr);
-    return EVP_MD_fetch(nullptr, "SHA256", nullptr);
-  }();
-  return md;
-}
 
 Sha256Digest NodeDigest(Sha256* hash, const Sha256Digest& left, const Sha256Digest& right) {
   constexpr uint8_t kNode = 1;
@@ -35,23 +27,18 @@ Sha256Digest NodeDigest(Sha256* hash, const Sha256Digest& left, const Sha256Dige
 }  // namespace
 
 struct Sha256::State {
-  EVP_MD_CTX* context = EVP_MD_CTX_new();
-  ~State() { EVP_MD_CTX_free(context); }
-  void Start() {
-    if (context == nullptr || EVP_DigestInit_ex2(context, Algorithm(), nullptr) != 1) std::abort();
-  }
+  SHA256_CTX context;
+  void Start() { SHA256_Init(&context); }
 };
 
 Sha256::Sha256() : state_(std::make_unique<State>()) { state_->Start(); }
 Sha256::~Sha256() = default;
 
-void Sha256::Update(const void* data, size_t size) {
-  if (EVP_DigestUpdate(state_->context, data, size) != 1) std::abort();
-}
+void Sha256::Update(const void* data, size_t size) { SHA256_Update(&state_->context, data, size); }
 
 Sha256Digest Sha256::Finish() {
   Sha256Digest digest;
-  if (EVP_DigestFinal_ex(state_->context, digest.data(), nullptr) != 1) std::abort();
+  SHA256_Final(digest.data(), &state_->context);
   state_->Start();
   return digest;
 }

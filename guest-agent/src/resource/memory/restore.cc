@@ -2,6 +2,7 @@
 #include "resource/memory/restore.h"
 
 #include <algorithm>
+#include <ctime>
 
 #include <fcntl.h>
 #include <linux/moult.h>
@@ -53,7 +54,7 @@ class MappingPlanner {
   MappingPlanner(const image::ProcessImageT& image, const FdNumbers& numbers, uint64_t view, ptrace::ProgramBuilder& program)
       : numbers_(numbers), view_(view), program_(program), memory_(*image.processes.front()->memory) {}
 
-  void Plan() {
+  FillTimes Plan() {
     size_t run = 0;
     // First all mappings, then all content: runs lie in `pages` in the order of addresses, so one read can
     // fill many mappings.
@@ -63,20 +64,29 @@ class MappingPlanner {
       const bool has_content = run < memory_.runs.size() && memory_.runs[run].start() < vma->end;
       Map(*vma, has_content);
     }
+    times_.begin = AddTime();
     if (numbers_.pages.attach) {
       AttachOrCopy();
     } else {
       Fill();
     }
+    times_.end = AddTime();
     for (const image::VmaT* vma : protect_later_) {
       program_.Call(Name("mprotect", *vma), SYS_mprotect, {vma->start, vma->end - vma->start, vma->prot});
     }
     for (const auto& vma : memory_.vmas) {
       if (!IsKernelMapping(vma->kind)) Finish(*vma);
     }
+    return times_;
   }
 
  private:
+  size_t AddTime() {
+    const size_t data = program_.AddBuffer(sizeof(timespec));
+    program_.Call("clock_gettime", SYS_clock_gettime, {CLOCK_MONOTONIC_RAW, Arg::Data(data)});
+    return data;
+  }
+
   static bool IsShared(const image::VmaT& vma) {
     return vma.kind == image::VmaKind::SharedFile || vma.kind == image::VmaKind::SharedObject;
   }
@@ -105,7 +115,8 @@ class MappingPlanner {
     // A private mapping that once was writable stays accounted for when it no longer is.
     const bool was_writable = vma.accounted && !vma.noreserve && !IsShared(vma);
     if (((has_content && !CanAttach(vma, numbers_)) || was_writable) && (prot & PROT_WRITE) == 0) {
-      prot |= PROT_WRITE;
+      // Nothing but writable: the kernel would merge it with a neighbour that is readable, too, to be split again.
+      prot = PROT_WRITE;
       protect_later_.push_back(&vma);
     }
     program_.CallExpect(Name("mmap", vma), SYS_mmap, {vma.start, vma.end - vma.start, prot, flags, Fd(vma), vma.offset},
@@ -147,7 +158,7 @@ class MappingPlanner {
 
   uint32_t MappedProt(const image::VmaT& vma) const {
     const bool later = std::find(protect_later_.begin(), protect_later_.end(), &vma) != protect_later_.end();
-    return vma.prot | (later ? PROT_WRITE : 0u);
+    return later ? PROT_WRITE : vma.prot;
   }
 
   void AttachOrCopy() {
@@ -215,6 +226,7 @@ class MappingPlanner {
   ptrace::ProgramBuilder& program_;
   const image::MemoryMapT& memory_;
   std::vector<const image::VmaT*> protect_later_;
+  FillTimes times_{};
 };
 
 }  // namespace
@@ -303,8 +315,8 @@ uint64_t CopiedBytes(const image::ProcessImageT& image, const FdNumbers& numbers
   return bytes;
 }
 
-void PlanMappings(const image::ProcessImageT& image, const FdNumbers& numbers, uint64_t view, ptrace::ProgramBuilder& program) {
-  MappingPlanner(image, numbers, view, program).Plan();
+FillTimes PlanMappings(const image::ProcessImageT& image, const FdNumbers& numbers, uint64_t view, ptrace::ProgramBuilder& program) {
+  return MappingPlanner(image, numbers, view, program).Plan();
 }
 
 void PlanMemoryMap(const image::ProcessImageT& image, const FdNumbers& numbers, ptrace::ProgramBuilder& program) {

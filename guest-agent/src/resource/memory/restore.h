@@ -13,12 +13,11 @@ absl::StatusOr<ptrace::RemotePtr> FindRegionHole(const image::MemoryMapT& memory
 // Unmaps all that the builder inherited but the region, and moves the kernel's vdso and vvar to their places.
 absl::Status PlanClearAddressSpace(const image::MemoryMapT& memory, const std::vector<proc::MapsEntry>& own,
                                    const RegionLayout& region, ptrace::ProgramBuilder& program);
-// Mappings, their content, protections and advice.
 // Bytes of content that cannot be attached and are copied by way of a view of the window.
 uint64_t CopiedBytes(const image::ProcessImageT& image, const FdNumbers& numbers);
 
-// `view`: address of a hole of CopiedBytes.
-void PlanMappings(const image::ProcessImageT& image, const FdNumbers& numbers, uint64_t view, ptrace::ProgramBuilder& program);
+// Mappings, their content, protections and advice. `view`: address of a hole of CopiedBytes.
+FillTimes PlanMappings(const image::ProcessImageT& image, const FdNumbers& numbers, uint64_t view, ptrace::ProgramBuilder& program);
 // What must follow all mappings: brk, arguments, exe; locks of future mappings; seals.
 void PlanMemoryMap(const image::ProcessImageT& image, const FdNumbers& numbers, ptrace::ProgramBuilder& program);
 
