@@ -219,7 +219,10 @@ absl::Status CaptureTo(pid_t pid, const std::string& dir, const CaptureOptions& 
   MOULT_RETURN_IF_ERROR(writer->Commit(capture.image, MakeManifest(result.name, std::move(capture.host), capture.image.realtime_ns)));
   result.phases.End("commit");
   // Ended only now: had anything failed before, the process would have run on.
-  if (!options.leave_running) MOULT_RETURN_IF_ERROR(capture.tracee->Kill());
+  if (!options.leave_running) {
+    MOULT_RETURN_IF_ERROR(options.may_end() ? capture.tracee->Kill() : capture.tracee->Detach());
+    result.stopped_us = StoppedMicros(capture);
+  }
   result.phases.End("end process");
   Summarise(capture, writer->pages_size());
   return absl::OkStatus();

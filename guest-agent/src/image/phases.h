@@ -30,6 +30,11 @@ class Phases {
     outer_us -= inner_us;
     done_.emplace_back(std::move(inner), inner_us);
   }
+  // Ends the phase that runs, which was made of `parts`.
+  void Take(const Phases& parts) {
+    done_.insert(done_.end(), parts.done_.begin(), parts.done_.end());
+    last_ = Clock::now();
+  }
   uint64_t TotalMicros() const { return Micros(start_, Clock::now()); }
   const std::vector<std::pair<std::string, uint64_t>>& done() const { return done_; }
 

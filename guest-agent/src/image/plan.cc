@@ -13,6 +13,7 @@
 
 #include "image/control.h"
 #include "image/restore_context.h"
+#include "image/sandbox.h"
 #include "parasite/blob.h"
 #include "proc/limits.h"
 #include "proc/read.h"
@@ -147,7 +148,7 @@ class Planner {
 
 }  // namespace
 
-absl::StatusOr<OpenedFiles> OpenMappedFiles(const image::ProcessImageT& image, const PageSource& pages) {
+absl::StatusOr<OpenedFiles> OpenMappedFiles(const image::ProcessImageT& image, const PageSource& pages, const Sandbox* sandbox) {
   const image::ProcessT& process = *image.processes.front();
   OpenedFiles opened;
   FdNumbers& numbers = opened.numbers;
@@ -179,6 +180,7 @@ absl::StatusOr<OpenedFiles> OpenMappedFiles(const image::ProcessImageT& image, c
   for (const auto& vma : process.memory->vmas) {
     if (vma->file != 0xffffffffu) wanted.insert({vma->file, vma->kind == image::VmaKind::SharedFile && vma->may_write});
   }
+  MOULT_ASSIGN_OR_RETURN(const MountScope scope, MountScope::Enter(sandbox));
   for (const auto& key : wanted) {
     MOULT_ASSIGN_OR_RETURN(const UniqueFd fd, OpenFileRef(*image.files[key.first], key.second ? O_RDWR : O_RDONLY));
     MOULT_ASSIGN_OR_RETURN(numbers.files[key], place(fd.get()));

@@ -21,6 +21,8 @@
 
 namespace moult::engine {
 
+class Sandbox;
+
 // Numbers of the descriptors that a restore needs for itself, all above those of the function.
 struct FdNumbers {
   int first;                             // everything from here on is ours
@@ -37,7 +39,8 @@ struct OpenedFiles {
   std::vector<UniqueFd> held;
 };
 
-absl::StatusOr<OpenedFiles> OpenMappedFiles(const image::ProcessImageT& image, const PageSource& pages);
+// By the names that they have in `sandbox`, null: here.
+absl::StatusOr<OpenedFiles> OpenMappedFiles(const image::ProcessImageT& image, const PageSource& pages, const Sandbox* sandbox);
 
 // State of the builder's own threads and memory, which the programs start from.
 struct Starting {

@@ -169,10 +169,13 @@ class Restorer {
     process_ = image_->processes.front().get();
     MOULT_ASSIGN_OR_RETURN(const auto host, DescribeHost());
     MOULT_RETURN_IF_ERROR(CheckRequirements(*from.manifest.requirements, *host));
-    MOULT_RETURN_IF_ERROR(CheckFiles(*image_));
+    {
+      MOULT_ASSIGN_OR_RETURN(const MountScope scope, MountScope::Enter(options_.prepared));
+      MOULT_RETURN_IF_ERROR(CheckFiles(*image_));
+    }
     MOULT_RETURN_IF_ERROR(CheckPlace(*image_, options_));
     result_.phases.End("check");
-    MOULT_ASSIGN_OR_RETURN(opened_, OpenMappedFiles(*image_, from.pages));
+    MOULT_ASSIGN_OR_RETURN(opened_, OpenMappedFiles(*image_, from.pages, options_.prepared));
     MOULT_ASSIGN_OR_RETURN(const Starting starting, DescribeSelf());
     MOULT_ASSIGN_OR_RETURN(plan_, MakePlan(*image_, opened_.numbers, starting));
     result_.phases.End("plan");

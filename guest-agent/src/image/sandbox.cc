@@ -2,6 +2,7 @@
 #include "image/sandbox.h"
 
 #include <csignal>
+#include <cstdlib>
 #include <cstring>
 #include <ctime>
 
@@ -61,7 +62,23 @@ absl::Status WriteOffsets(const std::string& process, int64_t monotonic_ns, int6
   return absl::OkStatus();
 }
 
-absl::Status SetUp(int maker_pidfd, int64_t monotonic_ns, int64_t boottime_ns) {
+absl::Status MountAll(const SandboxMounts& mounts) {
+  if (mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) < 0) return ErrnoStatus("make mounts private");
+  if (mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, nullptr) < 0) return ErrnoStatus("mount /proc");
+  // First, since the source may lie in what is covered next.
+  if (!mounts.shared_source.empty() && mount(mounts.shared_source.c_str(), mounts.shared_target.c_str(), nullptr, MS_BIND, nullptr) < 0) {
+    return ErrnoStatus(absl::StrCat("mount ", mounts.shared_source, " on ", mounts.shared_target));
+  }
+  if (!mounts.private_tmp) return absl::OkStatus();
+  for (const char* folder : {"/tmp", "/dev/shm"}) {
+    if (mount("moult", folder, "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777") == 0) continue;
+    // A guest without /dev/shm has nobody who uses it.
+    if (errno != ENOENT) return ErrnoStatus(absl::StrCat("mount a private ", folder));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status SetUp(int maker_pidfd, int64_t monotonic_ns, int64_t boottime_ns, const SandboxMounts& mounts) {
   const uint64_t all = ~uint64_t{0};  // glibc's functions leave two of its own signals out
   syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, nullptr, sizeof(all));
   if (prctl(PR_SET_PDEATHSIG, MOULT_MAKER_ENDED) < 0) return ErrnoStatus("prctl(PR_SET_PDEATHSIG)");
@@ -70,16 +87,16 @@ absl::Status SetUp(int maker_pidfd, int64_t monotonic_ns, int64_t boottime_ns) {
   // The clocks of the tool's namespace, so before anything slow.
   if (unshare(CLONE_NEWTIME) < 0) return ErrnoStatus("make a time namespace");
   MOULT_RETURN_IF_ERROR(WriteOffsets("self", monotonic_ns, boottime_ns));
-  if (mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) < 0) return ErrnoStatus("make mounts private");
-  if (mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, nullptr) < 0) return ErrnoStatus("mount /proc");
+  MOULT_RETURN_IF_ERROR(MountAll(mounts));
   setsid();
   if (chdir("/") < 0) return ErrnoStatus("chdir /");
   prctl(PR_SET_NAME, "moult-init");
   return UnregisterRseq();
 }
 
-[[noreturn]] void RunInit(Shared* shared, int maker_pidfd, int64_t monotonic_ns, int64_t boottime_ns) {
-  const absl::Status status = SetUp(maker_pidfd, monotonic_ns, boottime_ns);
+[[noreturn]] void RunInit(Shared* shared, int maker_pidfd, int64_t monotonic_ns, int64_t boottime_ns,
+                          const SandboxMounts& mounts) {
+  const absl::Status status = SetUp(maker_pidfd, monotonic_ns, boottime_ns, mounts);
   if (!status.ok()) {
     std::strncpy(shared->message, std::string(status.message()).c_str(), kMessageSize - 1);
     shared->code = static_cast<uint32_t>(status.code());
@@ -107,7 +124,7 @@ absl::Status SetUp(int maker_pidfd, int64_t monotonic_ns, int64_t boottime_ns) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Sandbox>> Sandbox::Create(int64_t monotonic_ns, int64_t boottime_ns) {
+absl::StatusOr<std::unique_ptr<Sandbox>> Sandbox::Create(int64_t monotonic_ns, int64_t boottime_ns, const SandboxMounts& mounts) {
   std::unique_ptr<Sandbox> sandbox(new Sandbox());
   void* memory = mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE | PROT_EXEC, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   if (memory == MAP_FAILED) return ErrnoStatus("map the sandbox's init");
@@ -126,7 +143,7 @@ absl::StatusOr<std::unique_ptr<Sandbox>> Sandbox::Create(int64_t monotonic_ns, i
   if (pid < 0) {
     return ErrnoStatus(absl::StrCat("make the sandbox's namespaces", errno == EPERM ? " (needs CAP_SYS_ADMIN)" : ""));
   }
-  if (pid == 0) RunInit(shared, maker_pidfd.get(), monotonic_ns, boottime_ns);
+  if (pid == 0) RunInit(shared, maker_pidfd.get(), monotonic_ns, boottime_ns, mounts);
   sandbox->pid_ = static_cast<pid_t>(pid);
   sandbox->pidfd_.Reset(pidfd);
   while (__atomic_load_n(&shared->init.ready, __ATOMIC_ACQUIRE) == 0) {
@@ -151,6 +168,29 @@ absl::Status Sandbox::SetClocks(int64_t monotonic_ns, int64_t boottime_ns) {
 
 void Sandbox::SetChild(pid_t inner_pid) {
   __atomic_store_n(&static_cast<Shared*>(shared_)->init.child, static_cast<uint32_t>(inner_pid), __ATOMIC_RELEASE);
+}
+
+int Sandbox::ChildStatus() const {
+  const MoultInit& init = static_cast<const Shared*>(shared_)->init;
+  return __atomic_load_n(&init.ended, __ATOMIC_ACQUIRE) != 0 ? static_cast<int>(init.status) : -1;
+}
+
+absl::StatusOr<MountScope> MountScope::Enter(const Sandbox* sandbox) {
+  MountScope scope;
+  if (sandbox == nullptr) return scope;
+  UniqueFd ours(open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC));
+  scope.cwd_.Reset(open(".", O_PATH | O_DIRECTORY | O_CLOEXEC));
+  if (!ours.valid() || !scope.cwd_.valid()) return ErrnoStatus("open our own mount namespace");
+  if (setns(sandbox->handles().pidfd, CLONE_NEWNS) < 0) return ErrnoStatus("enter the sandbox's mount namespace");
+  scope.namespace_ = std::move(ours);
+  return scope;
+}
+
+MountScope::~MountScope() {
+  if (!namespace_.valid()) return;
+  // Could only fail for lack of a capability that was there a moment ago; to go on in the wrong place would be worse.
+  if (setns(namespace_.get(), CLONE_NEWNS) < 0) abort();
+  if (fchdir(cwd_.get()) < 0) abort();
 }
 
 Sandbox::~Sandbox() {

@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 
 #include "image/builder.h"
 #include "moult/base/status.h"
@@ -16,10 +17,18 @@
 
 namespace moult::engine {
 
+// What a sandbox sees other than its maker does.
+struct SandboxMounts {
+  bool private_tmp = false;   // an empty tmpfs each on /tmp and /dev/shm
+  std::string shared_source;  // folder of the maker's that shows up as shared_target, which must exist
+  std::string shared_target;
+};
+
 class Sandbox {
  public:
   // In it, CLOCK_MONOTONIC and CLOCK_BOOTTIME go on from the given values.
-  static absl::StatusOr<std::unique_ptr<Sandbox>> Create(int64_t monotonic_ns, int64_t boottime_ns);
+  static absl::StatusOr<std::unique_ptr<Sandbox>> Create(int64_t monotonic_ns, int64_t boottime_ns,
+                                                         const SandboxMounts& mounts = {});
   // Ends the sandbox and all in it, unless Keep was called.
   ~Sandbox();
   Sandbox(const Sandbox&) = delete;
@@ -33,6 +42,8 @@ class Sandbox {
   // The function's pid inside, for the init to wait for.
   void SetChild(pid_t inner_pid);
   void Keep() { keep_ = true; }
+  // The child's wait status, once the init has ended after it; -1: it ended for another reason.
+  int ChildStatus() const;
 
  private:
   Sandbox() = default;
@@ -41,6 +52,22 @@ class Sandbox {
   UniqueFd time_namespace_;
   void* shared_ = nullptr;  // the init's parasite and its MoultInit
   bool keep_ = false;
+};
+
+// While one lives, the calling process, which must be single-threaded, sees the sandbox's mounts: paths of a
+// template mean what they will mean to the process. Of a null sandbox: nothing changes. /proc is the sandbox's,
+// too, so there is no /proc/self meanwhile.
+class MountScope {
+ public:
+  static absl::StatusOr<MountScope> Enter(const Sandbox* sandbox);
+  ~MountScope();
+  MountScope(MountScope&&) = default;
+  MountScope& operator=(MountScope&&) = delete;
+
+ private:
+  MountScope() = default;
+  UniqueFd namespace_;  // the one to go back to
+  UniqueFd cwd_;
 };
 
 }  // namespace moult::engine

@@ -123,6 +123,8 @@ __attribute__((used)) void MoultInitMain(struct MoultInit* init) {
       moult_s64 pid = Syscall(__NR_wait4, ~0ul, (moult_u64)&status, 1 /* WNOHANG */, 0, 0, 0);
       if (pid <= 0) break;
       if (child && pid == child) {
+        init->status = (moult_u32)status;
+        __atomic_store_n(&init->ended, 1, __ATOMIC_RELEASE);
         int code = (status & 0x7f) ? 128 + (status & 0x7f) : (status >> 8) & 0xff;
         Syscall(__NR_exit_group, (moult_u64)code, 0, 0, 0, 0, 0);
       }

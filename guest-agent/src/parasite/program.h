@@ -74,6 +74,8 @@ struct MoultInit {
   moult_u64 unmap[6][2];
   moult_u32 ready; /* set to 1 and woken when nothing of the maker's memory is mapped any more */
   moult_u32 child; /* set by the maker */
+  moult_u32 status; /* the child's wait status, when `ended` */
+  moult_u32 ended;
 };
 
 #ifdef __cplusplus

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What the agent knows of one function, and its folder: state_dir/functions/ID with
+//   state.json    so that a restarted agent finds it again
+//   lock          flock'ed by whoever changes the function
+//   shared/       seen inside as /run/moult-function: log, generation
+#ifndef MOULT_FUNCTION_RECORD_H_
+#define MOULT_FUNCTION_RECORD_H_
+
+#include <sys/types.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "function/cgroup.h"
+#include "image/sandbox.h"
+#include "moult/base/status.h"
+#include "moult/base/unique_fd.h"
+#include "moult/protocol/message.h"
+
+namespace moult::agent {
+
+inline constexpr char kSharedTarget[] = "/run/moult-function";
+
+struct Function {
+  rpc::FunctionInfoT info;
+  pid_t init_pid = 0;       // of its sandbox; 0: ended
+  uint64_t init_start = 0;  // clock ticks since boot: tells a pid from its next user
+  std::string folder;
+  std::string busy;    // the verb that is changing it now
+  bool shell = false;  // nobody's yet
+  bool kill_asked = false;
+  UniqueFd init_pidfd;
+  std::unique_ptr<engine::Sandbox> sandbox;  // null: an earlier agent made it
+  std::unique_ptr<Cgroup> cgroup;            // null: goes without
+
+  std::string log_path() const { return absl::StrCat(folder, "/shared/log"); }
+};
+
+// Writes state.json, whole or not at all.
+absl::Status Save(const Function& function);
+// The functions whose folders are in `functions_dir`, as they were saved; what cannot be read is in `errors`.
+std::vector<std::unique_ptr<Function>> LoadAll(const std::string& functions_dir,
+                                               std::vector<std::string>* errors);
+
+// Makes the folder, with an empty log.
+absl::Status MakeFolder(const Function& function);
+void RemoveFolder(const Function& function);
+
+// Gives back what of the log lies before its last `keep` bytes, when it is twice as long. Offsets stay.
+void TrimLog(const Function& function, uint64_t keep);
+
+// The start time of a process, 0 when there is none.
+uint64_t StartTime(pid_t pid);
+// A descriptor of the very process that was saved; invalid: it has gone.
+UniqueFd OpenSame(pid_t pid, uint64_t start_time);
+
+// Takes the function's lock for as long as the descriptor lives. kFailedPrecondition: somebody has it.
+absl::StatusOr<UniqueFd> LockFolder(const std::string& folder);
+
+}  // namespace moult::agent
+
+#endif  // MOULT_FUNCTION_RECORD_H_

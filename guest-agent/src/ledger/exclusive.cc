@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "ledger/exclusive.h"
+
+#include <fcntl.h>
+#include <linux/kernel-page-flags.h>
+#include <linux/magic.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <map>
+#include <set>
+
+#include "moult/base/unique_fd.h"
+#include "proc/maps.h"
+#include "proc/read.h"
+
+namespace moult::agent {
+namespace {
+
+constexpr uint64_t kPage = 4096;
+constexpr size_t kPiece = 4096;  // entries at a time
+
+constexpr uint64_t Bit(int flag) { return uint64_t{1} << flag; }
+
+bool InRam(uint64_t frame, const std::vector<RamRange>& ram) {
+  const uint64_t at = frame * kPage;
+  return std::any_of(ram.begin(), ram.end(),
+                     [at](const RamRange& range) { return at >= range.start && at + kPage <= range.end; });
+}
+
+// Pages that are not the function's to give, whatever else they look like.
+constexpr uint64_t kNever = Bit(KPF_NOPAGE) | Bit(KPF_HWPOISON) | Bit(KPF_KSM) | Bit(KPF_ZERO_PAGE) |
+                            Bit(KPF_HUGE) | Bit(KPF_SLAB) | Bit(KPF_BUDDY);
+
+class Finder {
+ public:
+  absl::Status Open() {
+    ram_ = ReadSystemRam();
+    if (ram_.empty())
+      return absl::FailedPreconditionError("/proc/iomem shows no RAM; run as root (CAP_SYS_ADMIN)");
+    flags_.Reset(open("/proc/kpageflags", O_RDONLY | O_CLOEXEC));
+    counts_.Reset(open("/proc/kpagecount", O_RDONLY | O_CLOEXEC));
+    if (!flags_.valid() || !counts_.valid())
+      return ErrnoStatus("open /proc/kpageflags and kpagecount (CONFIG_PROC_PAGE_MONITOR)");
+    return absl::OkStatus();
+  }
+
+  // Anonymous pages, and shmem pages that are mapped: of memfds and shared memory that only this sandbox has.
+  absl::Status AddProcess(const std::string& folder) {
+    MOULT_ASSIGN_OR_RETURN(const std::string text, proc::ReadFile(folder + "/maps"));
+    MOULT_ASSIGN_OR_RETURN(const auto maps, proc::ParseMaps(text));
+    const UniqueFd pagemap(open((folder + "/pagemap").c_str(), O_RDONLY | O_CLOEXEC));
+    if (!pagemap.valid()) return ErrnoStatus(absl::StrCat("open ", folder, "/pagemap"));
+    for (const proc::MapsEntry& entry : maps) {
+      if (entry.path == "[vsyscall]" || entry.path == "[vdso]" || entry.path == "[vvar]" ||
+          entry.path == "[vvar_vclock]")
+        continue;
+      MOULT_RETURN_IF_ERROR(AddRange(pagemap.get(), entry.start, entry.end, /*own_files=*/false));
+    }
+    return absl::OkStatus();
+  }
+
+  // Every page of every file in a tmpfs that nobody outside of the sandbox sees. They are mapped here to be
+  // found.
+  absl::Status AddTmpfs(const std::string& folder) {
+    struct statfs fs {};
+    if (statfs(folder.c_str(), &fs) < 0 || fs.f_type != TMPFS_MAGIC) return absl::OkStatus();
+    const UniqueFd pagemap(open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC));
+    if (!pagemap.valid()) return ErrnoStatus("open /proc/self/pagemap");
+    std::error_code error;
+    using std::filesystem::recursive_directory_iterator;
+    for (const auto& entry : recursive_directory_iterator(folder, error)) {
+      std::error_code ignored;
+      if (entry.is_symlink(ignored) || !entry.is_regular_file(ignored)) continue;
+      MOULT_RETURN_IF_ERROR(AddFile(pagemap.get(), entry.path()));
+    }
+    if (error) return absl::InternalError(absl::StrCat("list ", folder, ": ", error.message()));
+    return absl::OkStatus();
+  }
+
+  // Shmem pages count when all who map them are of this sandbox.
+  std::vector<FrameRun> Take() {
+    for (const auto& [frame, mappings] : shmem_) {
+      if (mappings.first >= mappings.second) frames_.push_back(frame);
+    }
+    return MergeFrames(std::move(frames_));
+  }
+
+ private:
+  absl::StatusOr<Frame> Look(uint64_t number) const {
+    Frame frame{number, 0, 0};
+    const auto at = static_cast<off_t>(number * 8);
+    if (pread(flags_.get(), &frame.flags, 8, at) != 8 || pread(counts_.get(), &frame.mapped, 8, at) != 8) {
+      // A frame without a struct page.
+      frame.flags = Bit(KPF_NOPAGE);
+    }
+    return frame;
+  }
+
+  absl::Status AddRange(int pagemap, uint64_t start, uint64_t end, bool own_files) {
+    std::vector<uint64_t> raw(kPiece);
+    for (uint64_t at = start; at < end;) {
+      const size_t count = std::min<uint64_t>(kPiece, (end - at) / kPage);
+      const ssize_t n = pread(pagemap, raw.data(), count * 8, static_cast<off_t>(at / kPage * 8));
+      if (n < 0) return ErrnoStatus("read pagemap");
+      if (n == 0) return absl::OkStatus();
+      for (size_t i = 0; i < static_cast<size_t>(n) / 8; ++i) {
+        const proc::PagemapEntry entry = proc::DecodePagemap(raw[i]);
+        if (!entry.present) continue;
+        if (entry.pfn == 0)
+          return absl::PermissionDeniedError("pagemap hides frame numbers; run with CAP_SYS_ADMIN");
+        MOULT_ASSIGN_OR_RETURN(const Frame frame, Look(entry.pfn));
+        if (IsExclusiveAnonymous(entry, frame, ram_)) frames_.push_back(entry.pfn);
+        if (!entry.file_or_shared || !IsShmem(frame, ram_)) continue;
+        if (own_files) {
+          frames_.push_back(entry.pfn);
+        } else {
+          auto& mappings = shmem_[entry.pfn];
+          ++mappings.first;
+          mappings.second = frame.mapped;
+        }
+      }
+      at += static_cast<uint64_t>(n) / 8 * kPage;
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status AddFile(int pagemap, const std::string& path) {
+    const UniqueFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
+    struct stat st {};
+    if (!fd.valid() || fstat(fd.get(), &st) < 0) return ErrnoStatus(absl::StrCat("open ", path));
+    // Data only: reading a hole would make pages.
+    for (off_t at = 0; (at = lseek(fd.get(), at, SEEK_DATA)) >= 0;) {
+      const off_t end = lseek(fd.get(), at, SEEK_HOLE);
+      if (end < 0) return ErrnoStatus(absl::StrCat("seek in ", path));
+      const off_t start = at & ~static_cast<off_t>(kPage - 1);
+      const auto length = (static_cast<uint64_t>(end - start) + kPage - 1) & ~(kPage - 1);
+      void* memory = mmap(nullptr, length, PROT_READ, MAP_SHARED | MAP_POPULATE, fd.get(), start);
+      if (memory == MAP_FAILED) return ErrnoStatus(absl::StrCat("map ", path));
+      const auto address = reinterpret_cast<uint64_t>(memory);
+      const absl::Status status = AddRange(pagemap, address, address + length, /*own_files=*/true);
+      munmap(memory, length);
+      MOULT_RETURN_IF_ERROR(status);
+      at = end;
+    }
+    return absl::OkStatus();
+  }
+
+  std::vector<RamRange> ram_;
+  UniqueFd flags_;
+  UniqueFd counts_;
+  std::vector<uint64_t> frames_;
+  std::map<uint64_t, std::pair<uint64_t, uint64_t>> shmem_;  // frame: seen here, mapped at all
+};
+
+}  // namespace
+
+bool IsExclusiveAnonymous(const proc::PagemapEntry& entry, const Frame& frame,
+                          const std::vector<RamRange>& ram) {
+  return entry.present && !entry.file_or_shared && (frame.flags & Bit(KPF_ANON)) != 0 &&
+         (frame.flags & kNever) == 0 && frame.mapped == 1 && InRam(frame.number, ram);
+}
+
+bool IsShmem(const Frame& frame, const std::vector<RamRange>& ram) {
+  // Pages of tmpfs, and of nothing else that is mapped, are backed by swap without being anonymous.
+  constexpr uint64_t kShmem = Bit(KPF_SWAPBACKED);
+  return (frame.flags & kShmem) != 0 && (frame.flags & (Bit(KPF_ANON) | kNever)) == 0 &&
+         InRam(frame.number, ram);
+}
+
+std::vector<FrameRun> MergeFrames(std::vector<uint64_t> frames) {
+  std::sort(frames.begin(), frames.end());
+  frames.erase(std::unique(frames.begin(), frames.end()), frames.end());
+  std::vector<FrameRun> runs;
+  for (const uint64_t frame : frames) {
+    const uint64_t gpa = frame * kPage;
+    if (!runs.empty() && runs.back().gpa + runs.back().length == gpa) {
+      runs.back().length += kPage;
+    } else {
+      runs.push_back({gpa, kPage});
+    }
+  }
+  return runs;
+}
+
+absl::StatusOr<std::vector<FrameRun>> FindExclusive(pid_t init_pid) {
+  Finder finder;
+  MOULT_RETURN_IF_ERROR(finder.Open());
+  const std::string root = absl::StrCat("/proc/", init_pid, "/root");
+  // Its own /proc lists the sandbox's processes and no others. The init itself is ours.
+  MOULT_ASSIGN_OR_RETURN(const std::vector<int> pids, proc::ListNumeric(root + "/proc"));
+  for (const int pid : pids) {
+    if (pid == 1) continue;
+    const absl::Status status = finder.AddProcess(absl::StrCat(root, "/proc/", pid));
+    // A zombie has no memory; it may also have been reaped since.
+    if (!status.ok() && !absl::IsNotFound(status)) return status;
+  }
+  for (const char* folder : {"/tmp", "/dev/shm"}) MOULT_RETURN_IF_ERROR(finder.AddTmpfs(root + folder));
+  return finder.Take();
+}
+
+}  // namespace moult::agent

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Which pages of guest RAM are one function's alone: what a host may discard before the function is killed.
+#ifndef MOULT_LEDGER_EXCLUSIVE_H_
+#define MOULT_LEDGER_EXCLUSIVE_H_
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "moult/base/status.h"
+#include "proc/pagemap.h"
+#include "rpc/iomem.h"
+
+namespace moult::agent {
+
+// A page frame as /proc/kpageflags and /proc/kpagecount show it (admin-guide/mm/pagemap.rst).
+struct Frame {
+  uint64_t number = 0;
+  uint64_t flags = 0;
+  uint64_t mapped = 0;  // how often it is mapped
+};
+
+// A private anonymous page that nobody else maps, in RAM and not one that the kernel shares on its own (KSM,
+// the zero page) or that has no owner here (a window's, a driver's).
+bool IsExclusiveAnonymous(const proc::PagemapEntry& entry, const Frame& frame,
+                          const std::vector<RamRange>& ram);
+// A page of shmem (tmpfs, memfd, shared anonymous memory) in RAM. Who else uses it the flags do not tell.
+bool IsShmem(const Frame& frame, const std::vector<RamRange>& ram);
+
+struct FrameRun {
+  uint64_t gpa;
+  uint64_t length;
+  bool operator==(const FrameRun&) const = default;
+};
+// Rising and disjoint, each frame once, neighbours put together.
+std::vector<FrameRun> MergeFrames(std::vector<uint64_t> frames);
+
+// The exclusive pages of all processes in the sandbox whose init is `init_pid`, and of its private tmpfs.
+// They must stand still (frozen). Needs CAP_SYS_ADMIN. The kernel may move a page after this was read
+// (compaction).
+absl::StatusOr<std::vector<FrameRun>> FindExclusive(pid_t init_pid);
+
+}  // namespace moult::agent
+
+#endif  // MOULT_LEDGER_EXCLUSIVE_H_

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The agent's main process: one thread, one poll loop. It answers what is quick itself, hands the rest to
+// workers, and never waits for a peer, a function or a worker.
+#ifndef MOULT_RPC_SERVER_H_
+#define MOULT_RPC_SERVER_H_
+
+#include <sys/types.h>
+
+#include <list>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "function/record.h"
+#include "moult/protocol/frame.h"
+#include "rpc/config.h"
+#include "rpc/connection.h"
+#include "rpc/worker.h"
+
+namespace moult::agent {
+
+class Server {
+ public:
+  explicit Server(Config config) : config_(std::move(config)) {}
+
+  // Finds the functions of an earlier agent, listens.
+  absl::Status Start();
+  // Until SIGTERM or SIGINT. Functions go on running.
+  absl::Status Run();
+
+ private:
+  struct Running {  // a worker
+    pid_t pid = 0;
+    UniqueFd socket;
+    uint64_t function = 0;  // 0: none
+    rpc::RequestBody verb{};
+    std::shared_ptr<Connection> connection;
+    bool done = false;  // it has said so
+    bool was_frozen = false;
+    bool stream = false;
+  };
+  struct PendingKill {
+    std::shared_ptr<Connection> connection;
+    uint64_t call = 0;
+    uint64_t function = 0;
+  };
+
+  // server.cc: start and loop
+  absl::Status PrepareFolders();
+  absl::Status Listen();
+  void Adopt();
+  void Poll();
+  void HandleSignals();
+  void Accept(int listener);
+  void Reap(pid_t pid, int status);
+  void Stop();
+  void KeepTidy();
+
+  // requests.cc: what comes over a connection
+  void Serve(const std::shared_ptr<Connection>& connection);
+  void Answer(Connection& connection, uint64_t call, const rpc::ResponseT& response);
+  void Refuse(Connection& connection, uint64_t call, const absl::Status& status);
+  absl::Status Handle(const std::shared_ptr<Connection>& connection, uint64_t call,
+                      const rpc::RequestT& request);
+  absl::Status HandleHello(Connection& connection, uint64_t call, const rpc::HelloT& hello);
+  void HandleList(Connection& connection, uint64_t call);
+  absl::Status HandleKill(const std::shared_ptr<Connection>& connection, uint64_t call, uint64_t id);
+  absl::Status HandleForget(Connection& connection, uint64_t call, uint64_t id);
+  absl::Status HandleStart(const std::shared_ptr<Connection>& connection, uint64_t call,
+                           const rpc::RequestT& request);
+  absl::Status HandleWork(const std::shared_ptr<Connection>& connection, uint64_t call,
+                          const rpc::RequestT& request);
+  absl::StatusOr<Function*> Find(uint64_t id);
+
+  // workers.cc
+  absl::Status Fork(const std::shared_ptr<Connection>& connection, uint64_t call,
+                    const rpc::RequestT& request, Function* function);
+  void ReadReports(Running& worker);
+  void Apply(Running& worker, const Report& report);
+  void WorkerEnded(std::list<Running>::iterator worker, int status);
+  void FunctionEnded(Function& function, int status);
+  void Drop(uint64_t id);
+  absl::StatusOr<std::unique_ptr<Function>> TakeShell();
+  void FillShells();
+
+  const Config config_;
+  bool use_cgroup_ = false;
+  bool stopping_ = false;
+  uint64_t next_id_ = 1;
+  uint64_t next_generation_ = 1;
+  std::vector<UniqueFd> listeners_;
+  bool unix_listener_ = false;  // the last of them
+  UniqueFd signals_;
+  std::list<std::shared_ptr<Connection>> connections_;
+  std::map<uint64_t, std::unique_ptr<Function>> functions_;
+  std::list<std::unique_ptr<Function>> shells_;
+  std::list<Running> workers_;
+  std::vector<PendingKill> kills_;
+  std::vector<std::unique_ptr<Cgroup>> leftovers_;  // cgroups that could not be removed yet
+};
+
+}  // namespace moult::agent
+
+#endif  // MOULT_RPC_SERVER_H_

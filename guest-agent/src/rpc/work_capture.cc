@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Capture: the function stands still while the host takes what it is.
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <filesystem>
+
+#include "absl/cleanup/cleanup.h"
+#include "function/ready.h"
+#include "image/capture.h"
+#include "moult/protocol/limits.h"
+#include "moult/protocol/parse.h"
+#include "proc/read.h"
+#include "rpc/worker.h"
+
+namespace moult::agent {
+namespace {
+
+constexpr std::chrono::seconds kAnswerTime{60};
+
+std::vector<uint8_t> Bytes(const std::string& text) { return {text.begin(), text.end()}; }
+
+std::unique_ptr<rpc::FunctionSpecT> SpecOf(const Worker& worker) {
+  return std::make_unique<rpc::FunctionSpecT>(*worker.function->info.spec);
+}
+
+// Answers Capture, waits for CaptureEnd. What the host wants; kCancelled: it has gone.
+absl::StatusOr<bool> AwaitOutcome(Worker& worker, uint64_t* end_call) {
+  MOULT_ASSIGN_OR_RETURN(const auto request, worker.AwaitEnd(rpc::RequestBody::CaptureEnd, end_call));
+  return request->body.AsCaptureEnd()->outcome == rpc::CaptureOutcome::End;
+}
+
+absl::Status SendPages(Worker& worker, const std::string& path, uint64_t size) {
+  const UniqueFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!fd.valid()) return ErrnoStatus(absl::StrCat("open ", path));
+  std::vector<std::byte> piece(rpc::kMaxDataFrame);
+  for (uint64_t at = 0; at < size;) {
+    const ssize_t n = pread(fd.get(), piece.data(), piece.size(), static_cast<off_t>(at));
+    if (n <= 0) return ErrnoStatus(n < 0 ? errno : EIO, absl::StrCat("read ", path));
+    MOULT_RETURN_IF_ERROR(worker.channel.SendData(worker.call, {piece.data(), static_cast<size_t>(n)},
+                                                  Clock::now() + kAnswerTime));
+    at += static_cast<uint64_t>(n);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status SendCopy(Worker& worker, const std::string& folder, uint64_t stopped_us) {
+  rpc::CaptureReportT report;
+  MOULT_ASSIGN_OR_RETURN(const std::string image,
+                         proc::ReadFile(absl::StrCat(folder, "/", image::kImageFile)));
+  MOULT_ASSIGN_OR_RETURN(const std::string manifest,
+                         proc::ReadFile(absl::StrCat(folder, "/", image::kManifestFile)));
+  const std::string pages = absl::StrCat(folder, "/", image::kPagesFile);
+  struct stat st {};
+  if (stat(pages.c_str(), &st) < 0) return ErrnoStatus(absl::StrCat("stat ", pages));
+  report.image = Bytes(image);
+  report.manifest = Bytes(manifest);
+  report.spec = SpecOf(worker);
+  report.pages_size = static_cast<uint64_t>(st.st_size);
+  report.stopped_us = stopped_us;
+  report.phases = ToPhases(worker.phases);
+  MOULT_RETURN_IF_ERROR(worker.Respond(rpc::MakeResponse(std::move(report))));
+  return SendPages(worker, pages, static_cast<uint64_t>(st.st_size));
+}
+
+// What came of the part that the host takes part in.
+struct Ending {
+  bool end = false;   // the function is to end
+  uint64_t call = 0;  // of CaptureEnd; 0: it did not come
+  absl::Status status;
+};
+
+// Whether it answered or not, the host may have gone: then the function runs on.
+absl::Status Close(Worker& worker, const absl::Status& captured, const Ending& ending) {
+  if (!worker.answered) return captured;
+  if (ending.call == 0) return captured.ok() ? ending.status : captured;
+  rpc::ResponseT response;
+  if (captured.ok()) {
+    rpc::DoneT done;
+    done.phases = ToPhases(worker.phases);
+    response = rpc::MakeResponse(std::move(done));
+  } else {
+    response = rpc::ErrorResponse(captured);
+  }
+  if (ending.end && captured.ok()) {
+    // When Done comes, its end is known here as well.
+    Watch watch;
+    watch.deadline = Clock::now() + kAnswerTime;
+    worker.Tell({.end_reason = "ended by its capture"});
+    (void)Wait(watch, worker.function->init_pidfd.get(), POLLIN);
+  }
+  worker.Tell({.done = true});
+  return worker.channel.Respond(ending.call, response, Clock::now() + kAnswerTime);
+}
+
+absl::Status CaptureCopy(Worker& worker, Ending& ending) {
+  const std::string folder = worker.function->folder + "/capture";
+  std::error_code ignored;
+  std::filesystem::remove_all(folder, ignored);
+  const absl::Cleanup remove = [&folder] {
+    std::error_code error;
+    std::filesystem::remove_all(folder, error);
+  };
+  const auto begins = Clock::now();
+  engine::CaptureOptions options;
+  options.may_go_on = [&worker] { return worker.MayGoOn(); };
+  options.may_end = [&] {
+    worker.phases.End("capture");
+    const auto stopped = std::chrono::duration_cast<std::chrono::microseconds>(Clock::now() - begins).count();
+    ending.status = SendCopy(worker, folder, static_cast<uint64_t>(stopped));
+    if (!ending.status.ok()) return false;
+    auto end = AwaitOutcome(worker, &ending.call);
+    ending.status = end.status();
+    ending.end = end.ok() && *end;
+    return ending.end;
+  };
+  return engine::Capture(worker.function->info.pid, folder, options).status();
+}
+
+absl::Status CaptureInPlace(Worker& worker, Ending& ending) {
+  engine::CaptureOptions options;
+  options.may_go_on = [&worker] { return worker.MayGoOn(); };
+  const auto deliver = [&](const engine::StoppedProcess& process) -> absl::StatusOr<engine::CaptureOutcome> {
+    worker.phases.Take(process.so_far.phases);
+    rpc::CaptureReportT report;
+    report.image = Bytes(image::SerializeImage(process.image));
+    report.manifest = Bytes(image::SerializeManifest(process.manifest));
+    report.spec = SpecOf(worker);
+    for (const engine::GpaRun& run : process.pages) report.pages.emplace_back(run.gpa, run.length);
+    report.pages_size = process.pages_size;
+    report.stopped_us = process.so_far.stopped_us;
+    report.phases = ToPhases(worker.phases);
+    ending.status = worker.Respond(rpc::MakeResponse(std::move(report)));
+    MOULT_RETURN_IF_ERROR(ending.status);
+    auto end = AwaitOutcome(worker, &ending.call);
+    ending.status = end.status();
+    MOULT_RETURN_IF_ERROR(ending.status);
+    ending.end = *end;
+    return *end ? engine::CaptureOutcome::kEnd : engine::CaptureOutcome::kResume;
+  };
+  return engine::CaptureInPlace(worker.function->info.pid, options, deliver).status();
+}
+
+}  // namespace
+
+absl::Status DoCapture(Worker& worker) {
+  Function& function = *worker.function;
+  const bool was_frozen = function.info.state == rpc::FunctionState::Frozen;
+  // Its threads run the engine's programs, which a frozen cgroup would not let them; it is stopped by ptrace.
+  if (was_frozen) MOULT_RETURN_IF_ERROR(function.cgroup->Thaw());
+  absl::Status status =
+      RunHook(function, function.info.spec->before_capture.get(), "before_capture", worker.MakeWatch());
+  worker.phases.End("before_capture");
+  worker.Tell({.state = rpc::FunctionState::Capturing});
+  Ending ending;
+  if (status.ok()) {
+    const bool copy = worker.request.body.AsCapture()->mode == rpc::PageMode::Copy;
+    status = copy ? CaptureCopy(worker, ending) : CaptureInPlace(worker, ending);
+  }
+  worker.phases.End(ending.end ? "end" : "resume");
+  if (was_frozen && !(ending.end && status.ok()))
+    (void)function.cgroup->Freeze(Clock::now() + std::chrono::seconds(5));
+  if (!(ending.end && status.ok())) worker.Tell({.state = function.info.state});
+  return Close(worker, status, ending);
+}
+
+}  // namespace moult::agent

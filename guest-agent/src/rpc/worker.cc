@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "rpc/worker.h"
+
+#include <poll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <nlohmann/json.hpp>
+
+#include "function/ready.h"
+#include "rpc/log.h"
+
+namespace moult::agent {
+namespace {
+
+using nlohmann::json;
+using rpc::RequestBody;
+
+constexpr std::chrono::seconds kAnswerTime{30};  // for the host to take an answer
+
+struct Verb {
+  RequestBody body;
+  absl::Status (*run)(Worker&);
+  bool takes_connection;  // by answering OK
+};
+constexpr Verb kVerbs[] = {
+    {RequestBody::Run, DoRun, false},         {RequestBody::Attach, DoAttach, false},
+    {RequestBody::Capture, DoCapture, false},
+    {RequestBody::Detach, DoDetach, false}, {RequestBody::Freeze, DoFreeze, false},
+    {RequestBody::Thaw, DoThaw, false},       {RequestBody::Doctor, DoDoctor, false},
+    {RequestBody::Tunnel, DoTunnel, true},    {RequestBody::Logs, DoLogs, true},
+};
+
+}  // namespace
+
+std::string EncodeReport(const Report& report) {
+  json root = {{"drop", report.drop}, {"done", report.done}};
+  if (report.state) root["state"] = static_cast<int>(*report.state);
+  if (report.pid) root["pid"] = *report.pid;
+  if (report.inner_pid) root["inner_pid"] = *report.inner_pid;
+  if (report.end_reason) root["end_reason"] = report.end_reason->substr(0, 1024);
+  return root.dump(-1, ' ', false, json::error_handler_t::replace);
+}
+
+absl::StatusOr<Report> DecodeReport(std::string_view text) {
+  const json root = json::parse(text, nullptr, false);
+  if (!root.is_object()) return absl::DataLossError("report of a worker");
+  Report report;
+  report.drop = root.value("drop", false);
+  report.done = root.value("done", false);
+  if (root.contains("state")) report.state = static_cast<rpc::FunctionState>(root["state"].get<int>());
+  if (root.contains("pid")) report.pid = root["pid"].get<int>();
+  if (root.contains("inner_pid")) report.inner_pid = root["inner_pid"].get<int>();
+  if (root.contains("end_reason")) report.end_reason = root["end_reason"].get<std::string>();
+  return report;
+}
+
+Watch Worker::MakeWatch() const {
+  return {channel.fd(), agent, function != nullptr ? function->init_pidfd.get() : -1, deadline};
+}
+
+bool Worker::MayGoOn() const {
+  pollfd fds[] = {{agent, POLLRDHUP, 0}, {channel.fd(), POLLRDHUP, 0}};
+  return poll(fds, 2, 0) == 0 && Clock::now() < deadline;
+}
+
+void Worker::Tell(const Report& report) const {
+  const std::string text = EncodeReport(report);
+  // An agent that has gone reads the truth from /proc when it is back.
+  (void)!send(agent, text.data(), text.size(), MSG_NOSIGNAL);
+}
+
+absl::Status Worker::Respond(const rpc::ResponseT& response) {
+  answered = true;
+  return channel.Respond(call, response, Clock::now() + kAnswerTime);
+}
+
+std::vector<std::unique_ptr<rpc::PhaseT>> ToPhases(const engine::Phases& phases) {
+  std::vector<std::unique_ptr<rpc::PhaseT>> all;
+  for (const auto& [name, us] : phases.done()) {
+    auto& phase = all.emplace_back(std::make_unique<rpc::PhaseT>());
+    phase->name = name;
+    phase->us = us;
+  }
+  return all;
+}
+
+absl::Status Worker::RespondFunction(std::vector<std::string> notes) {
+  rpc::FunctionReplyT reply;
+  reply.function = std::make_unique<rpc::FunctionInfoT>(function->info);
+  reply.function->memory_bytes = function->cgroup ? function->cgroup->MemoryBytes() : 0;
+  reply.phases = ToPhases(phases);
+  reply.notes = std::move(notes);
+  return Respond(rpc::MakeResponse(std::move(reply)));
+}
+
+absl::StatusOr<std::unique_ptr<rpc::RequestT>> Worker::AwaitEnd(RequestBody wanted, uint64_t* end_call) {
+  const Watch watch = MakeWatch().Until(Clock::now() + std::chrono::milliseconds(config.hold_ms));
+  for (;;) {
+    const absl::Status waited = Wait(watch, channel.fd(), POLLIN);
+    if (absl::IsDeadlineExceeded(waited))
+      return absl::CancelledError(absl::StrCat("no ", rpc::VerbName(wanted), " came in time"));
+    MOULT_RETURN_IF_ERROR(waited);
+    auto received = channel.ReceiveRequest(Clock::now() + kAnswerTime);
+    if (!received.ok())
+      return absl::CancelledError(absl::StrCat("the connection is lost: ", received.status().message()));
+    if (received->second->body.type == wanted) {
+      *end_call = received->first;
+      return std::move(received->second);
+    }
+    const absl::Status error = absl::FailedPreconditionError(
+        absl::StrCat(rpc::VerbName(received->second->body.type), ": only ", rpc::VerbName(wanted),
+                     " can come now on this connection; use another"));
+    MOULT_RETURN_IF_ERROR(
+        channel.Respond(received->first, rpc::ErrorResponse(error), Clock::now() + kAnswerTime));
+  }
+}
+
+[[noreturn]] void WorkAndExit(Worker& worker) {
+  const RequestBody body = worker.request.body.type;
+  for (const Verb& verb : kVerbs) {
+    if (verb.body != body) continue;
+    absl::Status status;
+    UniqueFd lock;
+    // Streams change nothing, and Doctor has no function.
+    if (worker.function != nullptr && !verb.takes_connection) {
+      auto taken = LockFolder(worker.function->folder);
+      if (taken.ok()) {
+        lock = *std::move(taken);
+      } else {
+        status = taken.status();
+      }
+    }
+    if (status.ok()) status = verb.run(worker);
+    worker.Tell({.done = true});
+    if (status.ok())
+      _exit(static_cast<int>(verb.takes_connection ? WorkerExit::kCloseConnection
+                                                   : WorkerExit::kKeepConnection));
+    const uint64_t id = worker.function != nullptr ? worker.function->info.id : 0;
+    Log(absl::StrCat(rpc::VerbName(body), " of function ", id, ": ", status.ToString()));
+    if (worker.answered) _exit(static_cast<int>(WorkerExit::kCloseConnection));
+    const absl::Status answered =
+        worker.Respond(rpc::ErrorResponse(Annotate(status, absl::StrCat(rpc::VerbName(body)))));
+    _exit(static_cast<int>(answered.ok() ? WorkerExit::kKeepConnection : WorkerExit::kCloseConnection));
+  }
+  _exit(static_cast<int>(WorkerExit::kCloseConnection));
+}
+
+}  // namespace moult::agent

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A worker: a fork of the agent that does one verb that takes time. It has the connection until the verb
+// ends, and tells the agent what changed through a socket of packets.
+#ifndef MOULT_RPC_WORKER_H_
+#define MOULT_RPC_WORKER_H_
+
+#include <optional>
+#include <string>
+
+#include "function/endpoint.h"
+#include "function/record.h"
+#include "image/phases.h"
+#include "moult/protocol/channel.h"
+#include "rpc/config.h"
+
+namespace moult::agent {
+
+// What a worker tells. Fields that are not set do not change.
+struct Report {
+  std::optional<rpc::FunctionState> state = std::nullopt;
+  std::optional<int> pid = std::nullopt;
+  std::optional<int> inner_pid = std::nullopt;
+  std::optional<std::string> end_reason = std::nullopt;
+  bool drop = false;  // the function never came to be: forget it
+  bool done = false;  // the verb is over: another may change the function
+};
+std::string EncodeReport(const Report& report);
+absl::StatusOr<Report> DecodeReport(std::string_view text);
+inline constexpr size_t kMaxReport = 8192;
+
+// How a worker leaves the connection: its exit status.
+enum class WorkerExit : int { kKeepConnection = 0, kCloseConnection = 3 };
+
+struct Worker {
+  const Config& config;
+  rpc::Channel channel;
+  const uint64_t call;  // id of the request's frame
+  const rpc::RequestT& request;
+  Function* function;          // as it was at the fork; null: the verb has none
+  int agent;                   // socket to the agent
+  Clock::time_point deadline;  // of the verb
+  engine::Phases phases = {};
+  bool answered = false;  // `call` was: an error after it can only close the connection
+
+  Watch MakeWatch() const;
+  // False when the agent has gone, or the host.
+  bool MayGoOn() const;
+  void Tell(const Report& report) const;
+  absl::Status Respond(const rpc::ResponseT& response);
+  // The answer of Run, Attach, Freeze, Thaw.
+  absl::Status RespondFunction(std::vector<std::string> notes);
+  // Waits for the request that ends a capture or a detach; any other is answered with an error, and waited
+  // on. Also ends with kCancelled when the host has gone, kAborted when the function has.
+  absl::StatusOr<std::unique_ptr<rpc::RequestT>> AwaitEnd(rpc::RequestBody wanted, uint64_t* end_call);
+};
+
+std::vector<std::unique_ptr<rpc::PhaseT>> ToPhases(const engine::Phases& phases);
+
+// The verbs. Each answers by itself when it is OK; on an error it has undone what it did, and the caller
+// answers.
+absl::Status DoRun(Worker& worker);
+absl::Status DoAttach(Worker& worker);
+absl::Status DoCapture(Worker& worker);
+absl::Status DoDetach(Worker& worker);
+absl::Status DoFreeze(Worker& worker);
+absl::Status DoThaw(Worker& worker);
+absl::Status DoDoctor(Worker& worker);
+// The connection is no use any more after these two have answered.
+absl::Status DoTunnel(Worker& worker);
+absl::Status DoLogs(Worker& worker);
+
+// Does the worker's verb, then exits.
+[[noreturn]] void WorkAndExit(Worker& worker);
+
+}  // namespace moult::agent
+
+#endif  // MOULT_RPC_WORKER_H_

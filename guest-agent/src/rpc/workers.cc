@@ -1,0 +1,236 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The main process's side of workers and of functions' ends.
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <csignal>
+
+#include "ptrace/wait.h"
+#include "rpc/log.h"
+#include "rpc/server.h"
+#include "shell/shell.h"
+
+namespace moult::agent {
+namespace {
+
+using rpc::FunctionState;
+using rpc::RequestBody;
+
+constexpr std::chrono::milliseconds kDefaultDeadline{300'000};
+
+bool IsStream(RequestBody verb) { return verb == RequestBody::Tunnel || verb == RequestBody::Logs; }
+bool IsStart(RequestBody verb) { return verb == RequestBody::Run || verb == RequestBody::Attach; }
+
+// All but `keep` (rising after the sort) and the standard descriptors.
+void CloseOthers(std::vector<int> keep) {
+  std::sort(keep.begin(), keep.end());
+  unsigned next = 3;
+  for (const int fd : keep) {
+    if (fd < static_cast<int>(next)) continue;
+    if (static_cast<unsigned>(fd) > next) syscall(SYS_close_range, next, static_cast<unsigned>(fd) - 1, 0);
+    next = static_cast<unsigned>(fd) + 1;
+  }
+  syscall(SYS_close_range, next, ~0u, 0);
+}
+
+std::vector<int> Descriptors(const Function* function) {
+  if (function == nullptr) return {};
+  std::vector<int> fds{function->init_pidfd.get()};
+  if (function->cgroup) fds.push_back(function->cgroup->fd());
+  if (function->sandbox) {
+    fds.push_back(function->sandbox->handles().pidfd);
+    fds.push_back(function->sandbox->handles().time_namespace);
+  }
+  return fds;
+}
+
+}  // namespace
+
+absl::Status Server::Fork(const std::shared_ptr<Connection>& connection, uint64_t call,
+                          const rpc::RequestT& request, Function* function) {
+  const RequestBody verb = request.body.type;
+  const auto streams =
+      std::count_if(workers_.begin(), workers_.end(), [](const Running& worker) { return worker.stream; });
+  if (IsStream(verb) && streams >= config_.max_streams) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("there are ", streams,
+                     " tunnels and logs, the most that this agent takes; close one, or raise max_streams"));
+  }
+  int ends[2];
+  if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0) return ErrnoStatus("socketpair");
+  UniqueFd ours(ends[0]);
+  UniqueFd theirs(ends[1]);
+  const pid_t pid = fork();
+  if (pid < 0) return ErrnoStatus("fork a worker");
+  if (pid == 0) {
+    std::vector<int> keep = Descriptors(function);
+    keep.push_back(connection->fd());
+    keep.push_back(theirs.get());
+    CloseOthers(std::move(keep));
+    // Ends by its own decision only: a signal in the midst of a capture could harm the function.
+    for (const int number : {SIGTERM, SIGINT, SIGHUP}) signal(number, SIG_IGN);
+    const auto time =
+        request.deadline_ms != 0 ? std::chrono::milliseconds(request.deadline_ms) : kDefaultDeadline;
+    // Not owned here, and never destroyed: this process leaves by _exit.
+    auto* worker = new Worker{config_,
+                              rpc::Channel(UniqueFd(connection->fd())),
+                              call,
+                              request,
+                              function,
+                              theirs.get(),
+                              Clock::now() + time};
+    WorkAndExit(*worker);
+  }
+  Running& running = workers_.emplace_back();
+  running.pid = pid;
+  running.socket = std::move(ours);
+  running.verb = verb;
+  running.connection = connection;
+  running.stream = IsStream(verb);
+  connection->busy = true;
+  if (function == nullptr) return absl::OkStatus();
+  running.function = function->info.id;
+  running.was_frozen = function->info.state == FunctionState::Frozen;
+  if (!running.stream) function->busy = rpc::VerbName(verb);
+  return absl::OkStatus();
+}
+
+void Server::ReadReports(Running& worker) {
+  char buffer[kMaxReport];
+  for (;;) {
+    const ssize_t n = recv(worker.socket.get(), buffer, sizeof(buffer), MSG_DONTWAIT);
+    if (n <= 0) return;
+    auto report = DecodeReport({buffer, static_cast<size_t>(n)});
+    if (report.ok()) Apply(worker, *report);
+  }
+}
+
+void Server::Apply(Running& worker, const Report& report) {
+  if (report.done) worker.done = true;
+  const auto it = functions_.find(worker.function);
+  if (it == functions_.end()) return;
+  Function& function = *it->second;
+  if (report.done && !worker.stream) function.busy.clear();
+  if (report.drop) return Drop(worker.function);
+  if (report.pid) function.info.pid = *report.pid;
+  if (report.inner_pid) function.info.inner_pid = *report.inner_pid;
+  if (report.end_reason) function.info.end_reason = *report.end_reason;
+  // It may have ended before this was said.
+  if (report.state && function.info.state != FunctionState::Ended) function.info.state = *report.state;
+  if (!report.state && !report.pid && !report.end_reason) return;
+  const absl::Status saved = Save(function);
+  if (!saved.ok()) Log(saved.ToString());
+}
+
+void Server::WorkerEnded(std::list<Running>::iterator it, int status) {
+  ReadReports(*it);
+  Running worker = std::move(*it);
+  workers_.erase(it);
+  worker.connection->busy = false;
+  const bool keeps =
+      WIFEXITED(status) && WEXITSTATUS(status) == static_cast<int>(WorkerExit::kKeepConnection);
+  if (!keeps) {
+    shutdown(worker.connection->fd(), SHUT_RDWR);
+    worker.connection->dead = true;
+  }
+  const auto found = functions_.find(worker.function);
+  if (worker.done || worker.stream || found == functions_.end()) return;
+  // It was killed in the midst of it: what it left half-done is put right here.
+  Function& function = *found->second;
+  Log(absl::StrCat(rpc::VerbName(worker.verb), " of function ", worker.function, ": its worker ",
+                   ptrace::DescribeStatus(status)));
+  function.busy.clear();
+  if (IsStart(worker.verb)) return Drop(worker.function);
+  if (function.info.state == FunctionState::Ended) return;
+  if (function.cgroup) {
+    const bool frozen = worker.was_frozen && worker.verb != RequestBody::Thaw;
+    (void)(frozen ? function.cgroup->Freeze(Clock::now()) : function.cgroup->Thaw());
+  }
+  function.info.state = worker.was_frozen && function.cgroup && function.cgroup->IsFrozen()
+                            ? FunctionState::Frozen
+                            : FunctionState::Running;
+  (void)Save(function);
+}
+
+void Server::FunctionEnded(Function& function, int status) {
+  rpc::FunctionInfoT& info = function.info;
+  info.state = FunctionState::Ended;
+  info.pid = 0;
+  info.exit_status = std::max(status, 0);
+  if (info.end_reason.empty() || function.kill_asked) {
+    info.end_reason = function.kill_asked ? "killed on request"
+                      : status >= 0       ? ptrace::DescribeStatus(status)
+                                          : "ended, how is not known: an earlier agent was its parent";
+  }
+  if (function.cgroup) {
+    if (function.cgroup->SawOutOfMemory()) absl::StrAppend(&info.end_reason, " (out of memory)");
+    if (!function.cgroup->Remove()) leftovers_.push_back(std::move(function.cgroup));
+    function.cgroup.reset();
+  }
+  if (function.sandbox) {
+    function.sandbox->Keep();  // reaped: its pid may be another's soon
+    function.sandbox.reset();
+  }
+  function.init_pidfd.Reset();
+  function.init_pid = 0;
+  (void)Save(function);
+  const uint64_t id = info.id;
+  for (auto kill = kills_.begin(); kill != kills_.end();) {
+    if (kill->function != id) {
+      ++kill;
+      continue;
+    }
+    kill->connection->busy = false;
+    Answer(*kill->connection, kill->call, rpc::MakeResponse(rpc::DoneT{}));
+    kill = kills_.erase(kill);
+  }
+  if (function.kill_asked) function.busy.clear();
+  // The oldest that nobody works on; not this one, which a caller may still look at.
+  size_t ended = 0;
+  for (const auto& [other, entry] : functions_) ended += entry->info.state == FunctionState::Ended ? 1 : 0;
+  for (auto it = functions_.begin(); it != functions_.end() && ended > config_.keep_ended;) {
+    const auto next = std::next(it);
+    if (it->second->info.state == FunctionState::Ended && it->second->busy.empty() && it->first != id) {
+      Drop(it->first);
+      --ended;
+    }
+    it = next;
+  }
+}
+
+void Server::Drop(uint64_t id) {
+  const auto it = functions_.find(id);
+  if (it == functions_.end()) return;
+  Function& function = *it->second;
+  if (function.init_pidfd.valid())
+    syscall(SYS_pidfd_send_signal, function.init_pidfd.get(), SIGKILL, nullptr, 0);
+  if (function.sandbox) function.sandbox->Keep();  // reaped by the loop, as a child nobody knows
+  if (function.cgroup && !function.cgroup->Remove()) leftovers_.push_back(std::move(function.cgroup));
+  RemoveFolder(function);
+  functions_.erase(it);
+}
+
+absl::StatusOr<std::unique_ptr<Function>> Server::TakeShell() {
+  if (shells_.empty()) return MakeShell(config_, use_cgroup_, next_id_++);
+  auto shell = std::move(shells_.front());
+  shells_.pop_front();
+  return shell;
+}
+
+void Server::FillShells() {
+  // Not while anybody waits for a worker that may need the CPU: refilled when it has answered.
+  if (std::any_of(workers_.begin(), workers_.end(),
+                  [](const Running& worker) { return !worker.stream && !worker.done; }))
+    return;
+  while (!stopping_ && shells_.size() < config_.warm_shells) {
+    auto shell = MakeShell(config_, use_cgroup_, next_id_++);
+    if (!shell.ok()) return Log(shell.status().ToString());
+    shells_.push_back(*std::move(shell));
+  }
+}
+
+}  // namespace moult::agent
