@@ -64,17 +64,18 @@ static inline int moult_fault_in(struct mm_struct *mm, unsigned long address)
 }
 
 /*
- * pte_devmap tells get_user_pages() to take the struct page of a special
- * entry. 6.16 dropped it: there a special entry has no page for anyone, as if
- * struct_pages=0.
+ * Pages that are no one's anonymous memory count as file pages of a process;
+ * whoever removes an entry takes them off again. 6.2 made the counters per CPU.
+ * add_mm_counter() also calls a trace helper that modules cannot reach.
  */
-#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 16, 0)
-#define MOULT_HAVE_PTE_DEVMAP 0
-#define moult_pte_mkdevmap(pte) (pte)
+static inline void moult_add_rss(struct mm_struct *mm, long pages)
+{
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 2, 0)
+	percpu_counter_add(&mm->rss_stat[MM_FILEPAGES], pages);
 #else
-#define MOULT_HAVE_PTE_DEVMAP 1
-#define moult_pte_mkdevmap(pte) pte_mkdevmap(pte)
+	atomic_long_add(pages, &mm->rss_stat.count[MM_FILEPAGES]);
 #endif
+}
 
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 6, 0)
 #define moult_ptep_get(ptep) ptep_get(ptep)

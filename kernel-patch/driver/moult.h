@@ -14,9 +14,8 @@
  * @info: as user space sees it
  * @name: of the resource, shown in /proc/iomem
  * @pgmap: of the struct pages, if info.flags has MOULT_WINDOW_STRUCT_PAGES
- * @attached: pages were attached, and no MOULT_DETACH of all of it since; the
- *	module stays loaded while it is set. moult_windows_lock for reading and
- *	@attached_once's bit 0, or for writing
+ * @attached: bit 0: pages were attached, and no MOULT_DETACH of all of it
+ *	since; the module stays loaded while it is set
  */
 struct moult_window_state {
 	struct list_head node;
@@ -56,6 +55,9 @@ int moult_attach(struct moult_file *file, void __user *argument);
 /* moult_busy.c: with moult_windows_lock held; fills in the counts */
 int moult_count_users(struct moult_window_state *window,
 		      struct moult_extent *extent);
+
+/* moult_scan.c: entries of all processes that show page frames [first, end) */
+int moult_scan_entries(unsigned long first, unsigned long end, u64 *mapped);
 
 /* Where windows come from. */
 int moult_pci_register(void);

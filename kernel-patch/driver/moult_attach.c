@@ -1,13 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * MOULT_ATTACH: read-only entries for window pages in anonymous private
- * mappings of the caller.
+ * mappings of the caller. The mapping keeps vm_ops == NULL, so that it is
+ * anonymous memory for everyone: a write fault copies the page, MADV_DONTNEED
+ * brings zeros.
  *
- * An entry is special (no reverse mapping, no LRU, no charge: the page is not
- * the guest's to manage) and devmap (get_user_pages() may take its struct page
- * nevertheless). The mapping keeps vm_ops == NULL, so that it is anonymous
- * memory for everyone: a write fault copies the page, MADV_DONTNEED brings
- * zeros.
+ * With struct pages an entry is what vm_insert_page() would make: an ordinary
+ * one, that holds a reference and a mapping of the page. So the kernel's copy
+ * on write has a page to copy from, get_user_pages() one to give out, and the
+ * page's counts say who uses it. Pages of a device are on no LRU and charged to
+ * nobody, and reclaim, migration, KSM and khugepaged leave them alone.
+ *
+ * Without, an entry is special: the kernel sees no page behind it.
  */
 
 #include <linux/bitmap.h>
@@ -40,7 +44,8 @@
  * @mm: the caller's, locked for writing
  * @ranges: copied from the caller
  * @windows: of each range; NULL before validation
- * @marked: the ranges whose mapping got VM_MIXEDMAP from this call
+ * @marked: the ranges whose mapping got VM_MIXEDMAP from this call; windows
+ *	without struct pages only
  * @count: of ranges
  * @begun: ranges whose mapping is prepared, from the first on
  * @current_done: bytes of the last begun range that are installed
@@ -59,7 +64,7 @@ struct batch {
 struct cursor {
 	unsigned long pfn;
 	pgprot_t prot;
-	bool devmap;
+	bool pages;
 };
 
 static int install_pte(pte_t *ptep, unsigned long address, void *data)
@@ -69,11 +74,18 @@ static int install_pte(pte_t *ptep, unsigned long address, void *data)
 
 	if (!pte_none(moult_ptep_get(ptep)))
 		return -EEXIST;
-	pte = pte_mkspecial(pte_wrprotect(pfn_pte(cursor->pfn, cursor->prot)));
-	if (cursor->devmap)
-		pte = moult_pte_mkdevmap(pte);
+	pte = pte_mkold(pte_wrprotect(pfn_pte(cursor->pfn, cursor->prot)));
+	if (cursor->pages) {
+		struct page *page = pfn_to_page(cursor->pfn);
+
+		/* What removing or copying the entry takes off or adds. */
+		get_page(page);
+		atomic_inc(&page->_mapcount);
+	} else {
+		pte = pte_mkspecial(pte);
+	}
 	/* The entry was empty, so no TLB knows this address. */
-	set_pte_at(current->mm, address, ptep, pte_mkyoung(pte));
+	set_pte_at(current->mm, address, ptep, pte);
 	cursor->pfn++;
 	return 0;
 }
@@ -122,9 +134,10 @@ static int check_no_huge(struct mm_struct *mm, unsigned long address,
 
 /*
  * The reverse mapping object of anonymous memory is made by the first write
- * fault. A core dump leaves out mappings that have none, since nothing was
- * ever written there; here something was, in another life of the process. A
- * module cannot make it other than by such a fault; the page is thrown away.
+ * fault. Where there is none, nothing was ever written, and so fork() copies no
+ * entries and a core dump leaves the mapping out; here something was written,
+ * in another life of the process. A module cannot make that object other than
+ * by such a fault; the page is thrown away.
  */
 static int prepare_anon_vma(struct batch *batch, struct vm_area_struct *vma,
 			    unsigned long address)
@@ -182,32 +195,32 @@ static struct vm_area_struct *range_vma(struct batch *batch, u32 index)
 	return vma;
 }
 
-static int install_range(struct batch *batch, u32 index, bool lazy)
+static int install_range(struct batch *batch, u32 index)
 {
 	const struct moult_range *range = &batch->ranges[index];
 	struct moult_window_state *window = batch->windows[index];
 	struct vm_area_struct *vma = range_vma(batch, index);
 	unsigned long address = range->va;
 	unsigned long end = address + range->length;
-	struct cursor cursor;
+	struct cursor cursor = {
+		.pfn = PHYS_PFN(window->info.gpa + range->window_offset),
+		.prot = vma->vm_page_prot,
+		.pages = window->info.flags & MOULT_WINDOW_STRUCT_PAGES,
+	};
 	int err;
 
-	if (!(vma->vm_flags & VM_MIXEDMAP))
+	if (!cursor.pages && !(vma->vm_flags & VM_MIXEDMAP))
 		__set_bit(index, batch->marked);
-	/* Also where it is set already: it keeps faults out. See compat.h. */
-	moult_vm_flags_set(vma, VM_MIXEDMAP);
+	/* Also if there is no flag to set: it keeps faults out. See compat.h. */
+	moult_vm_flags_set(vma, cursor.pages ? 0 : VM_MIXEDMAP);
 	batch->begun = index + 1;
 	batch->current_done = 0;
 
-	if (!vma->anon_vma && !lazy) {
+	if (!vma->anon_vma) {
 		err = prepare_anon_vma(batch, vma, address);
 		if (err)
 			return err;
 	}
-
-	cursor.pfn = PHYS_PFN(window->info.gpa + range->window_offset);
-	cursor.prot = vma->vm_page_prot;
-	cursor.devmap = window->info.flags & MOULT_WINDOW_STRUCT_PAGES;
 	while (address < end) {
 		unsigned long next = pmd_addr_end(address, end);
 		unsigned long first = cursor.pfn;
@@ -219,6 +232,8 @@ static int install_range(struct batch *batch, u32 index, bool lazy)
 						  next - address, install_pte,
 						  &cursor);
 		batch->current_done += PFN_PHYS(cursor.pfn - first);
+		if (cursor.pages)
+			moult_add_rss(batch->mm, cursor.pfn - first);
 		if (err)
 			return err;
 		if (fatal_signal_pending(current))
@@ -304,8 +319,7 @@ static int attach_batch(struct batch *batch, const struct moult_file *file,
 	}
 	for (index = 0; index < batch->count; index++) {
 		call->failed = index;
-		err = install_range(batch, index,
-				    call->flags & MOULT_ATTACH_LAZY);
+		err = install_range(batch, index);
 		if (err) {
 			roll_back(batch);
 			return err;
@@ -348,7 +362,7 @@ static int get_call(struct moult_attach *call, void __user *argument)
 	err = copy_struct_from_user(call, sizeof(*call), argument, size);
 	if (err)
 		return err;
-	if ((call->flags & ~MOULT_ATTACH_LAZY) || !call->count)
+	if (call->flags || !call->count)
 		return -EINVAL;
 	return call->count > MOULT_MAX_RANGES ? -E2BIG : 0;
 }

@@ -8,7 +8,6 @@
 #include <linux/module.h>
 #include <linux/slab.h>
 
-#include "compat.h"
 #include "moult.h"
 
 static bool struct_pages = true;
@@ -44,6 +43,23 @@ static int check_place(u64 gpa, u64 length)
 	return 0;
 }
 
+static void shift_mapcounts(const struct moult_window_state *window, int by)
+{
+	unsigned long pfn = PHYS_PFN(window->info.gpa);
+	unsigned long end = pfn + PHYS_PFN(window->info.length);
+
+	for (; pfn < end; pfn++) {
+		atomic_add(by, &pfn_to_page(pfn)->_mapcount);
+		if (!(pfn & 0xfff))
+			cond_resched();
+	}
+}
+
+/*
+ * One mapping more than there is, always: so the kernel never sees a first or
+ * last one, whose accounting (NR_FILE_MAPPED) is for pages that it manages.
+ * _mapcount starts at -1, so it then is the number of real mappings.
+ */
 static int add_struct_pages(struct moult_window_state *window)
 {
 	struct dev_pagemap *pgmap = &window->pgmap;
@@ -58,7 +74,10 @@ static int add_struct_pages(struct moult_window_state *window)
 	 * the struct pages have to outlive it.
 	 */
 	mapped = memremap_pages(pgmap, NUMA_NO_NODE);
-	return PTR_ERR_OR_ZERO(mapped);
+	if (IS_ERR(mapped))
+		return PTR_ERR(mapped);
+	shift_mapcounts(window, 1);
+	return 0;
 }
 
 /**
@@ -97,7 +116,7 @@ struct moult_window_state *moult_window_add(u32 source, u64 gpa, u64 length)
 		err = -EBUSY;
 		goto unlock;
 	}
-	if (struct_pages && MOULT_HAVE_PTE_DEVMAP) {
+	if (struct_pages) {
 		err = add_struct_pages(window);
 		if (err)
 			goto release;
@@ -145,8 +164,10 @@ void moult_window_remove(struct moult_window_state *window)
 		up_write(&moult_windows_lock);
 		return;
 	}
-	if (window->info.flags & MOULT_WINDOW_STRUCT_PAGES)
+	if (window->info.flags & MOULT_WINDOW_STRUCT_PAGES) {
+		shift_mapcounts(window, -1);
 		memunmap_pages(&window->pgmap);
+	}
 	release_mem_region(window->info.gpa, window->info.length);
 	if (window->attached)
 		module_put(THIS_MODULE);

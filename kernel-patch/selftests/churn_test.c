@@ -4,7 +4,8 @@
 
 #include <sched.h>
 
-#define ROUNDS 2000
+#define WARM_UP 300
+#define ROUNDS 700
 #define PAGES 256
 
 static int one_life(void *unused)
@@ -32,21 +33,22 @@ int main(void)
 	int failed = 0;
 
 	setup();
-	for (int i = 0; i < 100; i++)
+	for (int i = 0; i < WARM_UP; i++)
 		failed += run_child(one_life, NULL) != 0;
+	/* By now the kernel has made what it keeps for later. */
 	before = available_kib();
 	for (int i = 0; i < ROUNDS; i++)
 		failed += run_child(one_life, NULL) != 0;
 	after = available_kib();
-	CHECK_EQ(failed, 0, "2000 processes attach, fork, write and exit");
+	CHECK_EQ(failed, 0, "1000 processes attach, fork, write and exit");
 	printf("# MemAvailable %ld KiB, then %ld KiB\n", before, after);
-	CHECK(before - after < 4096, "MemAvailable is back");
+	CHECK(before - after < 3072, "MemAvailable is back");
 
 	for (int i = 0; i < ROUNDS; i++)
 		munmap(map_attached(PAGES, 1, RW), PAGES * PAGE);
 	after = available_kib();
 	printf("# MemAvailable %ld KiB after as many in one process\n", after);
-	CHECK(before - after < 4096, "also after 2000 attaches in one process");
+	CHECK(before - after < 3072, "also after as many attaches in one process");
 	all = extent_of(0, window_pages());
 	CHECK_EQ(ioctl(device, MOULT_DETACH, &all), 0, "the whole window can be detached");
 	CHECK(!all.mapped && !all.pinned, "nothing refers to it");

@@ -7,7 +7,7 @@
 
 #define PAGES 8
 
-static char *ordinary, *lazy, *readonly;
+static char *ordinary, *readonly;
 
 static int crash(void *unused)
 {
@@ -41,7 +41,6 @@ static bool core_read(int fd, const void *va, void *to, size_t size)
 int main(void)
 {
 	static char buffer[PAGES * PAGE];
-	struct moult_range range;
 	int status, fd;
 
 	setup();
@@ -51,9 +50,6 @@ int main(void)
 	unlink("/tmp/moult-core");
 	ordinary = map_attached(PAGES, 1, RW);
 	readonly = map_attached(PAGES, 11, PROT_READ);
-	lazy = map_pages(PAGES, RW);
-	range = range_of(lazy, PAGES, 21, RW);
-	CHECK_EQ(attach_ranges(&range, 1, MOULT_ATTACH_LAZY), 0, "(lazy attach)");
 	status = run_child(crash, NULL);
 	CHECK(killed_by(status, SIGSEGV) && WCOREDUMP(status), "a process with template pages dumps core");
 	fd = open("/tmp/moult-core", O_RDONLY | O_CLOEXEC);
@@ -67,7 +63,6 @@ int main(void)
 	CHECK(core_read(fd, readonly, buffer, sizeof(buffer)), "so is a read-only one");
 	if (has_struct_pages())
 		CHECK(pages_hold_pattern(buffer, PAGES, 11), "with its content");
-	CHECK(!core_read(fd, lazy, buffer, sizeof(buffer)), "one attached lazily is not, as documented");
 	close(fd);
 	unlink("/tmp/moult-core");
 	return finish();

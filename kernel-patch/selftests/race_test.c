@@ -9,7 +9,7 @@
 #include <stdatomic.h>
 
 #define PAGES 64
-#define ROUNDS 2000
+#define ROUNDS 300
 #define WRITTEN 0x5752495454454eUL
 
 static uint64_t *va;
@@ -81,11 +81,11 @@ int main(void)
 			refused++;
 		else
 			other++;
-		if (i % 50 == 0)
+		if (i % 10 == 0)
 			children += run_child(look, NULL) != 0;
-		if (i % 100 == 0) {
+		if (i % 10 == 5) {
 			extent = extent_of(0, window_pages());
-			if (ioctl(device, MOULT_BUSY, &extent) || extent.pinned)
+			if (ioctl(device, MOULT_BUSY, &extent) || extent.mapped > PAGES)
 				other++;
 		}
 	}

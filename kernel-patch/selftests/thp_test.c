@@ -66,7 +66,7 @@ int main(void)
 	CHECK(pages_hold_pattern(va + HUGE, 10, 1), "content stays when the others are written");
 	struct moult_extent extent = extent_of(1, 10);
 	CHECK_EQ(ioctl(device, MOULT_BUSY, &extent), 0, "MOULT_BUSY walks past huge pages");
-	CHECK_EQ(extent.mapped >= 10, 1, "and counts");
+	CHECK(extent.mapped >= 10, "and counts");
 	CHECK_EQ(attach(va + HUGE + 20 * PAGE, 10, 1, RW), 0, "attach beside");
 	CHECK_EQ(attach(va, 1, 1, RW), -EEXIST, "but not on a huge page");
 	return finish();
