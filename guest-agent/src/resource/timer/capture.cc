@@ -61,6 +61,9 @@ absl::Status TakeAnswers(const TimerQuestions& questions, const ptrace::ProgramR
     if (seen.clock == CLOCK_THREAD_CPUTIME_ID && context.tracee.threads().size() > 1) {
       return Refuse(absl::StrCat("POSIX timer ", seen.id, " runs on the CPU clock of one thread"), "delete the timer");
     }
+    if (seen.clock == CLOCK_REALTIME_ALARM || seen.clock == CLOCK_BOOTTIME_ALARM) {
+      return Refuse(absl::StrCat("POSIX timer ", seen.id, " runs on an alarm clock, which wakes the machine"), "delete the timer");
+    }
     auto timer = std::make_unique<image::PosixTimerT>();
     timer->id = seen.id;
     timer->clock = seen.clock;
