@@ -27,7 +27,7 @@ PAGE = 4096
 PATTERN = 0x4D6F756C74000000
 CODE = bytes.fromhex("b82a000000c3")  # mov eax, 42; ret
 GUEST = "/root/driver"
-SPARE = "/dev/nvme0n3"
+SPARE = "/dev/vdb"  # the payload is vda
 COMPLAINT = re.compile(r"WARNING:|BUG[: ]|Oops|general protection|bad page|Bad page|soft lockup|hung task|"
                        r"use-after-free|refcount_t")
 RESULT = re.compile(r"^(ok|not ok) \d+ (.*?)(?: # SKIP (.*))?$")
@@ -225,7 +225,7 @@ def machine_for(series, window, pmem, folder):
         "-device", "ivshmem-plain,memdev=window",
         "-object", f"memory-backend-file,id=pmem,share=on,size={pmem.size},mem-path={pmem.path}",
         "-device", "virtio-pmem-pci,memdev=pmem,id=pmem0",
-        "-drive", f"file={spare},format=raw,if=none,id=spare", "-device", "nvme-ns,bus=nvme,drive=spare,nsid=3"])
+        "-drive", f"file={spare},format=raw,if=none,id=spare", "-device", "virtio-blk-pci,drive=spare"])
 
 
 def run_kernel(series, options, score, folder):
