@@ -29,9 +29,12 @@
 
 /* struct moult_window.flags */
 /*
- * The window's pages have struct page: process_vm_readv, vmsplice, O_DIRECT,
- * /proc/PID/mem, ptrace and core dumps work on untouched template pages.
- * Without it they fail there, or (core dump) see zeros.
+ * The window's pages have struct page: untouched template pages are for all
+ * system calls and for other processes like any page. Without it
+ * process_vm_readv, vmsplice, O_DIRECT and reads by /proc/PID/mem and ptrace
+ * fail there, core dumps have zeros, and A WRITE BY ANOTHER PROCESS
+ * (process_vm_writev, /proc/PID/mem, ptrace) LOSES THE PAGE'S CONTENT: read or
+ * write such a page from the process itself first.
  */
 #define MOULT_WINDOW_STRUCT_PAGES	(1u << 0)
 
@@ -97,18 +100,10 @@ struct moult_range {
 	__u32 window;
 };
 
-/* struct moult_attach.flags */
-/*
- * Do not make the anon_vma (the kernel's object for reverse mappings) of
- * mappings that have none. Saves one page fault per mapping. Until such a
- * mapping is first written to, core dumps leave it out; all else is the same.
- */
-#define MOULT_ATTACH_LAZY		(1u << 0)
-
 /**
  * struct moult_attach - MOULT_ATTACH: show template pages in the caller
  * @size: sizeof(struct moult_attach)
- * @flags: MOULT_ATTACH_*
+ * @flags: 0
  * @count: of ranges, 1 to MOULT_MAX_RANGES
  * @failed: out: on an error that one range caused, that range's index; else
  *	the count
@@ -147,7 +142,7 @@ struct moult_attach {
  * @offset: from the window's start, page aligned
  * @length: in bytes, page aligned, not zero
  * @mapped: out (BUSY, DETACH): page table entries of all processes that show
- *	these pages. A page shown in two processes counts twice
+ *	these pages. A page shown twice counts twice
  * @pinned: out (BUSY, DETACH): pages that something else than a mapping holds,
  *	for example a pipe or a direct read in flight. Always 0 for windows
  *	without struct pages, which nothing can hold
@@ -167,10 +162,11 @@ struct moult_extent {
 #define MOULT_ATTACH	_IO(MOULT_IOC, 1)
 
 /*
- * Who uses these pages? Looks through every process, so it takes CAP_SYS_ADMIN
- * too. The answer is exact for processes that are frozen or gone; one that is
- * in the middle of fork() may hide its child.
- * -EAGAIN: a process held its memory map for too long; try again.
+ * Who uses these pages? Takes CAP_SYS_ADMIN too. With struct pages the answer
+ * is exact, and quick. For a window without, the page tables of all processes
+ * are looked through: exact for processes that are frozen or gone, but one that
+ * is in the middle of fork() may hide its child.
+ * -EAGAIN: a process kept its memory map locked for too long; try again.
  */
 #define MOULT_BUSY	_IO(MOULT_IOC, 2)
 

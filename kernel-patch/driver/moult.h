@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+#ifndef _MOULT_H
+#define _MOULT_H
+
+#include <linux/list.h>
+#include <linux/memremap.h>
+#include <linux/rwsem.h>
+#include <linux/types.h>
+#include <uapi/linux/moult.h>
+
+/**
+ * struct moult_window_state - a window while its device is there
+ * @node: in moult_windows
+ * @info: as user space sees it
+ * @name: of the resource, shown in /proc/iomem
+ * @pgmap: of the struct pages, if info.flags has MOULT_WINDOW_STRUCT_PAGES
+ * @attached: bit 0: pages were attached, and no MOULT_DETACH of all of it
+ *	since; the module stays loaded while it is set
+ */
+struct moult_window_state {
+	struct list_head node;
+	struct moult_window info;
+	char name[24];
+	struct dev_pagemap pgmap;
+	unsigned long attached;
+};
+
+/**
+ * struct moult_file - one open file description
+ * @restriction: what MOULT_RESTRICT left; restriction.length 0 means everything.
+ *	moult_windows_lock
+ */
+struct moult_file {
+	struct moult_extent restriction;
+};
+
+/*
+ * Taken before any mmap lock. Readers attach; writers add and remove windows,
+ * and detach, so that no attach is under way when a detach gives its answer.
+ */
+extern struct rw_semaphore moult_windows_lock;
+extern struct list_head moult_windows;
+
+/* moult_window.c */
+struct moult_window_state *moult_window_add(u32 source, u64 gpa, u64 length);
+void moult_window_remove(struct moult_window_state *window);
+struct moult_window_state *moult_window_find(u32 id);
+int moult_window_check(const struct moult_window_state *window, u64 offset,
+		       u64 length);
+void moult_window_mark_attached(struct moult_window_state *window);
+
+/* moult_attach.c: the whole call; takes moult_windows_lock */
+int moult_attach(struct moult_file *file, void __user *argument);
+
+/* moult_busy.c: with moult_windows_lock held; fills in the counts */
+int moult_count_users(struct moult_window_state *window,
+		      struct moult_extent *extent);
+
+/* moult_scan.c: entries of all processes that show page frames [first, end) */
+int moult_scan_entries(unsigned long first, unsigned long end, u64 *mapped);
+
+/* Where windows come from. */
+int moult_pci_register(void);
+void moult_pci_unregister(void);
+int moult_virtio_register(void);
+void moult_virtio_unregister(void);
+int moult_range_register(void);
+void moult_range_unregister(void);
+
+#endif /* _MOULT_H */
