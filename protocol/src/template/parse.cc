@@ -93,6 +93,11 @@ absl::StatusOr<std::unique_ptr<ManifestT>> ParseManifest(std::string_view file) 
   return manifest;
 }
 
+absl::StatusOr<std::unique_ptr<ManifestT>> ParseDraftManifest(std::string_view payload) {
+  if (payload.size() > kMaxManifestPayload) return absl::DataLossError("manifest: over the limit");
+  return UnpackBuffer<Manifest>(payload, kManifestFile, kMaxTables);
+}
+
 absl::StatusOr<std::unique_ptr<ProcessImageT>> ParseImage(std::string_view file) {
   if (file.size() > kMaxImageSize) {
     return absl::DataLossError(absl::StrCat("image: ", file.size(), " bytes, over the limit"));
