@@ -220,9 +220,10 @@ struct moult_vm_options {
   size_t window_count;
   size_t window_size; /* sizeof(struct moult_window) */
 
-  /* The host memory behind [gpa, gpa + length) of a window was replaced, from inside a call of yours on this
-   * vm. Throw away what was derived from it: TCG must drop its translations; KVM needs nothing. May be NULL. */
-  void (*memory_changed)(void *user, uint64_t gpa, uint64_t length);
+  /* The host memory behind [offset, offset + length) of window `number` was replaced, from inside a call of
+   * yours on this vm. Throw away what was derived from it: TCG must drop its translations; KVM needs nothing.
+   * May be NULL. */
+  void (*memory_changed)(void *user, uint32_t number, uint64_t offset, uint64_t length);
 
   /* An operation has disk work: call moult_op_run(op) on a thread that may block, and keep op until that has
    * returned. Called inside moult_vm_process() or moult_op_wait(). NULL: process does that work itself. */

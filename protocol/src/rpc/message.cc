@@ -2,21 +2,14 @@
 #include "moult/protocol/message.h"
 
 #include "absl/strings/str_cat.h"
+#include "moult/base/status.h"
+#include "unpack.h"
+#include "validate_internal.h"
 
 namespace moult::rpc {
 namespace {
 
-constexpr uint32_t kMaxDepth = 16;
 constexpr uint32_t kMaxTables = 1u << 20;
-
-template <typename Root>
-absl::Status Verify(std::string_view payload, const char* what) {
-  flatbuffers::Verifier verifier(reinterpret_cast<const uint8_t*>(payload.data()), payload.size(), kMaxDepth,
-                                 kMaxTables);
-  if (verifier.VerifyBuffer<Root>(nullptr)) return absl::OkStatus();
-  return absl::DataLossError(
-      absl::StrCat(what, ": ", payload.size(), " bytes that are no message of this protocol"));
-}
 
 template <typename Root, typename Object>
 std::string Pack(const Object& object) {
@@ -28,23 +21,23 @@ std::string Pack(const Object& object) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<RequestT>> ParseRequest(std::string_view payload) {
-  if (auto status = Verify<Request>(payload, "request"); !status.ok()) return status;
-  const auto* request = flatbuffers::GetRoot<Request>(payload.data());
-  if (request->body_type() == RequestBody::NONE || request->body_type() > RequestBody::MAX) {
+  MOULT_ASSIGN_OR_RETURN(auto request, UnpackBuffer<Request>(payload, "request", kMaxTables));
+  if (request->body.type == RequestBody::NONE || request->body.type > RequestBody::MAX) {
     return absl::UnimplementedError(
-        absl::StrCat("request: unknown verb ", static_cast<int>(request->body_type())));
+        absl::StrCat("request: unknown verb ", static_cast<int>(request->body.type)));
   }
-  return std::unique_ptr<RequestT>(request->UnPack());
+  MOULT_RETURN_IF_ERROR(validate::CheckRequest(*request));
+  return request;
 }
 
 absl::StatusOr<std::unique_ptr<ResponseT>> ParseResponse(std::string_view payload) {
-  if (auto status = Verify<Response>(payload, "response"); !status.ok()) return status;
-  const auto* response = flatbuffers::GetRoot<Response>(payload.data());
-  if (response->body_type() == ResponseBody::NONE || response->body_type() > ResponseBody::MAX) {
+  MOULT_ASSIGN_OR_RETURN(auto response, UnpackBuffer<Response>(payload, "response", kMaxTables));
+  if (response->body.type == ResponseBody::NONE || response->body.type > ResponseBody::MAX) {
     return absl::DataLossError(
-        absl::StrCat("response: unknown kind ", static_cast<int>(response->body_type())));
+        absl::StrCat("response: unknown kind ", static_cast<int>(response->body.type)));
   }
-  return std::unique_ptr<ResponseT>(response->UnPack());
+  MOULT_RETURN_IF_ERROR(validate::CheckResponse(*response));
+  return response;
 }
 
 std::string Serialize(const RequestT& request) { return Pack<Request>(request); }

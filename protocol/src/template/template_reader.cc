@@ -63,31 +63,28 @@ absl::StatusOr<OpenedFile> OpenRegular(int folder, const char* name) {
   return OpenedFile{std::move(fd), static_cast<uint64_t>(info.st_size)};
 }
 
-absl::StatusOr<std::vector<std::byte>> ReadFile(const OpenedFile& file, uint64_t limit, const char* name) {
+absl::StatusOr<std::string> ReadFile(const OpenedFile& file, uint64_t limit, const char* name) {
   if (file.size > limit) {
     return absl::DataLossError(absl::StrCat(name, ": ", file.size, " bytes, over the limit of ", limit));
   }
-  std::vector<std::byte> bytes(file.size);
-  MOULT_RETURN_IF_ERROR(PreadAll(file.fd.get(), 0, absl::MakeSpan(bytes), name));
+  std::string bytes(file.size, '\0');
+  MOULT_RETURN_IF_ERROR(
+      PreadAll(file.fd.get(), 0, {reinterpret_cast<std::byte*>(bytes.data()), bytes.size()}, name));
   return bytes;
 }
 
-std::string_view AsText(const std::vector<std::byte>& bytes) {
-  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
-}
-
-absl::StatusOr<std::unique_ptr<ProcessImageT>> ReadImage(int folder, const ContentDigestT& expected) {
+absl::StatusOr<std::string> ReadImage(int folder, const ContentDigestT& expected) {
   MOULT_ASSIGN_OR_RETURN(const OpenedFile file, OpenRegular(folder, kImageFile));
   if (file.size != expected.size) {
     return absl::DataLossError(
         absl::StrCat("image: ", file.size, " bytes, the manifest says ", expected.size));
   }
-  MOULT_ASSIGN_OR_RETURN(const std::vector<std::byte> bytes, ReadFile(file, kMaxImageSize, kImageFile));
-  const Sha256Digest digest = Sha256Of(AsText(bytes));
+  MOULT_ASSIGN_OR_RETURN(std::string bytes, ReadFile(file, kMaxImageSize, kImageFile));
+  const Sha256Digest digest = Sha256Of(bytes);
   if (!std::equal(digest.begin(), digest.end(), expected.sha256.begin(), expected.sha256.end())) {
     return absl::DataLossError("image: does not match its digest in the manifest");
   }
-  return ParseImage(AsText(bytes));
+  return bytes;
 }
 
 absl::StatusOr<UniqueFd> OpenPages(int folder, uint64_t size) {
@@ -98,26 +95,29 @@ absl::StatusOr<UniqueFd> OpenPages(int folder, uint64_t size) {
   return std::move(file.fd);
 }
 
-struct Parts {
+}  // namespace
+
+struct TemplateReader::Parts {
+  std::string manifest_file;
+  std::string image_file;
   std::unique_ptr<ManifestT> manifest;
   std::unique_ptr<ProcessImageT> image;
   UniqueFd pages;
 };
 
-absl::StatusOr<Parts> ReadParts(int folder) {
+absl::StatusOr<TemplateReader::Parts> TemplateReader::ReadParts(int folder) {
   Parts parts;
   MOULT_ASSIGN_OR_RETURN(const OpenedFile file, OpenRegular(folder, kManifestFile));
-  MOULT_ASSIGN_OR_RETURN(const std::vector<std::byte> bytes,
+  MOULT_ASSIGN_OR_RETURN(parts.manifest_file,
                          ReadFile(file, kManifestHeaderSize + kMaxManifestPayload, kManifestFile));
-  MOULT_ASSIGN_OR_RETURN(parts.manifest, ParseManifest(AsText(bytes)));
-  MOULT_ASSIGN_OR_RETURN(parts.image, ReadImage(folder, *parts.manifest->image));
+  MOULT_ASSIGN_OR_RETURN(parts.manifest, ParseManifest(parts.manifest_file));
+  MOULT_ASSIGN_OR_RETURN(parts.image_file, ReadImage(folder, *parts.manifest->image));
+  MOULT_ASSIGN_OR_RETURN(parts.image, ParseImage(parts.image_file));
   MOULT_ASSIGN_OR_RETURN(parts.pages, OpenPages(folder, parts.manifest->pages->size));
   MOULT_RETURN_IF_ERROR(ValidateImage(*parts.image, parts.manifest->pages->size));
   MOULT_RETURN_IF_ERROR(ValidateMatch(*parts.manifest, *parts.image));
   return parts;
 }
-
-}  // namespace
 
 absl::StatusOr<std::unique_ptr<TemplateReader>> TemplateReader::Open(const std::string& dir) {
   const UniqueFd folder(open(dir.c_str(), O_RDONLY | O_DIRECTORY | O_NONBLOCK | O_CLOEXEC));
@@ -138,16 +138,16 @@ absl::StatusOr<std::unique_ptr<TemplateReader>> TemplateReader::Open(const std::
         absl::StrCat(context, ": ", parts.status().message(), "; the template is damaged: capture it again"));
   }
   if (!parts.ok()) return Annotate(parts.status(), context);
-  return std::unique_ptr<TemplateReader>(
-      new TemplateReader(dir, std::move(parts->manifest), std::move(parts->image), std::move(parts->pages)));
+  return std::unique_ptr<TemplateReader>(new TemplateReader(dir, *std::move(parts)));
 }
 
-TemplateReader::TemplateReader(std::string dir, std::unique_ptr<ManifestT> manifest,
-                               std::unique_ptr<ProcessImageT> image, UniqueFd pages)
+TemplateReader::TemplateReader(std::string dir, Parts parts)
     : dir_(std::move(dir)),
-      manifest_(std::move(manifest)),
-      image_(std::move(image)),
-      pages_(std::move(pages)) {}
+      manifest_file_(std::move(parts.manifest_file)),
+      image_file_(std::move(parts.image_file)),
+      manifest_(std::move(parts.manifest)),
+      image_(std::move(parts.image)),
+      pages_(std::move(parts.pages)) {}
 
 absl::Status TemplateReader::ReadChunk(uint64_t chunk, absl::Span<std::byte> out) const {
   absl::Status read = PreadAll(pages_.get(), chunk * kPagesChunk, out, kPagesFile);
@@ -162,7 +162,7 @@ absl::Status TemplateReader::ReadChunk(uint64_t chunk, absl::Span<std::byte> out
       "it again"));
 }
 
-absl::Status TemplateReader::VerifyPages() const {
+absl::Status TemplateReader::VerifyPages(bool threads) const {
   const uint64_t size = pages_size();
   const uint64_t chunks = (size + kPagesChunk - 1) / kPagesChunk;
   std::atomic<uint64_t> next = 0;
@@ -186,7 +186,7 @@ absl::Status TemplateReader::VerifyPages() const {
   };
   // Under a few chunks a second thread costs more than it brings.
   std::thread helper;
-  if (chunks >= 8 && std::thread::hardware_concurrency() > 1) helper = StartQuietThread(work);
+  if (threads && chunks >= 8 && std::thread::hardware_concurrency() > 1) helper = StartQuietThread(work);
   work();
   if (helper.joinable()) helper.join();
   return status;

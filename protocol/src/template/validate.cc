@@ -91,6 +91,10 @@ absl::Status ValidateManifest(const ManifestT& manifest) {
   MOULT_RETURN_IF_ERROR(CheckText(at, "tool_version", manifest.tool_version, 256));
   MOULT_RETURN_IF_ERROR(CheckText(at, "name", manifest.name, kMaxPath));
   MOULT_RETURN_IF_ERROR(CheckText(at, "boot_id", manifest.boot_id, 256));
+  MOULT_RETURN_IF_ERROR(CheckText(at, "tenant", manifest.tenant, kMaxTenant));
+  if (manifest.function.size() > kMaxFunctionSpec) {
+    return at.BadField("function", manifest.function.size(), " bytes, over the limit of ", kMaxFunctionSpec);
+  }
   MOULT_RETURN_IF_ERROR(CheckRequirements(Path(at, "requirements"), manifest.requirements.get()));
   MOULT_RETURN_IF_ERROR(CheckDigest(Path(at, "image"), manifest.image.get(), kMaxImageSize));
   MOULT_RETURN_IF_ERROR(CheckDigest(Path(at, "pages"), manifest.pages.get(), kMaxPagesSize));

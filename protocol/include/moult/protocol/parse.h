@@ -24,6 +24,9 @@ std::string EncodeManifestFile(std::string_view payload);
 // kDataLoss for everything else; messages start with "manifest: ".
 absl::StatusOr<std::unique_ptr<ManifestT>> ParseManifest(std::string_view file);
 
+// The manifest of a template that is not written yet: structure only, no header. kDataLoss.
+absl::StatusOr<std::unique_ptr<ManifestT>> ParseDraftManifest(std::string_view payload);
+
 // Checks the structure of an `image` file (FlatBuffers verifier, no part used twice) and unpacks it. Not
 // ValidateImage, which needs the size of `pages`. kDataLoss; messages start with "image: ".
 absl::StatusOr<std::unique_ptr<ProcessImageT>> ParseImage(std::string_view file);

@@ -28,23 +28,30 @@ class TemplateReader {
 
   const ProcessImageT& image() const { return *image_; }
   const ManifestT& manifest() const { return *manifest_; }
+  // The files as they are on disk.
+  const std::string& image_file() const { return image_file_; }
+  const std::string& manifest_file() const { return manifest_file_; }
   // Read-only; `pages` holds manifest().pages->size bytes. Content is as good as the last VerifyPages.
   int pages_fd() const { return pages_.get(); }
   uint64_t pages_size() const { return manifest_->pages->size; }
 
-  // Hashes all of `pages`, with two threads when it is big. kDataLoss names the first bad chunk found.
-  absl::Status VerifyPages() const;
+  // Hashes all of `pages`, with a second thread beside the caller's when it is big and `threads` allows it.
+  // kDataLoss names the first bad chunk found.
+  absl::Status VerifyPages(bool threads = true) const;
 
   // Fills `out` with verified bytes from `offset` on. What is not a whole chunk costs reading and hashing the
   // chunk: ask for large, chunk-aligned pieces. kOutOfRange past the end; kDataLoss leaves `out` undefined.
   absl::Status ReadPages(uint64_t offset, absl::Span<std::byte> out) const;
 
  private:
-  TemplateReader(std::string dir, std::unique_ptr<ManifestT> manifest, std::unique_ptr<ProcessImageT> image,
-                 UniqueFd pages);
+  struct Parts;
+  TemplateReader(std::string dir, Parts parts);
+  static absl::StatusOr<Parts> ReadParts(int folder);
   absl::Status ReadChunk(uint64_t chunk, absl::Span<std::byte> out) const;
 
   const std::string dir_;
+  const std::string manifest_file_;
+  const std::string image_file_;
   const std::unique_ptr<const ManifestT> manifest_;
   const std::unique_ptr<const ProcessImageT> image_;
   const UniqueFd pages_;

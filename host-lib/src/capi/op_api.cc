@@ -1,0 +1,285 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <poll.h>
+
+#include "capi/capi.h"
+#include "json/json.h"
+#include "moult/protocol/limits.h"
+#include "session/ops.h"
+
+using moult::capi::Guarded;
+using moult::capi::Report;
+using moult::capi::TakeOptions;
+using moult::capi::Text;
+using moult::host::Op;
+using moult::host::Vm;
+namespace ops = moult::host::ops;
+
+namespace {
+
+constexpr uint32_t kQuick = 10000;  // ms; the defaults of the verbs
+constexpr uint32_t kMedium = 60000;
+constexpr uint32_t kLong = 120000;
+constexpr uint32_t kMaxTimeout = 24 * 3600 * 1000;
+
+int Start(moult_vm* vm, const moult_op_options* options, moult_op** handle, const char* verb,
+          uint32_t default_ms, const std::function<absl::StatusOr<Vm::Body>()>& make) {
+  return Guarded([&]() -> absl::Status {
+    if (handle == nullptr) return absl::InvalidArgumentError("op is NULL");
+    *handle = nullptr;
+    if (vm == nullptr) return absl::InvalidArgumentError("vm is NULL");
+    moult_op_options ours{};
+    if (options != nullptr) {
+      MOULT_ASSIGN_OR_RETURN(ours, TakeOptions(options, "moult_op_options"));
+    }
+    if (ours.timeout_ms > kMaxTimeout) return absl::InvalidArgumentError("timeout_ms: more than 24 hours");
+    auto made = make();
+    if (!made.ok()) return moult::Annotate(made.status(), verb);
+    auto result = std::make_unique<moult_op>();
+    result->link = vm->link;
+    result->op = vm->vm->Start(verb, ours.timeout_ms, default_ms, *std::move(made));
+    result->op->handle = result.get();
+    if (ours.done != nullptr) {
+      result->op->on_done = [done = ours.done, user = ours.user, op = result.get()] { done(user, op); };
+    }
+    *handle = result.release();
+    return absl::OkStatus();
+  });
+}
+
+absl::Status NeedFunction(uint64_t function) {
+  return function != 0 ? absl::OkStatus() : absl::InvalidArgumentError("function is 0, which names none");
+}
+
+absl::StatusOr<moult::host::PageMode> TakePages(uint32_t pages) {
+  if (pages > MOULT_PAGES_COPY) return absl::InvalidArgumentError("pages: unknown mode");
+  return static_cast<moult::host::PageMode>(pages);
+}
+
+absl::Status NeedStore(moult_vm* vm) {
+  if (vm->vm->config().store != nullptr) return absl::OkStatus();
+  return absl::FailedPreconditionError("this vm has no store; give it one when it is created");
+}
+
+absl::Status NeedRam(moult_vm* vm) {
+  if (!vm->vm->memory().empty()) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      "this vm was created without RAM regions, so that pages cannot be discarded; use kill");
+}
+
+absl::Status NeedConnections(moult_vm* vm) {
+  if (!vm->vm->single_connection()) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      "only one connection was given to this vm, and this would use it up; use another transport");
+}
+
+// An operation with nothing but a function.
+using Simple = moult::host::Task<absl::Status> (*)(Vm*, Op*, uint64_t);
+int StartSimple(
+    moult_vm* vm, uint64_t function, const moult_op_options* options, moult_op** op, const char* verb,
+    uint32_t default_ms, Simple body,
+    absl::Status (*need)(moult_vm*) = [](moult_vm*) { return absl::OkStatus(); }) {
+  return Start(vm, options, op, verb, default_ms, [&]() -> absl::StatusOr<Vm::Body> {
+    MOULT_RETURN_IF_ERROR(NeedFunction(function));
+    MOULT_RETURN_IF_ERROR(need(vm));
+    return Vm::Body([=](Vm* on, Op* self) { return body(on, self, function); });
+  });
+}
+
+absl::StatusOr<ops::AttachConfig> TakeAttach(moult_vm* vm, const moult_attach_options* attach) {
+  MOULT_ASSIGN_OR_RETURN(const moult_attach_options ours, TakeOptions(attach, "moult_attach_options"));
+  MOULT_RETURN_IF_ERROR(NeedStore(vm));
+  ops::AttachConfig config;
+  config.name = Text(ours.name);
+  MOULT_ASSIGN_OR_RETURN(config.pages, TakePages(ours.pages));
+  if (!moult::rpc::IsName(config.name)) return absl::InvalidArgumentError("name: is no name of a template");
+  return config;
+}
+
+}  // namespace
+
+extern "C" {
+
+int moult_vm_hello(struct moult_vm* vm, const struct moult_op_options* options, struct moult_op** op) {
+  return Start(vm, options, op, "hello", kQuick, [] { return Vm::Body(ops::Hello); });
+}
+
+int moult_vm_doctor(struct moult_vm* vm, const struct moult_op_options* options, struct moult_op** op) {
+  return Start(vm, options, op, "doctor", kQuick, [] { return Vm::Body(ops::Doctor); });
+}
+
+int moult_vm_list(struct moult_vm* vm, const struct moult_op_options* options, struct moult_op** op) {
+  return Start(vm, options, op, "list", kQuick, [] { return Vm::Body(ops::List); });
+}
+
+int moult_vm_run(struct moult_vm* vm, const char* function_json, const struct moult_op_options* options,
+                 struct moult_op** op) {
+  return Start(vm, options, op, "run", kLong, [&]() -> absl::StatusOr<Vm::Body> {
+    if (function_json == nullptr) return absl::InvalidArgumentError("function_json is NULL");
+    MOULT_ASSIGN_OR_RETURN(auto spec, moult::host::SpecFromJson(function_json));
+    return Vm::Body([spec = std::shared_ptr<const moult::rpc::FunctionSpecT>(std::move(spec))](
+                        Vm* on, Op* self) { return ops::Run(on, self, spec); });
+  });
+}
+
+int moult_vm_freeze(struct moult_vm* vm, uint64_t function, const struct moult_op_options* options,
+                    struct moult_op** op) {
+  return StartSimple(vm, function, options, op, "freeze", kQuick, ops::Freeze);
+}
+
+int moult_vm_thaw(struct moult_vm* vm, uint64_t function, const struct moult_op_options* options,
+                  struct moult_op** op) {
+  return StartSimple(vm, function, options, op, "thaw", kQuick, ops::Thaw);
+}
+
+int moult_vm_kill(struct moult_vm* vm, uint64_t function, const struct moult_op_options* options,
+                  struct moult_op** op) {
+  return StartSimple(vm, function, options, op, "kill", kQuick, ops::Kill);
+}
+
+int moult_vm_forget(struct moult_vm* vm, uint64_t function, const struct moult_op_options* options,
+                    struct moult_op** op) {
+  return StartSimple(vm, function, options, op, "forget", kQuick, ops::Forget);
+}
+
+int moult_vm_capture(struct moult_vm* vm, const struct moult_capture_options* capture,
+                     const struct moult_op_options* options, struct moult_op** op) {
+  return Start(vm, options, op, "capture", kLong, [&]() -> absl::StatusOr<Vm::Body> {
+    MOULT_ASSIGN_OR_RETURN(const moult_capture_options ours, TakeOptions(capture, "moult_capture_options"));
+    MOULT_RETURN_IF_ERROR(NeedFunction(ours.function));
+    MOULT_RETURN_IF_ERROR(NeedStore(vm));
+    ops::CaptureConfig config{ours.function, Text(ours.name), ours.end != 0, {}};
+    MOULT_ASSIGN_OR_RETURN(config.pages, TakePages(ours.pages));
+    if (config.pages == moult::host::PageMode::kInPlace) MOULT_RETURN_IF_ERROR(NeedRam(vm));
+    if (!moult::rpc::IsName(config.name)) {
+      return absl::InvalidArgumentError("name: give 1 to 64 of [A-Za-z0-9._-], not beginning with a dot");
+    }
+    return Vm::Body([config](Vm* on, Op* self) { return ops::Capture(on, self, config); });
+  });
+}
+
+int moult_vm_attach(struct moult_vm* vm, const struct moult_attach_options* attach,
+                    const struct moult_op_options* options, struct moult_op** op) {
+  return Start(vm, options, op, "attach", kLong, [&]() -> absl::StatusOr<Vm::Body> {
+    MOULT_ASSIGN_OR_RETURN(const ops::AttachConfig config, TakeAttach(vm, attach));
+    return Vm::Body([config](Vm* on, Op* self) { return ops::Attach(on, self, config); });
+  });
+}
+
+int moult_vm_detach(struct moult_vm* vm, uint64_t function, const struct moult_op_options* options,
+                    struct moult_op** op) {
+  return StartSimple(vm, function, options, op, "detach", kMedium, ops::Detach, NeedRam);
+}
+
+int moult_vm_repurpose(struct moult_vm* vm, uint64_t function, const struct moult_attach_options* attach,
+                       const struct moult_op_options* options, struct moult_op** op) {
+  return Start(vm, options, op, "repurpose", kLong, [&]() -> absl::StatusOr<Vm::Body> {
+    MOULT_RETURN_IF_ERROR(NeedFunction(function));
+    MOULT_RETURN_IF_ERROR(NeedRam(vm));
+    MOULT_ASSIGN_OR_RETURN(const ops::AttachConfig config, TakeAttach(vm, attach));
+    return Vm::Body(
+        [function, config](Vm* on, Op* self) { return ops::Repurpose(on, self, function, config); });
+  });
+}
+
+int moult_vm_tunnel(struct moult_vm* vm, uint64_t function, const struct moult_op_options* options,
+                    struct moult_op** op) {
+  return StartSimple(vm, function, options, op, "tunnel", kQuick, ops::Tunnel, NeedConnections);
+}
+
+int moult_vm_logs(struct moult_vm* vm, const struct moult_logs_options* logs,
+                  const struct moult_op_options* options, struct moult_op** op) {
+  return Start(vm, options, op, "logs", kQuick, [&]() -> absl::StatusOr<Vm::Body> {
+    MOULT_ASSIGN_OR_RETURN(const moult_logs_options ours, TakeOptions(logs, "moult_logs_options"));
+    MOULT_RETURN_IF_ERROR(NeedFunction(ours.function));
+    MOULT_RETURN_IF_ERROR(NeedConnections(vm));
+    return Vm::Body([ours](Vm* on, Op* self) {
+      return ops::Logs(on, self, ours.function, ours.tail_bytes, ours.follow != 0);
+    });
+  });
+}
+
+enum moult_op_state moult_op_state(const struct moult_op* op) {
+  if (!op->op->done()) return MOULT_OP_RUNNING;
+  return op->op->status().ok() ? MOULT_OP_SUCCEEDED : MOULT_OP_FAILED;
+}
+
+int moult_op_result(const struct moult_op* op) {
+  if (op->op->done()) return Report(op->op->status());
+  return Report(EINPROGRESS, absl::StatusCode::kUnavailable, "the operation is still running");
+}
+
+int moult_op_wait(struct moult_op* op, int timeout_ms) {
+  using moult::host::Clock;
+  const auto end =
+      timeout_ms < 0 ? Clock::time_point::max() : Clock::now() + std::chrono::milliseconds(timeout_ms);
+  bool late = false;
+  const int failed = Guarded([&]() -> absl::Status {
+    while (!op->op->done()) {
+      Vm* const vm = *op->link;  // Not null: closing it would have ended op.
+      if (vm->processing()) {
+        return absl::FailedPreconditionError("moult_op_wait: called from inside a callback");
+      }
+      vm->Process();
+      if (op->op->done()) break;
+      int wait = -1;
+      if (end != Clock::time_point::max()) {
+        const auto left = std::chrono::ceil<std::chrono::milliseconds>(end - Clock::now()).count();
+        late = left <= 0;
+        if (late) break;
+        wait = static_cast<int>(left);
+      }
+      // The operation's own deadline makes the descriptor readable, at the latest.
+      pollfd poll_fd{vm->fd(), POLLIN, 0};
+      if (poll(&poll_fd, 1, wait) < 0 && errno != EINTR) return moult::ErrnoStatus("poll");
+    }
+    return absl::OkStatus();
+  });
+  if (failed != 0) return failed;
+  if (late) return Report(ETIME, absl::StatusCode::kDeadlineExceeded, "the operation is still running");
+  return moult_op_result(op);
+}
+
+const char* moult_op_result_json(const struct moult_op* op) { return op->op->json().c_str(); }
+
+int moult_op_numbers(const struct moult_op* op, struct moult_result* result) {
+  if (!op->op->done()) return moult_op_result(op);
+  return Guarded([&]() -> absl::Status {
+    if (result == nullptr || result->size < sizeof(size_t)) {
+      return absl::InvalidArgumentError("moult_result: set its size to sizeof the structure (MOULT_INIT)");
+    }
+    const moult::host::OpResult& from = op->op->result();
+    const size_t size = result->size;
+    const moult_result ours = {
+        size,       from.function,        op->op->total_us(),      from.stopped_us,
+        from.bytes, from.discarded_bytes, from.detached ? 1u : 0u, static_cast<uint32_t>(from.pages)};
+    std::memset(result, 0, size);
+    std::memcpy(result, &ours, std::min(size, sizeof(ours)));
+    return absl::OkStatus();
+  });
+}
+
+int moult_op_take_fd(struct moult_op* op) {
+  if (op->op->fd.valid()) return op->op->fd.Release();
+  return Report(absl::NotFoundError("the operation has no descriptor, or it was taken already"));
+}
+
+int moult_op_run(struct moult_op* op) {
+  // A copy, so that the worker stays when the caller's thread loses the race for the last reference.
+  const std::shared_ptr<moult::host::Worker> worker = op->op->worker();
+  if (worker->Run()) return 0;
+  return Report(absl::NotFoundError("the operation has no work to do"));
+}
+
+void moult_op_cancel(struct moult_op* op) {
+  if (op->op->strand() != nullptr) op->op->strand()->Cancel();
+}
+
+void moult_op_free(struct moult_op* op) {
+  if (op == nullptr) return;
+  op->op->on_done = nullptr;
+  op->op->handle = nullptr;
+  moult_op_cancel(op);
+  delete op;
+}
+
+}  // extern "C"

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "json/json.h"
+
+#include "absl/strings/ascii.h"
+
+namespace moult::host {
+
+std::string Dump(const Json& json) { return json.dump(-1, ' ', false, Json::error_handler_t::replace); }
+
+Json ToJson(const rpc::FunctionInfoT& info) {
+  Json json = {{"id", info.id},
+               {"name", info.spec->name},
+               {"state", absl::AsciiStrToLower(rpc::EnumNameFunctionState(info.state))},
+               {"pid", info.pid},
+               {"inner_pid", info.inner_pid},
+               {"generation", info.generation},
+               {"template", info.template_name},
+               {"started_ms", info.started_realtime_ms},
+               {"memory_bytes", info.memory_bytes},
+               {"spec", ToJson(*info.spec)}};
+  const bool over = info.state == rpc::FunctionState::Ended || info.state == rpc::FunctionState::Lost;
+  if (over) json["exit_status"] = info.exit_status;
+  if (over) json["end_reason"] = info.end_reason;
+  return json;
+}
+
+Json ToJson(const rpc::HelloReplyT& hello) {
+  Json windows = Json::array();
+  for (const auto& window : hello.windows) {
+    windows.push_back({{"gpa", window->gpa}, {"size", window->size}});
+  }
+  return {{"version", hello.version},      {"agent_version", hello.agent_version},
+          {"features", hello.features},    {"verbs", hello.verbs},
+          {"boot_id", hello.boot_id},      {"kernel_release", hello.kernel_release},
+          {"windows", std::move(windows)}, {"struct_pages", hello.struct_pages},
+          {"ram_bytes", hello.ram_bytes}};
+}
+
+Json ToJson(const Template& content) {
+  const image::ManifestT& manifest = content.reader->manifest();
+  return {{"name", content.name},
+          {"tenant", manifest.tenant},
+          {"program", manifest.name},
+          {"created_ns", manifest.created_realtime_ns},
+          {"user_state_bytes", manifest.user_state_bytes},
+          {"pages_bytes", manifest.pages->size},
+          {"image_bytes", manifest.image->size},
+          {"threads", manifest.threads},
+          {"vmas", manifest.vmas},
+          {"fds", manifest.fds},
+          {"kernel_release", manifest.requirements->kernel_release},
+          {"tool_version", manifest.tool_version},
+          {"function", content.spec != nullptr ? ToJson(*content.spec) : Json()},
+          {"digest", content.digest}};
+}
+
+Json ToJsonInFull(const Template& content) {
+  const image::RequirementsT& needs = *content.reader->manifest().requirements;
+  Json json = ToJson(content);
+  json["requirements"] = {{"arch", needs.arch},
+                          {"page_size", needs.page_size},
+                          {"xsave_features", needs.xsave_features},
+                          {"xsave_size", needs.xsave_size},
+                          {"cpu_flags", needs.cpu_flags}};
+  json["notes"] = content.reader->image().notes;
+  return json;
+}
+
+}  // namespace moult::host

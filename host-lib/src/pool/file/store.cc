@@ -1,0 +1,243 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "pool/file/store.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstdlib>
+#include <filesystem>
+#include <string_view>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "moult/base/status.h"
+#include "moult/protocol/digest.h"
+#include "moult/protocol/limits.h"
+#include "moult/protocol/parse.h"
+
+namespace moult::host {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr char kLockFile[] = ".lock";
+constexpr char kTrash[] = ".trash-";
+constexpr char kPartial[] = ".partial-";  // TemplateWriter's
+constexpr mode_t kSealedFolder = 0500;
+constexpr uint64_t kCopyStep = 4 << 20;
+constexpr size_t kMaxChecked = 256;
+
+absl::Status BadName(const std::string& name) {
+  return absl::InvalidArgumentError(absl::StrCat(
+      "template name \"", name.substr(0, 80),
+      "\": give 1 to 64 of [A-Za-z0-9._-], not beginning with a dot, without \"", kPartial, "\""));
+}
+
+void Erase(const fs::path& folder) {
+  std::error_code ignored;
+  fs::permissions(folder, fs::perms::owner_all, ignored);  // Sealed, it would keep its files.
+  fs::remove_all(folder, ignored);
+}
+
+absl::StatusOr<std::shared_ptr<const Template>> OpenTemplate(const std::string& dir,
+                                                             const std::string& name) {
+  auto result = std::make_shared<Template>();
+  result->name = name;
+  MOULT_ASSIGN_OR_RETURN(result->reader, image::TemplateReader::Open(dir));
+  result->digest = image::DigestHex(image::Sha256Of(result->reader->manifest_file()));
+  const std::vector<uint8_t>& spec = result->reader->manifest().function;
+  if (!spec.empty()) {
+    auto parsed = rpc::ParseFunctionSpec({reinterpret_cast<const char*>(spec.data()), spec.size()});
+    if (!parsed.ok()) {
+      return Annotate(parsed.status(), absl::StrCat("read template ", dir, ": manifest: function"));
+    }
+    result->spec = *std::move(parsed);
+  }
+  return std::shared_ptr<const Template>(std::move(result));
+}
+
+}  // namespace
+
+absl::Status NewTemplate::Publish(const image::ProcessImageT& image, image::ManifestT manifest) {
+  absl::Status status = writer_->Commit(image, std::move(manifest));
+  if (!status.ok()) {
+    // Somebody else was first, and his template is as good as ours.
+    if (absl::IsFailedPrecondition(status) && access(dir_.c_str(), F_OK) == 0) {
+      return absl::AlreadyExistsError(status.message());
+    }
+    return status;
+  }
+  // The files are read-only already; now none can be added or taken away by accident.
+  if (chmod(dir_.c_str(), kSealedFolder) != 0) return ErrnoStatus(absl::StrCat("seal ", dir_));
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::shared_ptr<Store>> Store::Open(const std::string& path, bool create) {
+  const std::string context = absl::StrCat("open store ", path);
+  if (path.empty()) return absl::InvalidArgumentError("open store: the path is empty");
+  if (create && mkdir(path.c_str(), 0700) != 0 && errno != EEXIST) {
+    return ErrnoStatus(absl::StrCat(context, ": mkdir"));
+  }
+  const std::unique_ptr<char, void (*)(void*)> real(realpath(path.c_str(), nullptr), free);
+  if (real == nullptr) return ErrnoStatus(context);
+  struct stat info;
+  if (stat(real.get(), &info) != 0) return ErrnoStatus(context);
+  if (!S_ISDIR(info.st_mode))
+    return absl::FailedPreconditionError(absl::StrCat(context, ": is not a folder"));
+  std::shared_ptr<Store> store(new Store(real.get()));
+  store->Sweep();
+  return store;
+}
+
+absl::StatusOr<UniqueFd> Store::Lock(int operation) const {
+  const std::string file = absl::StrCat(path_, "/", kLockFile);
+  UniqueFd fd(open(file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
+  if (!fd.valid()) return ErrnoStatus(absl::StrCat("open ", file));
+  while (flock(fd.get(), operation) != 0) {
+    if (errno != EINTR) return ErrnoStatus(absl::StrCat("flock ", file));
+  }
+  return fd;
+}
+
+void Store::Sweep() const {
+  // Only when nobody writes: a folder that is being made looks like one that was left. A store that we may
+  // only read is somebody else's to sweep.
+  const auto lock = Lock(LOCK_EX | LOCK_NB);
+  if (!lock.ok()) return;
+  std::error_code error;
+  std::vector<fs::path> left;
+  for (fs::directory_iterator entry(path_, error), end; !error && entry != end; entry.increment(error)) {
+    const std::string name = entry->path().filename();
+    if (absl::StartsWith(name, kTrash) || absl::StrContains(name, kPartial)) left.push_back(entry->path());
+  }
+  for (const fs::path& folder : left) Erase(folder);
+}
+
+absl::StatusOr<std::string> Store::Dir(const std::string& name) const {
+  if (!rpc::IsName(name) || absl::StrContains(name, kPartial)) return BadName(name);
+  return absl::StrCat(path_, "/", name);
+}
+
+absl::StatusOr<std::vector<std::string>> Store::Names() const {
+  std::vector<std::string> names;
+  std::error_code error;
+  for (fs::directory_iterator entry(path_, error), end; !error && entry != end; entry.increment(error)) {
+    std::string name = entry->path().filename();
+    std::error_code ignored;
+    if (Dir(name).ok() && entry->is_directory(ignored)) names.push_back(std::move(name));
+  }
+  if (error) return ErrnoStatus(error.value(), absl::StrCat("list store ", path_));
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+absl::StatusOr<Store::Identity> Store::Identify(const std::string& dir) {
+  Identity identity{};
+  size_t i = 0;
+  for (const char* name : {image::kManifestFile, image::kImageFile, image::kPagesFile}) {
+    struct stat info;
+    const std::string file = absl::StrCat(dir, "/", name);
+    if (lstat(file.c_str(), &info) != 0) {
+      if (errno == ENOENT && i == 0) {
+        return absl::NotFoundError(absl::StrCat("no template at ", dir, "; list the store to see what is"));
+      }
+      return errno == ENOENT
+                 ? absl::DataLossError(absl::StrCat("read template ", dir, ": ", name, ": missing"))
+                 : ErrnoStatus(absl::StrCat("stat ", file));
+    }
+    const auto number = [](auto value) { return static_cast<uint64_t>(value); };
+    identity[i++] = {number(info.st_dev),         number(info.st_ino),          number(info.st_size),
+                     number(info.st_mtim.tv_sec), number(info.st_mtim.tv_nsec), number(info.st_ctim.tv_sec),
+                     number(info.st_ctim.tv_nsec)};
+  }
+  return identity;
+}
+
+absl::StatusOr<std::shared_ptr<const Template>> Store::Read(const std::string& name) const {
+  MOULT_ASSIGN_OR_RETURN(const std::string dir, Dir(name));
+  MOULT_RETURN_IF_ERROR(Identify(dir).status());
+  return OpenTemplate(dir, name);
+}
+
+absl::StatusOr<std::shared_ptr<const Template>> Store::Get(const std::string& name) {
+  MOULT_ASSIGN_OR_RETURN(const std::string dir, Dir(name));
+  // Before and after, so that what is remembered is what was read.
+  MOULT_ASSIGN_OR_RETURN(const Identity before, Identify(dir));
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    const auto found = checked_.find(name);
+    if (found != checked_.end() && found->second.identity == before) return found->second.content;
+    if (found != checked_.end()) checked_.erase(found);
+  }
+  MOULT_ASSIGN_OR_RETURN(auto content, OpenTemplate(dir, name));
+  MOULT_RETURN_IF_ERROR(content->reader->VerifyPages(/*threads=*/false));
+  const auto after = Identify(dir);
+  if (after.ok() && *after == before) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (checked_.size() >= kMaxChecked) checked_.erase(checked_.begin());
+    checked_.insert_or_assign(name, Cached{before, content});
+  }
+  return content;
+}
+
+absl::Status Store::Verify(const std::string& name) const {
+  MOULT_ASSIGN_OR_RETURN(const auto content, Read(name));
+  return content->reader->VerifyPages(/*threads=*/false);
+}
+
+absl::Status Store::Remove(const std::string& name) {
+  static std::atomic<unsigned> counter{0};
+  MOULT_ASSIGN_OR_RETURN(const std::string dir, Dir(name));
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    checked_.erase(name);
+  }
+  // By rename, so that no reader ever sees half of it.
+  const std::string trash = absl::StrCat(path_, "/", kTrash, getpid(), "-", counter++, "-", name);
+  if (rename(dir.c_str(), trash.c_str()) != 0) {
+    if (errno == ENOENT) return absl::NotFoundError(absl::StrCat("remove template: none at ", dir));
+    return ErrnoStatus(absl::StrCat("remove template ", dir));
+  }
+  Erase(trash);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::unique_ptr<NewTemplate>> Store::Create(const std::string& name) const {
+  MOULT_ASSIGN_OR_RETURN(std::string dir, Dir(name));
+  MOULT_ASSIGN_OR_RETURN(UniqueFd lock, Lock(LOCK_SH));
+  struct stat info;
+  if (lstat(dir.c_str(), &info) == 0) {
+    return absl::AlreadyExistsError(
+        absl::StrCat("template ", dir, " is there already; remove it first, or take another name"));
+  }
+  // This library starts no threads: what is to be hashed, Publish hashes.
+  MOULT_ASSIGN_OR_RETURN(auto writer, image::TemplateWriter::Create(dir, {.hash_in_background = false}));
+  return std::unique_ptr<NewTemplate>(new NewTemplate(std::move(dir), std::move(lock), std::move(writer)));
+}
+
+absl::Status Store::Import(const std::string& name, const std::string& from, const rpc::FunctionSpecT* spec,
+                           const std::string* tenant) const {
+  MOULT_ASSIGN_OR_RETURN(const auto source, OpenTemplate(from, name));
+  const image::TemplateReader& reader = *source->reader;
+  MOULT_ASSIGN_OR_RETURN(const auto target, Create(name));
+  std::vector<std::byte> buffer(std::min(reader.pages_size(), kCopyStep));
+  for (uint64_t at = 0; at < reader.pages_size(); at += kCopyStep) {
+    const auto piece = absl::MakeSpan(buffer).first(std::min(kCopyStep, reader.pages_size() - at));
+    MOULT_RETURN_IF_ERROR(reader.ReadPages(at, piece));  // Checked against the digests.
+    const struct iovec part = {piece.data(), piece.size()};
+    MOULT_RETURN_IF_ERROR(target->writer().AppendPages({&part, 1}).status());
+  }
+  MOULT_ASSIGN_OR_RETURN(auto manifest, image::ParseManifest(reader.manifest_file()));
+  if (spec != nullptr) {
+    const std::string bytes = rpc::SerializeFunctionSpec(*spec);
+    manifest->function.assign(bytes.begin(), bytes.end());
+  }
+  if (tenant != nullptr) manifest->tenant = *tenant;
+  return target->Publish(reader.image(), std::move(*manifest));
+}
+
+}  // namespace moult::host

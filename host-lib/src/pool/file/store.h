@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The `file:` pool: a folder with a folder for each template. Shared by processes through the file system
+// alone: what is there is whole, because it came by rename, and stays, because nothing writes to it.
+#ifndef MOULT_HOST_POOL_FILE_STORE_H_
+#define MOULT_HOST_POOL_FILE_STORE_H_
+
+#include <sys/stat.h>
+
+#include <array>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "moult/base/unique_fd.h"
+#include "moult/protocol/function_spec.h"
+#include "moult/protocol/template_reader.h"
+#include "moult/protocol/template_writer.h"
+
+namespace moult::host {
+
+// A template that was checked as far as it says. Immutable; keeps its files open.
+struct Template {
+  std::string name;
+  std::string digest;  // hex, of the manifest
+  std::unique_ptr<image::TemplateReader> reader;
+  std::unique_ptr<rpc::FunctionSpecT> spec;  // null: it does not say how it is run
+  const std::string& tenant() const { return reader->manifest().tenant; }
+};
+
+// A template on its way into the store. Nothing is left of it when it is destroyed unpublished.
+class NewTemplate {
+ public:
+  image::TemplateWriter& writer() { return *writer_; }
+  // Hashes, syncs, renames, seals: blocks on the disk.
+  absl::Status Publish(const image::ProcessImageT& image, image::ManifestT manifest);
+
+ private:
+  friend class Store;
+  NewTemplate(std::string dir, UniqueFd lock, std::unique_ptr<image::TemplateWriter> writer)
+      : dir_(std::move(dir)), lock_(std::move(lock)), writer_(std::move(writer)) {}
+  const std::string dir_;
+  const UniqueFd lock_;  // shared: nobody sweeps while we write
+  const std::unique_ptr<image::TemplateWriter> writer_;
+};
+
+// Safe for several threads. Every method blocks on the disk.
+class Store {
+ public:
+  static absl::StatusOr<std::shared_ptr<Store>> Open(const std::string& path, bool create);
+
+  const std::string& path() const { return path_; }
+  // Sorted. What is there by name; whether it is any good, Read says.
+  absl::StatusOr<std::vector<std::string>> Names() const;
+  // Manifest and image are checked, pages by size.
+  absl::StatusOr<std::shared_ptr<const Template>> Read(const std::string& name) const;
+  // The same and every page; remembered for as long as the files' identity and times are the same.
+  absl::StatusOr<std::shared_ptr<const Template>> Get(const std::string& name);
+  absl::Status Verify(const std::string& name) const;
+  absl::Status Remove(const std::string& name);
+  // kAlreadyExists.
+  absl::StatusOr<std::unique_ptr<NewTemplate>> Create(const std::string& name) const;
+  // `spec` null, `tenant` null: as the template has it.
+  absl::Status Import(const std::string& name, const std::string& from, const rpc::FunctionSpecT* spec,
+                      const std::string* tenant) const;
+
+ private:
+  // Which files these are, and when they last changed.
+  using Identity = std::array<std::array<uint64_t, 7>, 3>;
+  struct Cached {
+    Identity identity;
+    std::shared_ptr<const Template> content;
+  };
+  explicit Store(std::string path) : path_(std::move(path)) {}
+  absl::StatusOr<std::string> Dir(const std::string& name) const;
+  absl::StatusOr<UniqueFd> Lock(int operation) const;
+  void Sweep() const;
+  static absl::StatusOr<Identity> Identify(const std::string& dir);
+
+  const std::string path_;  // real path
+  std::mutex mutex_;        // guards checked_
+  std::map<std::string, Cached> checked_;
+};
+
+}  // namespace moult::host
+
+#endif  // MOULT_HOST_POOL_FILE_STORE_H_

@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Connections of a vm: made, said hello on, lent, returned.
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "moult/base/status.h"
+#include "moult/protocol/frame.h"
+#include "session/vm.h"
+
+namespace moult::host {
+namespace {
+
+constexpr size_t kMaxConnections = 8;
+// Somebody who listens and does not say hello is no agent.
+constexpr std::chrono::seconds kHelloTimeout(5);
+
+// Takes a strand off the list of those that wait, however its wait ends.
+class Waiting {
+ public:
+  Waiting(std::deque<Strand*>* list, Strand* strand) : list_(list), strand_(strand) {
+    list_->push_back(strand_);
+  }
+  Waiting(const Waiting&) = delete;
+  ~Waiting() { std::erase(*list_, strand_); }
+
+ private:
+  std::deque<Strand*>* const list_;
+  Strand* const strand_;
+};
+
+// A shorter deadline for a part of an operation.
+class Sooner {
+ public:
+  Sooner(Strand* strand, Clock::duration most) : strand_(strand), old_(strand->deadline()) {
+    strand_->set_deadline(std::min(old_, Clock::now() + most));
+  }
+  Sooner(const Sooner&) = delete;
+  ~Sooner() { strand_->set_deadline(old_); }
+
+ private:
+  Strand* const strand_;
+  const Clock::time_point old_;
+};
+
+// One of the open connections; counted down unless it was made.
+class Opening {
+ public:
+  explicit Opening(size_t* open) : open_(open) { ++*open_; }
+  Opening(const Opening&) = delete;
+  ~Opening() {
+    if (open_ != nullptr) --*open_;
+  }
+  void Keep() { open_ = nullptr; }
+
+ private:
+  size_t* open_;
+};
+
+}  // namespace
+
+void Lease::Return() {
+  if (connection_ != nullptr) vm_->Return(std::move(connection_));
+}
+
+void Vm::Return(std::unique_ptr<Connection> connection) {
+  if (connection->broken()) {
+    --open_;
+    connection.reset();
+  } else {
+    idle_.push_back(std::move(connection));
+  }
+  if (!waiting_.empty()) waiting_.front()->Wake();
+}
+
+std::unique_ptr<Connection> Vm::TakeIdle() {
+  while (!idle_.empty()) {
+    std::unique_ptr<Connection> connection = std::move(idle_.back());
+    idle_.pop_back();
+    if (connection->IsQuiet()) return connection;
+    --open_;  // Closed by the agent meanwhile, or it says what nobody asked.
+  }
+  return nullptr;
+}
+
+void Vm::TookHello(rpc::HelloReplyT hello) {
+  if (hello_.version != 0 && hello_.boot_id != hello.boot_id) {
+    Log(1, "the guest has booted again: its functions are gone");
+    half_detached_.clear();
+    for (Window& window : windows_) window.Clear();
+  }
+  hello_ = std::move(hello);
+}
+
+Task<absl::StatusOr<std::unique_ptr<Connection>>> Vm::Connect(Op* op) {
+  Opening opening(&open_);
+  const Sooner sooner(op->strand(), kHelloTimeout);
+  auto fd = co_await transport_.Connect(op->strand());
+  if (!fd.ok()) co_return fd.status();
+  auto connection = std::make_unique<Connection>(*std::move(fd));
+  rpc::HelloT hello;
+  hello.version_min = hello.version_max = rpc::kProtocolVersion;
+  hello.client = config_.name.substr(0, 64);
+  auto reply = co_await connection->Call<rpc::HelloReplyT>(op->strand(), std::move(hello));
+  if (!reply.ok()) co_return reply.status();
+  if (reply->version != rpc::kProtocolVersion) {
+    co_return absl::FailedPreconditionError(absl::StrCat("the agent chose protocol version ", reply->version,
+                                                         ", offered was ", rpc::kProtocolVersion));
+  }
+  TookHello(*std::move(reply));
+  opening.Keep();
+  co_return std::move(connection);
+}
+
+Task<absl::Status> Vm::KillHalfDetached(Op* op, Connection* connection) {
+  const std::set<uint64_t> functions = half_detached_;
+  for (const uint64_t function : functions) {
+    rpc::KillT kill;
+    kill.function = function;
+    auto done = co_await connection->Call<rpc::DoneT>(op->strand(), std::move(kill));
+    if (connection->broken()) co_return done.status();
+    if (done.ok() || absl::IsNotFound(done.status())) FunctionGone(function);
+  }
+  if (half_detached_.empty()) co_return absl::OkStatus();
+  // Refused: it may have ended by itself, or the agent is still busy with it. Neither is a reason for `op`
+  // not to go on.
+  rpc::ListT list;
+  auto reply = co_await connection->Call<rpc::ListReplyT>(op->strand(), std::move(list), rpc::kMaxResponse);
+  if (connection->broken()) co_return reply.status();
+  if (!reply.ok()) co_return absl::OkStatus();
+  std::set<uint64_t> live;
+  for (const auto& function : reply->functions) {
+    if (function->state != rpc::FunctionState::Ended) live.insert(function->id);
+  }
+  for (const uint64_t function : functions) {
+    if (!live.contains(function)) FunctionGone(function);
+  }
+  co_return absl::OkStatus();
+}
+
+Task<absl::StatusOr<Lease>> Vm::Acquire(Op* op) {
+  const size_t most = transport_.single() ? 1 : kMaxConnections;
+  for (;;) {
+    std::unique_ptr<Connection> connection = TakeIdle();
+    if (connection == nullptr && open_ >= most) {
+      const Waiting waiting(&waiting_, op->strand());
+      MOULT_CO_RETURN_IF_ERROR(co_await op->strand()->ForWake("free connection to the agent"));
+      continue;
+    }
+    if (connection == nullptr) {
+      auto made = co_await Connect(op);
+      if (!made.ok()) {
+        if (!waiting_.empty()) waiting_.front()->Wake();  // Who waits must try for himself.
+        co_return made.status();
+      }
+      connection = *std::move(made);
+    }
+    Lease lease(this, std::move(connection));
+    absl::Status killed = co_await KillHalfDetached(op, &*lease);
+    if (!killed.ok()) co_return Annotate(killed, "kill a half-detached function");
+    op->EndPhase("connect");
+    co_return std::move(lease);
+  }
+}
+
+}  // namespace moult::host

@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A template becomes a function. Everything that can be refused is refused before the agent hears of it.
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "absl/algorithm/container.h"
+#include "absl/strings/str_cat.h"
+#include "moult/base/status.h"
+#include "moult/protocol/limits.h"
+#include "session/ops.h"
+
+namespace moult::host::ops {
+namespace {
+
+constexpr uint64_t kStreamStep = 1 << 20;
+
+using TemplatePtr = std::shared_ptr<const Template>;
+
+// The template, checked to its last byte, and allowed here.
+Task<absl::StatusOr<TemplatePtr>> Prepare(Vm* vm, Op* op, std::string name) {
+  absl::StatusOr<TemplatePtr> content = absl::UnknownError("not read");
+  Store* const store = vm->config().store.get();
+  std::function<absl::Status()> work = [&content, store, &name] {
+    content = store->Get(name);
+    return content.status();
+  };
+  MOULT_CO_RETURN_IF_ERROR(co_await op->strand()->Work(std::move(work)));
+  const std::string& theirs = (*content)->tenant();
+  const std::string& ours = vm->config().tenant;
+  if (theirs != ours && !vm->config().cross_tenant) {
+    co_return absl::PermissionDeniedError(
+        absl::StrCat("template ", name, " belongs to tenant \"", theirs, "\", this VM to \"", ours,
+                     "\": VMs and templates are shared within one tenant only"));
+  }
+  if ((*content)->spec == nullptr) {
+    co_return absl::FailedPreconditionError(
+        absl::StrCat("template ", name, " does not say how its function is run; import it with a function"));
+  }
+  op->EndPhase("verify_template");
+  co_return std::move(content);
+}
+
+// How much of the window both sides have; 0: the guest has none there, or another.
+uint64_t Usable(Vm* vm, const Window& window) {
+  const auto& theirs = vm->hello().windows;
+  const WindowConfig& ours = window.config();
+  if (ours.number >= theirs.size()) return 0;
+  if (ours.gpa != 0 && theirs[ours.number]->gpa != ours.gpa) return 0;
+  return std::min(theirs[ours.number]->size, ours.length);
+}
+
+// Takes a slot in the first window that has room. `why` says why there is none.
+std::optional<SlotHold> TakeSlot(Vm* vm, const Template& content, absl::Status* why) {
+  *why = absl::FailedPreconditionError(
+      "no window that both this VM and the guest's driver have; load the driver, or use copy mode");
+  if (!absl::c_linear_search(vm->hello().features, "window")) return std::nullopt;
+  for (Window& window : vm->windows()) {
+    const uint64_t usable = Usable(vm, window);
+    if (usable == 0) continue;
+    auto slot = window.Take(content.digest, content.name, content.reader->pages_fd(),
+                            content.reader->pages_size(), usable);
+    if (slot.ok()) return SlotHold(&window, *slot);
+    *why = slot.status();
+  }
+  return std::nullopt;
+}
+
+// The same; when windows are full, asks the agent which functions have ended by themselves.
+Task<absl::StatusOr<std::optional<SlotHold>>> Place(Vm* vm, Op* op, Connection* connection,
+                                                    const Template* content, PageMode mode) {
+  std::optional<SlotHold> hold;
+  // Without pages there is nothing to show; the agent takes an empty stream everywhere.
+  if (mode == PageMode::kCopy || content->reader->pages_size() == 0) co_return std::move(hold);
+  absl::Status why;
+  hold = TakeSlot(vm, *content, &why);
+  if (!hold.has_value() && absl::IsResourceExhausted(why)) {
+    rpc::ListT list;
+    auto reply = co_await connection->Call<rpc::ListReplyT>(op->strand(), std::move(list), rpc::kMaxResponse);
+    if (!reply.ok()) co_return reply.status();
+    vm->Reconcile(*reply);
+    hold = TakeSlot(vm, *content, &why);
+  }
+  op->EndPhase("map_window");
+  if (!hold.has_value() && mode == PageMode::kInPlace) co_return why;
+  if (!hold.has_value())
+    op->result().json["notes"].push_back(absl::StrCat("copied, because: ", why.message()));
+  co_return std::move(hold);
+}
+
+Task<absl::Status> Stream(Op* op, Connection* connection, const Template* content) {
+  std::vector<std::byte> buffer(std::min(content->reader->pages_size(), kStreamStep));
+  for (uint64_t at = 0; at < content->reader->pages_size(); at += kStreamStep) {
+    const auto piece =
+        absl::MakeSpan(buffer).first(std::min(kStreamStep, content->reader->pages_size() - at));
+    const ssize_t n = pread(content->reader->pages_fd(), piece.data(), piece.size(), static_cast<off_t>(at));
+    if (n != static_cast<ssize_t>(piece.size())) {
+      connection->Break();
+      co_return absl::DataLossError(absl::StrCat("template ", content->name, ": pages end early"));
+    }
+    absl::Status sent = co_await connection->SendData(op->strand(), piece);
+    if (!sent.ok()) co_return sent;
+  }
+  op->EndPhase("send_pages");
+  co_return absl::OkStatus();
+}
+
+rpc::AttachT Request(const Template& content, const SlotHold* hold) {
+  rpc::AttachT attach;
+  attach.name = content.name;
+  attach.spec = std::make_unique<rpc::FunctionSpecT>(*content.spec);
+  const std::string& image = content.reader->image_file();
+  attach.image.assign(image.begin(), image.end());
+  const std::string& manifest = content.reader->manifest_file();
+  attach.manifest.assign(manifest.begin(), manifest.end());
+  attach.pages_size = content.reader->pages_size();
+  attach.source = hold != nullptr ? rpc::PageSource::Window : rpc::PageSource::Stream;
+  if (hold != nullptr) {
+    attach.window = hold->window().config().number;
+    attach.window_offset = hold->slot().offset;
+  }
+  return attach;
+}
+
+Task<absl::Status> AttachOn(Vm* vm, Op* op, Connection* connection, const Template* content,
+                            std::optional<SlotHold>* hold) {
+  const bool in_place = hold->has_value();
+  op->result().pages = in_place ? PageMode::kInPlace : PageMode::kCopy;
+  op->result().json["pages"] = in_place ? "in_place" : "copy";
+  op->result().json["template"] = content->name;
+  op->result().bytes = content->reader->pages_size();
+  rpc::RequestT request =
+      rpc::MakeRequest(Request(*content, in_place ? &**hold : nullptr), op->strand()->RemainingMs());
+  if (in_place) (*hold)->Asked();
+  absl::Status sent = co_await connection->Send(op->strand(), std::move(request));
+  if (sent.ok() && !in_place) sent = co_await Stream(op, connection, content);
+  if (!sent.ok()) co_return sent;
+  auto response = co_await connection->Receive(op->strand(), rpc::RequestBody::Attach, kMaxSmallResponse);
+  if (!response.ok()) {
+    if (in_place && !connection->broken()) (*hold)->Refused();
+    co_return response.status();
+  }
+  auto reply = connection->Expect<rpc::FunctionReplyT>(std::move(**response), rpc::RequestBody::Attach);
+  if (!reply.ok()) co_return reply.status();
+  if (in_place) (*hold)->Used(reply->function->id);
+  op->AddAgentPhases(reply->phases);
+  op->EndPhase("await_function");
+  op->result().function = reply->function->id;
+  op->result().json["function"] = ToJson(*reply->function);
+  for (std::string& note : reply->notes) op->result().json["notes"].push_back(std::move(note));
+  co_return absl::OkStatus();
+}
+
+// Does a slot for it fit into a window once `function` is gone?
+bool FitsWithout(Vm* vm, const Template& content, uint64_t function) {
+  for (const Window& window : vm->windows()) {
+    if (window.FitsWithout(function, content.reader->pages_size(), Usable(vm, window))) return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+Task<absl::Status> Attach(Vm* vm, Op* op, AttachConfig config) {
+  MOULT_CO_ASSIGN_OR_RETURN(const TemplatePtr content, co_await Prepare(vm, op, config.name));
+  MOULT_CO_ASSIGN_OR_RETURN(Lease lease, co_await vm->Acquire(op));
+  MOULT_CO_ASSIGN_OR_RETURN(auto hold, co_await Place(vm, op, &*lease, content.get(), config.pages));
+  co_return co_await AttachOn(vm, op, &*lease, content.get(), &hold);
+}
+
+Task<absl::Status> Repurpose(Vm* vm, Op* op, uint64_t function, AttachConfig config) {
+  op->result().function = function;
+  op->result().json["detached"] = false;
+  MOULT_CO_ASSIGN_OR_RETURN(const TemplatePtr content, co_await Prepare(vm, op, config.name));
+  std::optional<Lease> lease;
+  MOULT_CO_ASSIGN_OR_RETURN(Lease first, co_await vm->Acquire(op));
+  lease.emplace(std::move(first));
+  // Its place is found while the old function runs on. Where there is room only after it, that is known now,
+  // and the place taken then.
+  const PageMode wanted = config.pages == PageMode::kCopy ? PageMode::kCopy : PageMode::kInPlace;
+  auto placed = co_await Place(vm, op, &**lease, content.get(), wanted);
+  if ((*lease)->broken()) co_return placed.status();
+  const bool later = absl::IsResourceExhausted(placed.status()) && FitsWithout(vm, *content, function);
+  if (!placed.ok() && !later && config.pages == PageMode::kInPlace) co_return placed.status();
+  if (!placed.ok() && !later) {
+    op->result().json["notes"].push_back(absl::StrCat("copied, because: ", placed.status().message()));
+  }
+  std::optional<SlotHold> hold;
+  if (placed.ok()) hold = *std::move(placed);
+
+  absl::Status detached = co_await DetachOn(vm, op, &**lease, function);
+  if (!detached.ok()) co_return Annotate(detached, absl::StrCat("detach function ", function));
+  if ((*lease)->broken()) {
+    lease.reset();
+    MOULT_CO_ASSIGN_OR_RETURN(Lease second, co_await vm->Acquire(op));
+    lease.emplace(std::move(second));
+  }
+  if (later) {
+    auto again = co_await Place(vm, op, &**lease, content.get(), config.pages);
+    if (!again.ok()) co_return again.status();
+    hold = std::move(*again);
+  }
+  absl::Status attached = co_await AttachOn(vm, op, &**lease, content.get(), &hold);
+  if (!attached.ok()) {
+    co_return Annotate(attached, absl::StrCat("function ", function, " is detached; attach ", config.name));
+  }
+  co_return absl::OkStatus();
+}
+
+}  // namespace moult::host::ops

@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The operations, as coroutines. Parameters are copies: a coroutine outlives the call that made it.
+#ifndef MOULT_HOST_SESSION_OPS_H_
+#define MOULT_HOST_SESSION_OPS_H_
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "session/vm.h"
+
+namespace moult::host::ops {
+
+Task<absl::Status> Hello(Vm* vm, Op* op);
+Task<absl::Status> Doctor(Vm* vm, Op* op);
+Task<absl::Status> List(Vm* vm, Op* op);
+Task<absl::Status> Run(Vm* vm, Op* op, std::shared_ptr<const rpc::FunctionSpecT> spec);
+Task<absl::Status> Freeze(Vm* vm, Op* op, uint64_t function);
+Task<absl::Status> Thaw(Vm* vm, Op* op, uint64_t function);
+Task<absl::Status> Kill(Vm* vm, Op* op, uint64_t function);
+Task<absl::Status> Forget(Vm* vm, Op* op, uint64_t function);
+Task<absl::Status> Tunnel(Vm* vm, Op* op, uint64_t function);
+Task<absl::Status> Logs(Vm* vm, Op* op, uint64_t function, uint64_t tail_bytes, bool follow);
+
+struct CaptureConfig {
+  uint64_t function = 0;
+  std::string name;
+  bool end = false;
+  PageMode pages = PageMode::kAuto;
+};
+Task<absl::Status> Capture(Vm* vm, Op* op, CaptureConfig config);
+
+struct AttachConfig {
+  std::string name;
+  PageMode pages = PageMode::kAuto;
+};
+Task<absl::Status> Attach(Vm* vm, Op* op, AttachConfig config);
+Task<absl::Status> Detach(Vm* vm, Op* op, uint64_t function);
+Task<absl::Status> Repurpose(Vm* vm, Op* op, uint64_t function, AttachConfig config);
+
+// Parts that operations share.
+
+// Freezes, discards, ends. On success, and when the connection was lost but the function could be killed
+// after it, result().detached is set.
+Task<absl::Status> DetachOn(Vm* vm, Op* op, Connection* connection, uint64_t function);
+
+// A place in a window that an attach holds on to. Given back when destroyed: free, unless the agent was asked
+// to use it and did not say what became of it.
+class SlotHold {
+ public:
+  SlotHold(Window* window, Slot* slot) : window_(window), slot_(slot) {}
+  SlotHold(SlotHold&& other) noexcept
+      : window_(other.window_), slot_(std::exchange(other.slot_, nullptr)), asked_(other.asked_) {}
+  SlotHold& operator=(SlotHold&& other) noexcept {
+    std::swap(window_, other.window_);
+    std::swap(slot_, other.slot_);
+    std::swap(asked_, other.asked_);
+    return *this;
+  }
+  ~SlotHold() {
+    if (slot_ == nullptr) return;
+    if (asked_) {
+      window_->Uncertain(slot_);
+    } else {
+      window_->Attached(slot_, 0);
+    }
+  }
+  const Window& window() const { return *window_; }
+  const Slot& slot() const { return *slot_; }
+  void Asked() { asked_ = true; }
+  void Refused() { asked_ = false; }
+  void Used(uint64_t function) { window_->Attached(std::exchange(slot_, nullptr), function); }
+
+ private:
+  Window* window_;
+  Slot* slot_;
+  bool asked_ = false;
+};
+
+}  // namespace moult::host::ops
+
+#endif  // MOULT_HOST_SESSION_OPS_H_

@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "session/vm.h"
+
+#include <algorithm>
+#include <map>
+#include <string_view>
+
+#include "absl/strings/str_cat.h"
+#include "moult/base/status.h"
+
+namespace moult::host {
+
+absl::StatusOr<std::unique_ptr<Vm>> Vm::Create(VmConfig config) {
+  MOULT_RETURN_IF_ERROR(Transport::Check(config.transport));
+  MOULT_ASSIGN_OR_RETURN(GuestMemory memory, GuestMemory::Create(config.regions));
+  MOULT_ASSIGN_OR_RETURN(auto reactor, Reactor::Create());
+  std::unique_ptr<Vm> vm(new Vm(std::move(config), std::move(memory), std::move(reactor)));
+  MOULT_RETURN_IF_ERROR(vm->AddWindows());
+  return vm;
+}
+
+Vm::Vm(VmConfig config, GuestMemory memory, std::unique_ptr<Reactor> reactor)
+    : config_(std::move(config)),
+      memory_(std::move(memory)),
+      reactor_(std::move(reactor)),
+      transport_(config_.transport) {
+  if (config_.work) {
+    reactor_->set_work_hook([this](Strand* strand) {
+      const auto op = std::find_if(ops_.begin(), ops_.end(),
+                                   [&](const std::shared_ptr<Op>& one) { return one->strand() == strand; });
+      if (op != ops_.end()) config_.work(op->get());
+    });
+  }
+}
+
+absl::Status Vm::AddWindows() {
+  for (const WindowConfig& config : config_.windows) {
+    const std::string context = absl::StrCat("window ", config.number);
+    const uint64_t host = reinterpret_cast<uint64_t>(config.hva);
+    const auto bad = [&](const char* what) {
+      return absl::InvalidArgumentError(absl::StrCat(context, ": ", what));
+    };
+    if (config.hva == nullptr || host % kPage != 0 || config.gpa % kPage != 0) {
+      return bad("hva or gpa is not page aligned");
+    }
+    if (config.length == 0 || config.length % kSlotAlign != 0)
+      return bad("length is not a multiple of 2 MiB");
+    if (config.length > UINT64_MAX - host || config.length > UINT64_MAX - config.gpa) {
+      return bad("wraps around");
+    }
+    if (config.gpa != 0 && memory_.Overlaps({GuestPhys(config.gpa), config.length})) {
+      return bad("overlaps the guest's RAM");
+    }
+    if (memory_.OverlapsHost(config.hva, config.length)) return bad("overlaps the guest's RAM in the host");
+    for (const Window& other : windows_) {
+      const uint64_t other_host = reinterpret_cast<uint64_t>(other.config().hva);
+      if (other.config().number == config.number) return bad("is there twice");
+      if (host < other_host + other.config().length && other_host < host + config.length) {
+        return bad("overlaps another window");
+      }
+    }
+    windows_.emplace_back(config, config_.memory_changed);
+  }
+  return absl::OkStatus();
+}
+
+Vm::~Vm() {
+  // Coroutines first: they hold leases and slots of ours.
+  for (const auto& op : ops_) op->Finish(absl::CancelledError("the vm was closed"));
+  ops_.clear();
+}
+
+std::shared_ptr<Op> Vm::Start(const char* verb, uint32_t timeout_ms, uint32_t default_ms, Body body) {
+  const auto deadline = Clock::now() + std::chrono::milliseconds(timeout_ms != 0 ? timeout_ms : default_ms);
+  auto op = std::make_shared<Op>(verb, reactor_.get(), deadline);
+  // A strand that yields begins in the next round, as all later steps do. The coroutine's parameters are
+  // copies, so `body` need not outlive this call.
+  op->task.emplace(body(this, op.get()));
+  ops_.push_back(op);
+  ++operations_;
+  reactor_->Kick();
+  return op;
+}
+
+size_t Vm::Process() {
+  processing_ = true;
+  for (size_t i = 0; i < ops_.size(); ++i) {
+    Op* op = ops_[i].get();
+    if (!op->started_) {
+      op->started_ = true;
+      op->task->Start();
+    }
+  }
+  reactor_->Poll();
+  std::vector<std::shared_ptr<Op>> ended;
+  std::erase_if(ops_, [&](const std::shared_ptr<Op>& op) {
+    if (!op->task->done()) return false;
+    ended.push_back(op);
+    return true;
+  });
+  for (const auto& op : ended) op->Finish(op->task->Take());
+  processing_ = false;
+  // Last, and on copies only: it may start operations.
+  for (const auto& op : ended) {
+    if (op->on_done) std::exchange(op->on_done, nullptr)();
+  }
+  return ops_.size();
+}
+
+void Vm::GuestReset() {
+  for (const auto& op : ops_) op->strand()->Abort(absl::AbortedError("the guest was reset"));
+  open_ -= idle_.size();
+  idle_.clear();
+  hello_ = {};
+  half_detached_.clear();
+  for (Window& window : windows_) window.Clear();
+}
+
+Json Vm::Info() const {
+  Json windows = Json::array();
+  for (const Window& window : windows_) {
+    Json slots = Json::array();
+    for (const Slot& slot : window.slots()) {
+      slots.push_back({{"offset", slot.offset},
+                       {"length", slot.length},
+                       {"template", slot.template_name},
+                       {"users", slot.users}});
+    }
+    windows.push_back({{"number", window.config().number},
+                       {"gpa", window.config().gpa},
+                       {"length", window.config().length},
+                       {"slots", std::move(slots)}});
+  }
+  return {{"name", config_.name},
+          {"tenant", config_.tenant},
+          {"agent", transport_.Text()},
+          {"ram_bytes", memory_.size()},
+          {"connections", open_},
+          {"operations", ops_.size()},
+          {"boot_id", hello_.boot_id},
+          {"agent_version", hello_.agent_version},
+          {"windows", std::move(windows)},
+          {"half_detached", half_detached_},
+          {"counters", {{"operations", operations_}}}};
+}
+
+void Vm::FunctionGone(uint64_t function) {
+  half_detached_.erase(function);
+  for (Window& window : windows_) window.Drop(function);
+}
+
+void Vm::Reconcile(const rpc::ListReplyT& list) {
+  std::set<uint64_t> live;
+  std::set<std::string_view> names;
+  for (const auto& function : list.functions) {
+    if (function->state == rpc::FunctionState::Ended) continue;
+    live.insert(function->id);
+    names.insert(function->template_name);
+    // One that an agent found again after its restart may be of any template.
+    if (function->state == rpc::FunctionState::Lost && function->template_name.empty()) return;
+  }
+  for (Window& window : windows_) {
+    window.Reconcile([&](uint64_t function) { return live.contains(function); },
+                     [&](const std::string& name) { return names.contains(name); });
+  }
+}
+
+void Vm::AddHalfDetached(uint64_t function) {
+  half_detached_.insert(function);
+  Log(1, absl::StrCat(
+             "function ", function,
+             " lost its pages before the agent confirmed its end; it is killed when the agent is back"));
+}
+
+}  // namespace moult::host

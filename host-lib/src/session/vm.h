@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// One guest: its memory, its windows, its connections, and the operations that run on it.
+#ifndef MOULT_HOST_SESSION_VM_H_
+#define MOULT_HOST_SESSION_VM_H_
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <list>
+#include <memory>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "memory/guest_memory.h"
+#include "pool/file/store.h"
+#include "reactor/reactor.h"
+#include "reactor/task.h"
+#include "session/connection.h"
+#include "session/op.h"
+#include "transport/transport.h"
+#include "window/window.h"
+
+namespace moult::host {
+
+struct VmConfig {
+  std::string name;
+  std::string tenant;
+  bool cross_tenant = false;
+  std::shared_ptr<Store> store;
+  TransportConfig transport;
+  std::vector<RegionConfig> regions;
+  std::vector<WindowConfig> windows;
+  Window::ChangedHook memory_changed = [](uint32_t, uint64_t, uint64_t) {};
+  std::function<void(Op*)> work;  // empty: none
+  std::function<void(int, const std::string&)> log = [](int, const std::string&) {};
+};
+
+// A connection on loan; comes back when it is destroyed.
+class Lease {
+ public:
+  Lease(Vm* vm, std::unique_ptr<Connection> connection) : vm_(vm), connection_(std::move(connection)) {}
+  Lease(Lease&&) = default;
+  Lease& operator=(Lease&&) = delete;
+  ~Lease() { Return(); }
+  Connection* operator->() const { return connection_.get(); }
+  Connection& operator*() const { return *connection_; }
+  void Return();
+
+ private:
+  Vm* const vm_;
+  std::unique_ptr<Connection> connection_;
+};
+
+// Not thread-safe: one thread at a time.
+class Vm {
+ public:
+  using Body = std::function<Task<absl::Status>(Vm*, Op*)>;
+
+  static absl::StatusOr<std::unique_ptr<Vm>> Create(VmConfig config);
+  // Ends what runs, with kCancelled.
+  ~Vm();
+
+  // Runs `body` from the next Process on. `timeout_ms` 0: `default_ms`.
+  std::shared_ptr<Op> Start(const char* verb, uint32_t timeout_ms, uint32_t default_ms, Body body);
+  int fd() const { return reactor_->fd(); }
+  bool processing() const { return processing_; }
+  // How many operations still run.
+  size_t Process();
+  void GuestReset();
+  Json Info() const;
+
+  // For operations.
+  const VmConfig& config() const { return config_; }
+  const GuestMemory& memory() const { return memory_; }
+  std::list<Window>& windows() { return windows_; }
+  bool single_connection() const { return transport_.single(); }
+  // A connection that has said hello. Kills half-detached functions first.
+  Task<absl::StatusOr<Lease>> Acquire(Op* op);
+  const rpc::HelloReplyT& hello() const { return hello_; }
+  bool has_hello() const { return hello_.version != 0; }
+  // The agent says that a function is gone, or that these are all there are.
+  void FunctionGone(uint64_t function);
+  void Reconcile(const rpc::ListReplyT& list);
+  // Its pages were discarded, its end was not confirmed.
+  void AddHalfDetached(uint64_t function);
+  bool IsHalfDetached(uint64_t function) const { return half_detached_.contains(function); }
+  void Log(int level, const std::string& message) const { config_.log(level, message); }
+
+ private:
+  friend class Lease;
+  Vm(VmConfig config, GuestMemory memory, std::unique_ptr<Reactor> reactor);
+  absl::Status AddWindows();
+  Task<absl::StatusOr<std::unique_ptr<Connection>>> Connect(Op* op);
+  Task<absl::Status> KillHalfDetached(Op* op, Connection* connection);
+  std::unique_ptr<Connection> TakeIdle();
+  void Return(std::unique_ptr<Connection> connection);
+  void TookHello(rpc::HelloReplyT hello);
+
+  const VmConfig config_;
+  const GuestMemory memory_;
+  const std::unique_ptr<Reactor> reactor_;
+  Transport transport_;
+  std::list<Window> windows_;
+  rpc::HelloReplyT hello_;  // the last one; version 0: none yet
+  std::set<uint64_t> half_detached_;
+  uint64_t operations_ = 0;  // since create
+
+  size_t open_ = 0;  // connections, idle and on loan
+  std::vector<std::unique_ptr<Connection>> idle_;
+  std::deque<Strand*> waiting_;  // for a connection
+
+  std::vector<std::shared_ptr<Op>> ops_;
+  bool processing_ = false;
+};
+
+}  // namespace moult::host
+
+#endif  // MOULT_HOST_SESSION_VM_H_

@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "window/window.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "memory/guest_memory.h"
+#include "moult/base/status.h"
+
+namespace moult::host {
+namespace {
+
+uint64_t SlotLength(uint64_t size) {
+  return std::max((size + kSlotAlign - 1) / kSlotAlign * kSlotAlign, kSlotAlign);
+}
+
+}  // namespace
+
+absl::StatusOr<uint64_t> Window::FindRoom(uint64_t length, uint64_t limit, uint64_t without) const {
+  const uint64_t end = std::min(config_.length, limit);
+  uint64_t at = 0;
+  uint64_t largest = 0;
+  for (const Slot& slot : slots_) {
+    const bool only_user = slot.users.size() == 1 && slot.users.contains(without);
+    if (only_user && slot.attaching == 0 && !slot.uncertain) continue;
+    largest = std::max(largest, slot.offset - at);
+    if (slot.offset - at >= length) return at;
+    at = slot.offset + slot.length;
+  }
+  const uint64_t tail = at < end ? end - at : 0;
+  if (tail >= length) return at;
+  return absl::ResourceExhaustedError(
+      absl::StrCat("window ", config_.number, " of ", end, " bytes: no free piece of ", length,
+                   ", the largest has ", std::max(largest, tail),
+                   "; detach functions of other templates, give the VM a larger window, or use copy mode"));
+}
+
+absl::Status Window::Show(const Slot& slot, int fd, uint64_t size) {
+  // SAFETY: FindRoom keeps slots inside the window, which the embedder gave us whole, and apart from each
+  // other. Private and writable: a guest that writes there gets copies of its own, the template stays. Not
+  // past the end of the file, where an access would be a SIGBUS of the VMM.
+  void* at = config_.hva + slot.offset;
+  if (mmap(at, size, PROT_READ | PROT_WRITE, MAP_FIXED | MAP_PRIVATE | MAP_NORESERVE, fd, 0) == MAP_FAILED) {
+    return ErrnoStatus(absl::StrCat("map ", size, " bytes of ", slot.template_name, " into window ",
+                                    config_.number, " at offset ", slot.offset));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Window::Hide(const Slot& slot) {
+  // SAFETY: as in Show. Fresh anonymous memory: reads as zero, keeps nothing of what was there.
+  void* at = config_.hva + slot.offset;
+  if (mmap(at, slot.length, PROT_READ | PROT_WRITE, MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+           -1, 0) == MAP_FAILED) {
+    return ErrnoStatus(absl::StrCat("empty window ", config_.number, " at offset ", slot.offset));
+  }
+  return absl::OkStatus();
+}
+
+bool Window::FitsWithout(uint64_t function, uint64_t size, uint64_t limit) const {
+  return FindRoom(SlotLength(size), limit, function).ok();
+}
+
+absl::StatusOr<Slot*> Window::Take(const std::string& digest, const std::string& template_name, int fd,
+                                   uint64_t size, uint64_t limit) {
+  for (Slot& slot : slots_) {
+    if (slot.digest != digest || slot.offset + slot.length > limit) continue;
+    ++slot.attaching;
+    return &slot;
+  }
+  Slot slot{0, SlotLength(size), digest, template_name, {}, 1, false};
+  MOULT_ASSIGN_OR_RETURN(slot.offset, FindRoom(slot.length, limit, /*without=*/0));
+  MOULT_RETURN_IF_ERROR(Hide(slot));
+  if (const absl::Status shown = Show(slot, fd, size); !shown.ok()) {
+    (void)Hide(slot);  // A failed MAP_FIXED may leave a hole.
+    return shown;
+  }
+  changed_(config_.number, slot.offset, slot.length);
+  const auto next = std::find_if(slots_.begin(), slots_.end(),
+                                 [&](const Slot& other) { return other.offset > slot.offset; });
+  return &*slots_.insert(next, std::move(slot));
+}
+
+void Window::Attached(Slot* slot, uint64_t function) {
+  --slot->attaching;
+  if (function != 0) slot->users.insert(function);
+  FreeUnused();
+}
+
+void Window::Uncertain(Slot* slot) {
+  --slot->attaching;
+  slot->uncertain = true;
+}
+
+void Window::Drop(uint64_t function) {
+  for (Slot& slot : slots_) slot.users.erase(function);
+  FreeUnused();
+}
+
+void Window::Reconcile(const std::function<bool(uint64_t)>& is_live,
+                       const std::function<bool(const std::string&)>& has_live) {
+  for (Slot& slot : slots_) {
+    std::erase_if(slot.users, [&](uint64_t function) { return !is_live(function); });
+    // While an attach of this template is under way nothing can be said of an earlier one.
+    if (slot.uncertain && slot.attaching == 0) slot.uncertain = has_live(slot.template_name);
+  }
+  FreeUnused();
+}
+
+void Window::Clear() {
+  for (Slot& slot : slots_) {
+    slot.users.clear();
+    slot.uncertain = false;
+  }
+  FreeUnused();
+}
+
+void Window::FreeUnused() {
+  for (auto slot = slots_.begin(); slot != slots_.end();) {
+    // What cannot be emptied (out of mappings) stays as it is, and is tried again.
+    if (slot->used() || !Hide(*slot).ok()) {
+      ++slot;
+      continue;
+    }
+    changed_(config_.number, slot->offset, slot->length);
+    slot = slots_.erase(slot);
+  }
+}
+
+}  // namespace moult::host

@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// One window of one vm: which template's pages are where in it.
+#ifndef MOULT_HOST_WINDOW_WINDOW_H_
+#define MOULT_HOST_WINDOW_WINDOW_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <list>
+#include <set>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+namespace moult::host {
+
+inline constexpr uint64_t kSlotAlign = 2 << 20;
+
+struct WindowConfig {
+  uint64_t gpa = 0;  // 0: the guest places it
+  std::byte* hva = nullptr;
+  uint64_t length = 0;
+  uint32_t number = 0;
+};
+
+// A part of the window that shows one template.
+struct Slot {
+  uint64_t offset;
+  uint64_t length;            // a multiple of kSlotAlign
+  std::string digest;         // of the template's manifest: names the content
+  std::string template_name;  // as the agent knows it
+  std::set<uint64_t> users;   // functions
+  int attaching = 0;          // attaches under way
+  bool uncertain = false;     // an attach ended without an answer: somebody may be using it
+  bool used() const { return !users.empty() || attaching > 0 || uncertain; }
+};
+
+// Not thread-safe. Slots have stable addresses until they are freed.
+class Window {
+ public:
+  using ChangedHook = std::function<void(uint32_t number, uint64_t offset, uint64_t length)>;
+  Window(const WindowConfig& config, ChangedHook changed) : config_(config), changed_(std::move(changed)) {}
+
+  const WindowConfig& config() const { return config_; }
+  const std::list<Slot>& slots() const { return slots_; }
+
+  // The slot that shows `digest`, or a new one with `size` bytes of `fd` from 0 on mapped in; counted as
+  // attaching. `limit`: how much of the window the guest has. kResourceExhausted: no room.
+  absl::StatusOr<Slot*> Take(const std::string& digest, const std::string& template_name, int fd,
+                             uint64_t size, uint64_t limit);
+  // Would a slot of `size` bytes find room once `function` is gone?
+  bool FitsWithout(uint64_t function, uint64_t size, uint64_t limit) const;
+  // Ends an attach: `function` uses the slot now, or nobody of that attach (0) does.
+  void Attached(Slot* slot, uint64_t function);
+  // The agent did not answer.
+  void Uncertain(Slot* slot);
+  // `function` is gone, and its page tables with it.
+  void Drop(uint64_t function);
+  // What the agent says now: `live` tells whether a function with this id, or one of a template with this
+  // name, may be there.
+  void Reconcile(const std::function<bool(uint64_t)>& is_live,
+                 const std::function<bool(const std::string&)>& has_live);
+  // All functions are gone.
+  void Clear();
+
+ private:
+  absl::StatusOr<uint64_t> FindRoom(uint64_t length, uint64_t limit, uint64_t without) const;
+  absl::Status Show(const Slot& slot, int fd, uint64_t size);
+  absl::Status Hide(const Slot& slot);
+  void FreeUnused();
+
+  const WindowConfig config_;
+  const ChangedHook changed_;
+  std::list<Slot> slots_;  // rising by offset
+};
+
+}  // namespace moult::host
+
+#endif  // MOULT_HOST_WINDOW_WINDOW_H_
