@@ -362,7 +362,9 @@ absl::Status Tracee::Detach() {
   if (detached_) return absl::OkStatus();
   detached_ = true;
   absl::Status first;
-  for (TracedThread& thread : threads_) {
+  // Backwards: a leader that died is reported only after all others.
+  for (auto it = threads_.rbegin(); it != threads_.rend(); ++it) {
+    TracedThread& thread = *it;
     absl::Status status;
     uint64_t inject = 0;
     if (thread.waited) status = PutBack(thread);
@@ -388,7 +390,7 @@ absl::Status Tracee::Kill() {
     return ErrnoStatus(absl::StrCat("kill process ", pid_));
   }
   const auto deadline = Clock::now() + std::chrono::seconds(30);
-  // The leader is reported last, after all others: non-leaders vanish when waited for by their tracer.
+  // The leader, which is first in the list, is reported last, after all others.
   for (auto it = threads_.rbegin(); it != threads_.rend(); ++it) {
     for (;;) {
       auto status = WaitChild(it->tid, deadline);

@@ -7,7 +7,20 @@
 #include <sys/ptrace.h>
 #include <sys/wait.h>
 
+#include "proc/read.h"
+#include "proc/stat.h"
+
 namespace moult::ptrace {
+namespace {
+
+bool IsZombie(pid_t tid) {
+  auto text = proc::ReadFile(absl::StrCat("/proc/", tid, "/stat"));
+  if (!text.ok()) return false;
+  auto stat = proc::ParseStat(*text);
+  return stat.ok() && stat->state == 'Z';
+}
+
+}  // namespace
 
 void BlockChildSignal() {
   sigset_t set;
@@ -20,11 +33,14 @@ absl::StatusOr<int> WaitChild(pid_t tid, Clock::time_point deadline) {
   sigset_t set;
   sigemptyset(&set);
   sigaddset(&set, SIGCHLD);
-  for (;;) {
+  for (bool zombie = false;;) {
     int status = 0;
     const pid_t got = waitpid(tid, &status, __WALL | WNOHANG);
     if (got == tid) return status;
     if (got < 0 && errno != EINTR) return ErrnoStatus(absl::StrCat("wait for thread ", tid));
+    // The kernel reports a dead leader only when its tracer has reaped the other threads, which may be what
+    // comes after this wait.
+    if (zombie) return absl::NotFoundError(absl::StrCat("thread ", tid, " has ended, others of its process are left"));
     const auto left = deadline - Clock::now();
     if (left <= Clock::duration::zero()) {
       return absl::DeadlineExceededError(absl::StrCat("thread ", tid, " did not stop in time"));
@@ -34,6 +50,7 @@ absl::StatusOr<int> WaitChild(pid_t tid, Clock::time_point deadline) {
     const auto ns = std::min<std::chrono::nanoseconds>(left, std::chrono::milliseconds(10)).count();
     const timespec wait{ns / 1'000'000'000, ns % 1'000'000'000};
     sigtimedwait(&set, nullptr, &wait);
+    zombie = IsZombie(tid);
   }
 }
 

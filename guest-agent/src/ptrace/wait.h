@@ -21,7 +21,8 @@ inline constexpr std::chrono::seconds kStopTimeout{5};
 void BlockChildSignal();
 
 // The next wait status of `tid` (a child or tracee). kDeadlineExceeded when none comes until `deadline`,
-// kNotFound when it is no child or tracee of ours any more.
+// kNotFound when it is no child or tracee of ours any more, or is a leader that died while other traced
+// threads of its process are not reaped.
 absl::StatusOr<int> WaitChild(pid_t tid, Clock::time_point deadline);
 
 // Facts about a wait status of a seized tracee.
