@@ -14,12 +14,13 @@ namespace moult::control {
 namespace {
 
 constexpr size_t kMaxUnsent = 8u << 20;  // what a client may leave untaken
+constexpr size_t kEnoughUnsent = 64u << 10;
 
 }  // namespace
 
 short Connection::events() const {
   // A client that has sent a whole line too much ahead waits in its own socket.
-  const bool read = !paused && !close_when_sent && in_.size() < kMaxLine;
+  const bool read = !paused && !close_when_sent && !input_ended_ && in_.size() < kMaxLine;
   return static_cast<short>((read ? POLLIN : 0) | (out_.empty() ? 0 : POLLOUT));
 }
 
@@ -27,23 +28,31 @@ bool Connection::Receive() {
   std::array<char, 16384> chunk;
   const ssize_t got = recv(fd_.get(), chunk.data(), chunk.size(), MSG_DONTWAIT);
   if (got > 0) in_.append(chunk.data(), static_cast<size_t>(got));
-  return got > 0 || (got < 0 && (errno == EAGAIN || errno == EINTR));
+  if (got == 0) input_ended_ = true;
+  return got >= 0 || errno == EAGAIN || errno == EINTR;
 }
 
 absl::StatusOr<std::optional<std::string>> Connection::NextLine() {
   const size_t end = in_.find('\n', searched_);
-  if (end == std::string::npos) {
+  if (end == std::string::npos || end - begin_ >= kMaxLine) {
+    // Only now, so that many short lines are not moved up one by one.
+    in_.erase(0, begin_);
+    begin_ = 0;
     searched_ = in_.size();
-    if (in_.size() >= kMaxLine) {
-      return absl::InvalidArgumentError(absl::StrCat("request is longer than ", kMaxLine, " bytes"));
-    }
-    return std::optional<std::string>();
+    if (in_.size() < kMaxLine) return std::optional<std::string>();
+    return absl::InvalidArgumentError(absl::StrCat("request is longer than ", kMaxLine, " bytes"));
   }
-  std::string line = in_.substr(0, end);
-  in_.erase(0, end + 1);
-  searched_ = 0;
+  std::string line = in_.substr(begin_, end - begin_);
+  begin_ = searched_ = end + 1;
   return std::optional<std::string>(std::move(line));
 }
+
+std::string Connection::TakeInput() {
+  in_.erase(0, begin_);
+  return std::move(in_);
+}
+
+bool Connection::backlogged() const { return out_.size() > kEnoughUnsent; }
 
 void Connection::Send(std::string line) { out_ += line; }
 

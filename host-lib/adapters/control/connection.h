@@ -23,24 +23,29 @@ class Connection {
   bool paused = false;
   bool close_when_sent = false;
 
-  // Reads what is there. False: the client has gone.
+  // Reads what is there. False: the client has gone. One that only sends no more is still owed its answers.
   bool Receive();
   // The next whole line without its newline. kInvalidArgument: it is too long.
   absl::StatusOr<std::optional<std::string>> NextLine();
   void Send(std::string line);
   // False: it has gone, or does not take what it asked for.
   bool Flush();
+  // It should take answers before it gets to ask more.
+  bool backlogged() const;
   bool sent() const { return out_.empty(); }
+  bool input_ended() const { return input_ended_; }
 
   // For a pump.
   UniqueFd TakeFd() { return std::move(fd_); }
-  std::string TakeInput() { return std::move(in_); }
+  std::string TakeInput();
   std::string TakeOutput() { return std::move(out_); }
 
  private:
   UniqueFd fd_;
   std::string in_;
   std::string out_;
+  bool input_ended_ = false;
+  size_t begin_ = 0;     // of the next line in in_
   size_t searched_ = 0;  // bytes of in_ known to hold no newline
 };
 

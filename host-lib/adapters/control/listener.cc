@@ -20,8 +20,9 @@ absl::StatusOr<sockaddr_un> Address(const std::string& path) {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
   if (path.empty() || path.size() >= sizeof(address.sun_path)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("socket path \"", path, "\" must have 1 to ", sizeof(address.sun_path) - 1, " bytes; choose a shorter one"));
+    return absl::InvalidArgumentError(absl::StrCat("socket path \"", path, "\" must have 1 to ",
+                                                   sizeof(address.sun_path) - 1,
+                                                   " bytes; choose a shorter one"));
   }
   std::memcpy(address.sun_path, path.data(), path.size());
   return address;
@@ -34,9 +35,14 @@ const sockaddr* Generic(const sockaddr_un& address) { return reinterpret_cast<co
 absl::Status RemoveStale(const std::string& path) {
   struct stat info;
   if (lstat(path.c_str(), &info) != 0) return absl::OkStatus();  // bind tells more
-  if (!S_ISSOCK(info.st_mode)) return absl::AlreadyExistsError(absl::StrCat("control socket ", path, ": there is something else at this path; choose another"));
-  if (Connect(path).ok()) return absl::AlreadyExistsError(absl::StrCat("control socket ", path, ": another process listens there; choose another path"));
-  if (unlink(path.c_str()) != 0 && errno != ENOENT) return ErrnoStatus(absl::StrCat("control socket ", path, ": remove the old one"));
+  if (!S_ISSOCK(info.st_mode))
+    return absl::AlreadyExistsError(
+        absl::StrCat("control socket ", path, ": there is something else at this path; choose another"));
+  if (Connect(path).ok())
+    return absl::AlreadyExistsError(
+        absl::StrCat("control socket ", path, ": another process listens there; choose another path"));
+  if (unlink(path.c_str()) != 0 && errno != ENOENT)
+    return ErrnoStatus(absl::StrCat("control socket ", path, ": remove the old one"));
   return absl::OkStatus();
 }
 
@@ -50,7 +56,8 @@ absl::StatusOr<UniqueFd> Listen(const std::string& path) {
   // bind gives the file the mode of the socket's inode (less the umask), so that no moment is left in which
   // another user could connect.
   if (fchmod(fd.get(), 0600) != 0) return ErrnoStatus("control socket: fchmod");
-  if (bind(fd.get(), Generic(address), sizeof(address)) != 0) return ErrnoStatus(absl::StrCat("control socket ", path, ": bind"));
+  if (bind(fd.get(), Generic(address), sizeof(address)) != 0)
+    return ErrnoStatus(absl::StrCat("control socket ", path, ": bind"));
   if (listen(fd.get(), kBacklog) != 0) return ErrnoStatus(absl::StrCat("control socket ", path, ": listen"));
   return fd;
 }
@@ -63,10 +70,11 @@ absl::StatusOr<UniqueFd> Accept(int listener) {
   }
   ucred peer{};
   socklen_t size = sizeof(peer);
-  if (getsockopt(client.get(), SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0) return ErrnoStatus("control socket: SO_PEERCRED");
+  if (getsockopt(client.get(), SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0)
+    return ErrnoStatus("control socket: SO_PEERCRED");
   if (peer.uid != 0 && peer.uid != geteuid()) {
-    const absl::Status refused = absl::PermissionDeniedError(
-        absl::StrCat("control socket: user ", peer.uid, " (pid ", peer.pid, ") is neither root nor user ", geteuid()));
+    const absl::Status refused = absl::PermissionDeniedError(absl::StrCat(
+        "control socket: user ", peer.uid, " (pid ", peer.pid, ") is neither root nor user ", geteuid()));
     const std::string line = ErrorLine(nullptr, refused);
     (void)!send(client.get(), line.data(), line.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
     return refused;
@@ -79,7 +87,9 @@ absl::StatusOr<UniqueFd> Connect(const std::string& path) {
   UniqueFd fd(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
   if (!fd.valid()) return ErrnoStatus("control socket: socket");
   if (connect(fd.get(), Generic(address), sizeof(address)) == 0) return fd;
-  if (errno == ECONNREFUSED) return absl::UnavailableError(absl::StrCat("control socket ", path, ": nobody listens there (ECONNREFUSED); is the VM running?"));
+  if (errno == ECONNREFUSED)
+    return absl::UnavailableError(
+        absl::StrCat("control socket ", path, ": nobody listens there (ECONNREFUSED); is the VM running?"));
   return ErrnoStatus(absl::StrCat("control socket ", path, ": connect"));
 }
 

@@ -40,7 +40,8 @@ bool IsId(const Json& id) {
 }  // namespace
 
 absl::StatusOr<Json> ParseJson(std::string_view text) {
-  if (TooDeep(text)) return absl::DataLossError(absl::StrCat("JSON is nested more than ", kMaxDepth, " deep"));
+  if (TooDeep(text))
+    return absl::DataLossError(absl::StrCat("JSON is nested more than ", kMaxDepth, " deep"));
   Json json = Json::parse(text.begin(), text.end(), nullptr, /*allow_exceptions=*/false);
   if (json.is_discarded()) return absl::DataLossError("is no JSON");
   return json;
@@ -57,20 +58,25 @@ absl::StatusOr<Request> ParseRequest(std::string_view line) {
   for (auto& [key, value] : parsed->items()) {
     if (key == "id" && IsId(value)) {
       request.id = value;
-    } else if (key == "method" && value.is_string() && value.get_ref<const std::string&>().size() <= kMaxMethod) {
+    } else if (key == "method" && value.is_string() &&
+               value.get_ref<const std::string&>().size() <= kMaxMethod) {
       request.method = value.get<std::string>();
     } else if (key == "params" && value.is_object()) {
       request.params = std::move(value);
     } else {
-      return absl::InvalidArgumentError("request: members are id (integer, or string of at most 64 bytes), method "
-                                        "(string) and params (object), and no others");
+      return absl::InvalidArgumentError(
+          "request: members are id (integer, or string of at most 64 bytes), method "
+          "(string) and params (object), and no others");
     }
   }
-  if (request.id.is_null() || request.method.empty()) return absl::InvalidArgumentError("request: id or method is missing");
+  if (request.id.is_null() || request.method.empty())
+    return absl::InvalidArgumentError("request: id or method is missing");
   return request;
 }
 
-std::string ResultLine(const Json& id, const Json& result) { return Line(Json{{"id", id}, {"result", result}}); }
+std::string ResultLine(const Json& id, const Json& result) {
+  return Line(Json{{"id", id}, {"result", result}});
+}
 
 std::string ErrorLine(const Json& id, const absl::Status& error, const Json& detail) {
   Json line{{"id", id}, {"error", ErrorJson(error)}};
@@ -90,8 +96,8 @@ Json ErrorJson(const absl::Status& error) {
 }
 
 absl::Status ErrorFromJson(const Json& error) {
-  if (!error.is_object() || !error.contains("code") || !error["code"].is_number_unsigned() || !error.contains("message") ||
-      !error["message"].is_string()) {
+  if (!error.is_object() || !error.contains("code") || !error["code"].is_number_unsigned() ||
+      !error.contains("message") || !error["message"].is_string()) {
     return absl::DataLossError("an error without code and message came back");
   }
   const uint64_t code = error["code"].get<uint64_t>();

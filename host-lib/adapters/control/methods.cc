@@ -21,11 +21,12 @@ using OpStarter = absl::StatusOr<int> (*)(Context&);
 absl::StatusOr<int> StartRun(Context& c) {
   const Json function = c.params.Object("function");
   MOULT_RETURN_IF_ERROR(c.params.status());
-  return moult_vm_run(c.target.vm, function.dump(-1, ' ', false, Json::error_handler_t::replace).c_str(), &c.options, &c.op);
+  return moult_vm_run(c.target.vm, function.dump(-1, ' ', false, Json::error_handler_t::replace).c_str(),
+                      &c.options, &c.op);
 }
 
 absl::StatusOr<int> StartCapture(Context& c) {
-  moult_capture_options capture = MOULT_INIT(capture);
+  auto capture = Sized<moult_capture_options>();
   capture.function = c.params.Number("function");
   const std::string name = c.params.Text("name");
   capture.name = name.c_str();
@@ -36,7 +37,7 @@ absl::StatusOr<int> StartCapture(Context& c) {
 }
 
 absl::StatusOr<int> StartAttach(Context& c) {
-  moult_attach_options attach = MOULT_INIT(attach);
+  auto attach = Sized<moult_attach_options>();
   const std::string name = c.params.Text("name");
   attach.name = name.c_str();
   attach.pages = c.params.Choice("pages", {"auto", "in_place", "copy"});
@@ -45,7 +46,7 @@ absl::StatusOr<int> StartAttach(Context& c) {
 }
 
 absl::StatusOr<int> StartRepurpose(Context& c) {
-  moult_attach_options attach = MOULT_INIT(attach);
+  auto attach = Sized<moult_attach_options>();
   const uint64_t function = c.params.Number("function");
   const std::string name = c.params.Text("name");
   attach.name = name.c_str();
@@ -55,7 +56,7 @@ absl::StatusOr<int> StartRepurpose(Context& c) {
 }
 
 absl::StatusOr<int> StartLogs(Context& c) {
-  moult_logs_options logs = MOULT_INIT(logs);
+  auto logs = Sized<moult_logs_options>();
   logs.function = c.params.Number("function");
   logs.follow = c.params.Flag("follow") ? 1 : 0;
   logs.tail_bytes = c.params.NumberOr("tail_bytes", 0);
@@ -147,9 +148,12 @@ constexpr StoreMethod kStoreMethods[] = {
     {"templates.remove", RemoveTemplate, true, true},
 };
 
-absl::StatusOr<Call> StartOp(const Target& target, const OpMethod& method, const Json& params, const moult_op_options& options) {
+absl::StatusOr<Call> StartOp(const Target& target, const OpMethod& method, const Json& params,
+                             const moult_op_options& options) {
   if (target.vm == nullptr) {
-    return target.fault.ok() ? absl::FailedPreconditionError(absl::StrCat(method.name, ": there is no VM here")) : target.fault;
+    return target.fault.ok()
+               ? absl::FailedPreconditionError(absl::StrCat(method.name, ": there is no VM here"))
+               : target.fault;
   }
   Params reader(params);
   Context context{target, reader, options};
@@ -161,7 +165,8 @@ absl::StatusOr<Call> StartOp(const Target& target, const OpMethod& method, const
 
 absl::StatusOr<Call> StartDisk(const Target& target, const StoreMethod& method, const Json& params) {
   if (target.store == nullptr) {
-    return absl::FailedPreconditionError(absl::StrCat(method.name, ": there is no template store here; give one (store=DIR, --store DIR)"));
+    return absl::FailedPreconditionError(
+        absl::StrCat(method.name, ": there is no template store here; give one (store=DIR, --store DIR)"));
   }
   Params reader(params);
   const std::string name = method.named ? reader.Text("name") : "";
@@ -178,14 +183,15 @@ absl::Status LastError() {
   return absl::Status(static_cast<absl::StatusCode>(moult_last_error_code()), moult_last_error());
 }
 
-absl::StatusOr<Call> Start(const Target& target, std::string_view method, const Json& params, const moult_op_options& options) {
+absl::StatusOr<Call> Start(const Target& target, std::string_view method, const Json& params,
+                           const moult_op_options& options) {
   for (const OpMethod& candidate : kOpMethods) {
     if (method == candidate.name) return StartOp(target, candidate, params, options);
   }
   for (const StoreMethod& candidate : kStoreMethods) {
     if (method == candidate.name) return StartDisk(target, candidate, params);
   }
-  return absl::UnimplementedError(absl::StrCat("there is no method ", method));
+  return absl::UnimplementedError(absl::StrCat("there is no method ", std::string(method)));
 }
 
 absl::Status Outcome(const moult_op* op, Json* detail) {

@@ -22,10 +22,10 @@ struct Target {
 
 // What a request became: an operation under way, or disk work that is still to be done.
 struct Call {
-  moult_op* op = nullptr;                              // the caller frees it
-  std::function<absl::StatusOr<Json>()> disk;          // blocks; any thread
-  bool stream = false;                                 // op ends with a byte stream: moult_op_take_fd()
-  bool mutates = false;                                // goes on to its end when the client has gone
+  moult_op* op = nullptr;                      // the caller frees it
+  std::function<absl::StatusOr<Json>()> disk;  // blocks; any thread
+  bool stream = false;                         // op ends with a byte stream: moult_op_take_fd()
+  bool mutates = false;                        // goes on to its end when the client has gone
 };
 
 // kInvalidArgument names the parameter; kUnimplemented: no such method.
@@ -34,6 +34,14 @@ absl::StatusOr<Call> Start(const Target& target, std::string_view method, const 
 
 // Of an operation that has ended. `detail` gets the result's JSON in either case.
 absl::Status Outcome(const moult_op* op, Json* detail);
+
+// An option structure of moult.h. Its MOULT_INIT leaves members out, about which C++ compilers warn.
+template <typename Options>
+Options Sized() {
+  Options options{};
+  options.size = sizeof(Options);
+  return options;
+}
 
 // The status of libmoult's last failed call on this thread.
 absl::Status LastError();

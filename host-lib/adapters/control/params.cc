@@ -82,7 +82,8 @@ uint32_t Params::Choice(const char* name, std::initializer_list<const char*> nam
 absl::Status Params::status() const {
   if (!wrong_.ok()) return wrong_;
   for (const auto& [name, value] : params_.items()) {
-    if (!taken_.contains(name)) return absl::InvalidArgumentError(absl::StrCat("parameter ", name.substr(0, 64), " is unknown"));
+    if (!taken_.contains(name))
+      return absl::InvalidArgumentError(absl::StrCat("parameter ", name.substr(0, 64), " is unknown"));
   }
   return absl::OkStatus();
 }

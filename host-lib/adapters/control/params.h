@@ -19,7 +19,7 @@ class Params {
   std::string Text(const char* name);  // must be there and not empty
   uint64_t Number(const char* name);   // must be there
   uint64_t NumberOr(const char* name, uint64_t otherwise, uint64_t most = UINT64_MAX);
-  bool Flag(const char* name);  // false when it is not there
+  bool Flag(const char* name);    // false when it is not there
   Json Object(const char* name);  // must be there
   // The index of the text among `names`, 0 when it is not there.
   uint32_t Choice(const char* name, std::initializer_list<const char*> names);

@@ -22,7 +22,9 @@ Pump::Pump(UniqueFd client, UniqueFd stream, std::string first, std::string pend
   fcntl(stream_.get(), F_SETFL, fcntl(stream_.get(), F_GETFL) | O_NONBLOCK);
 }
 
-bool Pump::WantsRead(const Direction& direction) { return !direction.ended && direction.buffer.size() < kBuffer; }
+bool Pump::WantsRead(const Direction& direction) {
+  return !direction.ended && direction.buffer.size() < kBuffer;
+}
 
 void Pump::Want(pollfd* client, pollfd* stream) const {
   const auto want = [](int fd, const Direction& in, const Direction& out) {
@@ -45,7 +47,8 @@ bool Pump::Carry(int from, int to, Direction& direction) {
     if (got < 0 && !MayRetry(error)) return false;
   }
   if (!direction.buffer.empty()) {
-    const ssize_t put = send(to, direction.buffer.data(), direction.buffer.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+    const ssize_t put =
+        send(to, direction.buffer.data(), direction.buffer.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
     if (put < 0 && !MayRetry(errno)) return false;
     if (put > 0) direction.buffer.erase(0, static_cast<size_t>(put));
   }

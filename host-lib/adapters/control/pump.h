@@ -25,8 +25,8 @@ class Pump {
  private:
   struct Direction {
     std::string buffer;
-    bool ended = false;     // its source has no more
-    bool shut = false;      // and its destination was told so
+    bool ended = false;  // its source has no more
+    bool shut = false;   // and its destination was told so
   };
   // False: a side broke.
   static bool Carry(int from, int to, Direction& direction);
