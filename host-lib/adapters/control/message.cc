@@ -96,13 +96,13 @@ Json ErrorJson(const absl::Status& error) {
 }
 
 absl::Status ErrorFromJson(const Json& error) {
-  if (!error.is_object() || !error.contains("code") || !error["code"].is_number_unsigned() ||
+  if (!error.is_object() || !error.contains("code") || !error["code"].is_number_integer() ||
       !error.contains("message") || !error["message"].is_string()) {
     return absl::DataLossError("an error without code and message came back");
   }
-  const uint64_t code = error["code"].get<uint64_t>();
+  const int64_t code = error["code"].get<int64_t>();
   const std::string message = error["message"].get<std::string>();
-  if (code == 0 || code > MOULT_DATA_LOSS) return absl::UnknownError(message);
+  if (code <= 0 || code > MOULT_DATA_LOSS) return absl::UnknownError(message);
   return absl::Status(static_cast<absl::StatusCode>(code), message);
 }
 
