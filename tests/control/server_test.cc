@@ -37,7 +37,7 @@ class Client {
   // One line; "" at the end of the stream, "timeout" when nothing comes.
   std::string Line() {
     while (in_.find('\n') == std::string::npos) {
-      const std::string more = Bytes();
+      const std::string more = Receive();
       if (more.empty() || more == "timeout") return more;
       in_ += more;
     }
@@ -47,7 +47,9 @@ class Client {
     return line;
   }
   std::string Bytes() {
-    if (!in_.empty() && in_.find('\n') == std::string::npos) return std::exchange(in_, "");
+    return in_.empty() ? Receive() : std::exchange(in_, "");
+  }
+  std::string Receive() {
     pollfd wait{fd_.get(), POLLIN, 0};
     if (poll(&wait, 1, kWaitMs) != 1) return "timeout";
     char chunk[4096];
