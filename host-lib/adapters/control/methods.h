@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The control socket's methods, as calls of moult.h. Nothing here knows of sockets or of a VMM.
+#ifndef MOULT_ADAPTERS_CONTROL_METHODS_H_
+#define MOULT_ADAPTERS_CONTROL_METHODS_H_
+
+#include <functional>
+#include <string>
+#include <string_view>
+
+#include "message.h"
+#include "moult/moult.h"
+
+namespace moult::control {
+
+// What the methods act on. Either may be absent; methods that need it then say so.
+struct Target {
+  moult_vm* vm = nullptr;
+  moult_store* store = nullptr;
+  absl::Status fault;  // why there is no vm
+};
+
+// What a request became: an operation under way, or disk work that is still to be done.
+struct Call {
+  moult_op* op = nullptr;                      // the caller frees it
+  std::function<absl::StatusOr<Json>()> disk;  // blocks; any thread
+  bool stream = false;                         // op ends with a byte stream: moult_op_take_fd()
+  bool mutates = false;                        // goes on to its end when the client has gone
+};
+
+// kInvalidArgument names the parameter; kUnimplemented: no such method.
+absl::StatusOr<Call> Start(const Target& target, std::string_view method, const Json& params,
+                           const moult_op_options& options);
+
+// Of an operation that has ended. `detail` gets the result's JSON in either case.
+absl::Status Outcome(const moult_op* op, Json* detail);
+
+// An option structure of moult.h. Its MOULT_INIT leaves members out, about which C++ compilers warn.
+template <typename Options>
+Options Sized() {
+  Options options{};
+  options.size = sizeof(Options);
+  return options;
+}
+
+// The status of libmoult's last failed call on this thread.
+absl::Status LastError();
+
+}  // namespace moult::control
+
+#endif  // MOULT_ADAPTERS_CONTROL_METHODS_H_

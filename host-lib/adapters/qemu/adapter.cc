@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "adapter.h"
+
+#include <unistd.h>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
+#include "control/listener.h"
+#include "moult/base/status.h"
+
+namespace moult::qemu {
+namespace {
+
+constexpr std::chrono::seconds kDropWithin{10};
+constexpr std::chrono::seconds kDescribeWithin{1};
+
+Adapter& Self(void* user) { return *static_cast<Adapter*>(user); }
+
+}  // namespace
+
+Adapter::Adapter(Settings settings, absl::Status fault)
+    : settings_(std::move(settings)), fault_(std::move(fault)), log_(settings_.log, settings_.debug) {}
+
+void Adapter::Start() {
+  if (fault_.ok()) fault_ = Prepare();
+  if (!fault_.ok()) {
+    log_.Write(0, absl::StrCat(fault_.message(), "; the VM runs without Moult"));
+    if (settings_.control.empty()) return;
+  }
+  absl::StatusOr<UniqueFd> listener = control::Listen(settings_.control);
+  if (!listener.ok()) return log_.Write(0, std::string(listener.status().message()));
+  Serve(*std::move(listener));
+}
+
+absl::Status Adapter::Prepare() {
+  MOULT_ASSIGN_OR_RETURN(api_, FindApi());
+  MOULT_ASSIGN_OR_RETURN(version_, AskVersion(api_));
+  MOULT_RETURN_IF_ERROR(FindMemory());
+  MOULT_RETURN_IF_ERROR(FindAcceleration());
+  return MakeVm();
+}
+
+absl::Status Adapter::FindMemory() {
+  // A device that has pinned guest memory would go on using pages that the guest no longer has.
+  if (api_.ram_block_discard_is_disabled()) {
+    return absl::FailedPreconditionError(
+        "a device of this VM forbids that guest memory is discarded (VFIO, for one); remove the device");
+  }
+  for (const std::string& id : settings_.ram) {
+    MOULT_ASSIGN_OR_RETURN(Backend ram, FindRam(api_, id));
+    ram_.push_back(std::move(ram));
+  }
+  for (const std::string& id : settings_.windows) {
+    MOULT_ASSIGN_OR_RETURN(Backend window, FindWindow(api_, id));
+    windows_.push_back(std::move(window));
+  }
+  ram_map_ = Locate(api_, ram_);
+  if (ram_map_.empty()) {
+    return absl::FailedPreconditionError(
+        "the memory backends named by ram= are not the guest's RAM; add memory-backend=ID to -machine");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Adapter::FindAcceleration() {
+  accelerator_ = api_.current_accel_name();
+  tcg_ = accelerator_ == "tcg";
+  if (!tcg_ || windows_.empty()) return absl::OkStatus();
+  const absl::StatusOr<TbRange> range = TbRangeOf(api_, version_);
+  if (!range.ok()) {
+    log_.Write(1, absl::StrCat(range.status().message(), "; windows are not used"));
+    windows_.clear();
+    return absl::OkStatus();
+  }
+  tb_range_ = *range;
+  return absl::OkStatus();
+}
+
+absl::Status Adapter::Transport(moult_transport* transport) const {
+  *transport = {};
+  transport->port = settings_.port;
+  absl::string_view way = settings_.vsock;
+  uint32_t cid = 0;
+  if (absl::ConsumePrefix(&way, "uds:")) {
+    transport->kind = MOULT_TRANSPORT_CONNECT;
+  } else if (absl::ConsumePrefix(&way, "unix:")) {
+    transport->kind = MOULT_TRANSPORT_UNIX;
+  } else if (absl::ConsumePrefix(&way, "vsock:"), absl::SimpleAtoi(way, &cid)) {
+    transport->kind = MOULT_TRANSPORT_VSOCK;
+    transport->cid = cid;
+    return absl::OkStatus();
+  } else {
+    return absl::InvalidArgumentError("MOULT_QEMU: vsock must be CID, uds:PATH or unix:PATH");
+  }
+  // The end of settings_.vsock, so it ends with its NUL.
+  transport->path = way.data();
+  return absl::OkStatus();
+}
+
+absl::Status Adapter::MakeVm() {
+  const std::vector<moult_region> regions = Regions(ram_map_);
+  const std::vector<moult_window> windows = Windows(windows_);
+  auto options = control::Sized<moult_vm_options>();
+  MOULT_RETURN_IF_ERROR(Transport(&options.transport));
+  if (!settings_.store.empty()) {
+    auto store = control::Sized<moult_store_options>();
+    store.flags = MOULT_STORE_CREATE;
+    if (moult_store_open(settings_.store.c_str(), &store, &store_) < 0) return control::LastError();
+  }
+  options.name = settings_.name.c_str();
+  options.tenant = settings_.tenant.c_str();
+  options.flags = settings_.cross_tenant ? MOULT_VM_CROSS_TENANT : 0;
+  options.store = store_;
+  options.regions = regions.data();
+  options.region_count = regions.size();
+  options.region_size = sizeof(moult_region);
+  options.windows = windows.data();
+  options.window_count = windows.size();
+  options.window_size = sizeof(moult_window);
+  options.user = this;
+  options.work = [](void* user, moult_op* op) { Self(user).server_->Work(op); };
+  options.log = [](void* user, int level, const char* text) { Self(user).log_.Write(level, text); };
+  if (tcg_) {
+    options.memory_changed = [](void* user, uint64_t gpa, uint64_t length) {
+      Self(user).MemoryChanged(gpa, length);
+    };
+  }
+  if (moult_vm_create(&options, &vm_) < 0) return control::LastError();
+  api_.qemu_register_reset(
+      [](void* user) {
+        Adapter& self = Self(user);
+        if (self.server_ == nullptr) return;
+        self.server_->Post([&self] {
+          if (moult_vm_guest_reset(self.vm_) < 0)
+            self.log_.Write(0, absl::StrCat("reset: ", moult_last_error()));
+        });
+      },
+      this);
+  return absl::OkStatus();
+}
+
+void Adapter::Serve(UniqueFd listener) {
+  control::ServerOptions options;
+  options.target = {.vm = vm_, .store = store_, .fault = fault_};
+  options.describe = [this] { return Describe(); };
+  options.log = [this](int level, const std::string& text) { log_.Write(level, text); };
+  absl::StatusOr<std::unique_ptr<control::Server>> server =
+      control::Server::Create(std::move(listener), std::move(options));
+  if (!server.ok()) return log_.Write(0, std::string(server.status().message()));
+  server_ = *std::move(server);
+  thread_ = control::StartThread("moult", [this] {
+    server_->Run();
+    thread_ended_ = true;
+  });
+  log_.Write(2, absl::StrCat("control socket ", settings_.control));
+}
+
+void Adapter::MemoryChanged(uint64_t gpa, uint64_t length) {
+  const bool done = main_loop_.Run(
+      [this, gpa, length] { DropTranslations(api_, tb_range_, windows_, gpa, length); }, kDropWithin);
+  if (done) return;
+  // What runs from here on could run old code. There is no way to say so from a callback, so all is undone
+  // before the agent's answer is looked at.
+  server_->CancelAll("QEMU's main loop did not drop old translations of the window in time");
+}
+
+control::Json Adapter::Describe() {
+  control::Json about{
+      {"vmm", "qemu"}, {"vmm_version", version_.text()}, {"accel", accelerator_}, {"pid", getpid()}};
+  const auto place = [](const std::vector<Placed>& map) {
+    control::Json list = control::Json::array();
+    for (const Placed& part : map) {
+      list.push_back({{"backend", part.backend->id},
+                      {"gpa", part.gpa},
+                      {"length", part.length},
+                      {"offset", part.offset}});
+    }
+    return list;
+  };
+  about["ram"] = place(ram_map_);
+  if (windows_.empty()) return about;
+  const auto found = std::make_shared<std::vector<Placed>>();
+  // `found` is the job's as well, since it may run after we have given up on it.
+  if (main_loop_.Run([this, found] { *found = Locate(api_, windows_); }, kDescribeWithin))
+    about["windows"] = place(*found);
+  return about;
+}
+
+void Adapter::Exit() {
+  if (server_ == nullptr) return;
+  unlink(settings_.control.c_str());
+  main_loop_.End();
+  server_->Stop();
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(1);
+  while (!thread_ended_ && std::chrono::steady_clock::now() < deadline) usleep(1000);
+  if (!thread_ended_) return thread_.detach();  // the process ends; the thread goes with it
+  thread_.join();
+  moult_vm_close(vm_);
+}
+
+}  // namespace moult::qemu

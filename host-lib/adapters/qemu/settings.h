@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+#ifndef MOULT_ADAPTERS_QEMU_SETTINGS_H_
+#define MOULT_ADAPTERS_QEMU_SETTINGS_H_
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/statusor.h"
+
+namespace moult::qemu {
+
+// MOULT_QEMU: "key=value,key=value"; a comma in a value is written twice, as in QEMU's own options.
+struct Settings {
+  std::string control;           // control=PATH, needed: the control socket
+  std::vector<std::string> ram;  // ram=ID[+ID...]: memory backends that are guest RAM; default "ram"
+  std::vector<std::string>
+      windows;         // window=ID[+ID...]: backends of ivshmem or pmem devices, in the driver's order
+  std::string vsock;   // vsock=CID, or vsock=uds:PATH, or vsock=unix:PATH, needed: the way to the agent
+  uint32_t port = 0;   // port=N: the agent's; default 1075
+  std::string store;   // store=DIR: the templates
+  std::string tenant;  // tenant=NAME
+  bool cross_tenant = false;  // cross_tenant=on: let templates of other tenants in
+  std::string name;           // name=TEXT: for messages
+  std::string log;            // log=FILE instead of stderr
+  bool debug = false;         // debug=on: log everything
+};
+
+// kInvalidArgument names the key. Whatever could be read is in `settings` also then, so that the error can be
+// told over the control socket.
+absl::Status ParseSettings(std::string_view text, Settings* settings);
+
+}  // namespace moult::qemu
+
+#endif  // MOULT_ADAPTERS_QEMU_SETTINGS_H_

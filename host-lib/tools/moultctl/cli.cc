@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cli.h"
+
+#include "completion.h"
+#include "moult/moult.h"
+#include "output.h"
+
+namespace moult::ctl {
+
+Cli::Cli()
+    : app_("Swaps the function in a running microVM: captures functions as templates, and repurposes VMs.",
+           "moultctl") {
+  app_.set_version_flag("--version", moult_version());
+  app_.require_subcommand(1);
+  app_.footer(
+      std::string(
+          "A first round, with a VM for trial:\n"
+          "  export MOULT_CONTROL=$(moultctl vm --detach)\n"
+          "  moultctl run --name web --endpoint tcp:8080 --ready http:/ -- python3 -m http.server 8080\n"
+          "  moultctl invoke web /\n"
+          "  moultctl capture web web-template\n"
+          "  moultctl repurpose web web-template\n\n") +
+      kExitCodes);
+  app_.add_option("--control", arguments_.where.control, "control socket of the VM's process")
+      ->envname("MOULT_CONTROL");
+  app_.add_option("--agent", arguments_.where.agent,
+                  "straight to the agent, without guest memory: vsock:CID[:PORT], uds:PATH[:PORT] (says "
+                  "CONNECT), unix:PATH");
+  app_.add_option("--store", arguments_.where.store, "folder of templates, with --agent");
+  app_.add_option("--tenant", arguments_.where.tenant, "trust domain of the VM, with --agent");
+  app_.add_flag("--json", arguments_.json, "print results and errors as JSON");
+  // Options of ours are understood after the command as well.
+  app_.fallthrough();
+  AddVm();
+  AddQuestions();
+  AddRun();
+  AddInvoke();
+  AddSwaps();
+  AddTemplates();
+  AddCompletion();
+}
+
+CLI::App* Cli::Add(CLI::App& parent, const char* name, const char* about, const char* example,
+                   Command command) {
+  CLI::App* added = parent.add_subcommand(name, about);
+  if (example != nullptr) added->footer(std::string("Example:\n  ") + example);
+  if (command != nullptr) added->callback([this, command] { command_ = command; });
+  return added;
+}
+
+void Cli::AddFunction(CLI::App* command) {
+  command->add_option("FUNCTION", arguments_.function, "its id, or its name when only one has it")
+      ->required();
+}
+void Cli::AddTemplate(CLI::App* command) {
+  command->add_option("NAME", arguments_.name, "the template")->required();
+}
+void Cli::AddPages(CLI::App* command) {
+  command
+      ->add_option("--pages", arguments_.pages,
+                   "how page content travels: in_place (guest RAM, window), copy (vsock)")
+      ->check(CLI::IsMember({"auto", "in_place", "copy"}))
+      ->capture_default_str();
+}
+
+void Cli::AddQuestions() {
+  Add(app_, "hello", "Versions, features and windows of the guest's agent", "moultctl hello --json",
+      RunHello);
+  Add(app_, "doctor", "Tell what is wrong in guest or VM, and the remedy; exit 3 when something is",
+      "moultctl doctor", RunDoctor);
+  Add(app_, "status", "What the VM's process knows: memory map, windows, calls under way and ended",
+      "moultctl status", RunStatus);
+  Add(app_, "ps", "List the functions", "moultctl ps", RunPs);
+  AddFunction(Add(app_, "freeze", "Stop a function where it is", "moultctl freeze web", RunFreeze));
+  AddFunction(Add(app_, "thaw", "Let a frozen function run on", "moultctl thaw web", RunThaw));
+  AddFunction(Add(app_, "kill", "End a function; its pages go to the guest's kernel as they are",
+                  "moultctl kill web", RunKill));
+  AddFunction(
+      Add(app_, "forget", "Drop what is known of a function that has ended", "moultctl forget 3", RunForget));
+  CLI::App* logs = Add(app_, "logs", "Print a function's output", "moultctl logs -f web", RunLogs);
+  AddFunction(logs);
+  logs->add_flag("-f,--follow", arguments_.follow, "go on with what comes");
+  logs->add_option("--tail", arguments_.tail_bytes, "at most this many bytes of what is there already");
+}
+
+void Cli::AddRun() {
+  CLI::App* run =
+      Add(app_, "run", "Start a function in the guest; returns when it is ready",
+          "moultctl run --name web --endpoint tcp:8080 --ready http:/ --memory 256M -- python3 -m "
+          "http.server 8080\n"
+          "  moultctl run spec.json      (the same as a file: {\"name\": \"web\", \"argv\": [...], ...})",
+          RunRun);
+  RunFlags& flags = arguments_.run;
+  run->add_option("--name", flags.name, "1 to 64 of A-Z a-z 0-9 . _ -");
+  run->add_option("--env", flags.env, "NAME=value; may be repeated")
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  run->add_option("--cwd", flags.cwd, "working directory");
+  run->add_option("--uid", flags.uid, "user");
+  run->add_option("--gid", flags.gid, "group");
+  run->add_option("--endpoint", flags.endpoint, "where it accepts connections: unix:/path or tcp:PORT");
+  run->add_option("--ready", flags.ready, "when it is ready: started, connect, http:/path or line:TEXT");
+  run->add_option("--ready-timeout", flags.ready_timeout_ms, "milliseconds");
+  run->add_option("--memory", flags.memory, "limit: bytes, or with K, M, G");
+  run->add_option("--cpu", flags.cpu, "limit: CPUs, like 0.5");
+  run->add_option("--pids", flags.pids, "limit: processes and threads");
+  run->add_option("--before-capture", flags.before_capture,
+                  "http:/path or a shell command, before each capture");
+  run->add_option("--after-attach", flags.after_attach,
+                  "the same, before an attached function counts as ready");
+  run->add_option("COMMAND", flags.words, "the command after --; or the file of a specification, - for stdin")
+      ->required();
+}
+
+void Cli::AddInvoke() {
+  invoke_command_ = Add(app_, "invoke", "Ask a function over HTTP, through its endpoint",
+                        "moultctl invoke thumb --data @photo.jpg /thumbnail >small.jpg", nullptr);
+  AddFunction(invoke_command_);
+  invoke_command_->add_option("PATH", invoke_.path, "what to ask for")->capture_default_str();
+  invoke_command_->add_option("-d,--data", invoke_.data,
+                              "request body: text, @FILE, or @- for stdin; makes it a POST");
+  invoke_command_->add_option("-X,--method", invoke_.method, "GET, PUT, ...");
+  invoke_command_->add_option("-H,--header", invoke_.headers, "\"Name: value\"; may be repeated")
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  invoke_command_->add_flag("-i,--include", invoke_.include, "print the answer's headers, too");
+  invoke_command_->add_flag("--fail", invoke_.fail, "exit 1 when the answer's status is 400 or more");
+  invoke_command_->add_option("--timeout", invoke_.timeout_ms, "milliseconds")
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber);
+}
+
+void Cli::AddSwaps() {
+  CLI::App* capture = Add(app_, "capture", "Make a template of a function, which runs on",
+                          "moultctl capture web web-template", RunCapture);
+  AddFunction(capture);
+  AddTemplate(capture);
+  capture->add_flag("--end", arguments_.end, "end the function once the template is durable");
+  AddPages(capture);
+  CLI::App* attach =
+      Add(app_, "attach", "Make a running function of a template", "moultctl attach web-template", RunAttach);
+  AddTemplate(attach);
+  AddPages(attach);
+  AddFunction(Add(app_, "detach", "End a function and give its pages back, so that nothing of it is left",
+                  "moultctl detach web", RunDetach));
+  CLI::App* repurpose = Add(app_, "repurpose", "Detach a function and attach a template in its place",
+                            "moultctl repurpose web thumb-template", RunRepurpose);
+  AddFunction(repurpose);
+  AddTemplate(repurpose);
+  AddPages(repurpose);
+}
+
+void Cli::AddTemplates() {
+  CLI::App* templates = app_.add_subcommand("templates", "The templates in the VM's store");
+  templates->require_subcommand(1);
+  Add(*templates, "list", "List them", "moultctl templates list", RunTemplatesList);
+  AddTemplate(Add(*templates, "show", "What one holds and needs", "moultctl templates show web-template",
+                  RunTemplatesShow));
+  AddTemplate(Add(*templates, "verify", "Check every byte; exit 6 when it is damaged",
+                  "moultctl templates verify web-template", RunTemplatesVerify));
+  AddTemplate(Add(*templates, "remove", "Remove it; VMs that have it attached keep its pages",
+                  "moultctl templates remove web-template", RunTemplatesRemove));
+}
+
+void Cli::AddVm() {
+  vm_command_ =
+      Add(app_, "vm", "Start a VM for trial under QEMU; prints its control socket once the agent answers",
+          "export MOULT_CONTROL=$(moultctl vm --detach)", nullptr);
+  vm_command_->add_option("--kernel", vm_.kernel, "Debian's: 6.1 or 6.12")
+      ->check(CLI::IsMember({"6.1", "6.12"}))
+      ->capture_default_str();
+  vm_command_->add_option("--memory", vm_.memory_mb, "MiB of guest RAM")
+      ->check(CLI::Range(128, 1 << 20))
+      ->capture_default_str();
+  vm_command_
+      ->add_option("--window", vm_.window_mb,
+                   "MiB of window, a power of two from 1024 on; 0: none (copy mode)")
+      ->capture_default_str();
+  vm_command_->add_option("--cpus", vm_.cpus, "virtual CPUs")
+      ->check(CLI::Range(1, 255))
+      ->capture_default_str();
+  vm_command_->add_option("--dir", vm_.dir, "folder for sockets and logs; a new one by default");
+  vm_command_->add_option("--qemu", vm_.qemu, "another QEMU")->capture_default_str();
+  vm_command_->add_option("--accel", vm_.accel, "tcg or kvm; by default KVM if it boots a kernel here")
+      ->check(CLI::IsMember({"tcg", "kvm"}));
+  vm_command_->add_option("--agent-binary", vm_.agent,
+                          "the agent that is put into the guest; by default moult-agent beside moultctl");
+  vm_command_
+      ->add_option("--payload", vm_.payload,
+                   "NAME=FILE: put FILE into the guest as /run/moult/NAME; may be repeated")
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  vm_command_->add_option("--append", vm_.append, "more of the kernel's command line");
+  vm_command_->add_flag("--detach", vm_.detach, "leave the VM running, and end");
+}
+
+void Cli::AddCompletion() {
+  completion_command_ = Add(app_, "completion", "Print a completion script for a shell",
+                            "source <(moultctl completion bash)", nullptr);
+  completion_command_->add_option("SHELL", shell_, "bash, zsh or fish")
+      ->required()
+      ->check(CLI::IsMember({"bash", "zsh", "fish"}));
+}
+
+int Cli::Run(int argc, char** argv) {
+  try {
+    app_.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app_.exit(error) == 0 ? 0 : kExitUsage;
+  }
+  if (completion_command_->parsed()) return Print({}, CompletionScript(app_, shell_), false);
+  if (vm_command_->parsed()) {
+    vm_.json = arguments_.json;
+    vm_.store = arguments_.where.store;
+    vm_.tenant = arguments_.where.tenant;
+    return RunVm(vm_);
+  }
+  // The environment's socket is for when nothing else was said.
+  if (!arguments_.where.agent.empty() && app_.get_option("--control")->count() > 0 &&
+      getenv("MOULT_CONTROL") == nullptr) {
+    return Fail(absl::InvalidArgumentError("give --control or --agent, not both"), arguments_.json);
+  }
+  const absl::StatusOr<std::unique_ptr<Backend>> backend = Open(arguments_.where);
+  if (!backend.ok()) return Fail(backend.status(), arguments_.json);
+  return invoke_command_->parsed() ? RunInvoke(**backend, arguments_, invoke_)
+                                   : command_(**backend, arguments_);
+}
+
+}  // namespace moult::ctl

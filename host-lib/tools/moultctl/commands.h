@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+#ifndef MOULT_TOOLS_MOULTCTL_COMMANDS_H_
+#define MOULT_TOOLS_MOULTCTL_COMMANDS_H_
+
+#include <string>
+#include <vector>
+
+#include "backend.h"
+#include "spec.h"
+
+namespace moult::ctl {
+
+// What the command line said. Each command uses its part.
+struct Arguments {
+  Where where;
+  bool json = false;
+  std::string function;  // id, or name of one that lives
+  std::string name;      // of a template
+  std::string pages = "auto";
+  bool end = false;
+  bool follow = false;
+  uint64_t tail_bytes = 0;
+  RunFlags run;
+};
+
+struct InvokeArguments {
+  std::string path = "/";
+  std::string method;
+  std::string data;  // text, or @file, or @- for stdin
+  std::vector<std::string> headers;
+  bool include = false;
+  bool fail = false;
+  long timeout_ms = 60'000;
+};
+
+struct VmArguments {
+  std::string kernel = "6.1";
+  int memory_mb = 512;
+  int window_mb = 2048;
+  int cpus = 1;
+  std::string dir;    // of sockets and logs; a new one when empty
+  std::string store;  // default: DIR/templates
+  std::string tenant;
+  std::string qemu = "qemu-system-x86_64";
+  std::string accel;                 // tcg, kvm, or empty
+  std::string agent;                 // the agent's binary
+  std::vector<std::string> payload;  // NAME=FILE
+  std::string append;
+  bool detach = false;
+  bool json = false;
+};
+
+// Each prints its result or error and returns the exit code.
+using Command = int (*)(Backend&, const Arguments&);
+int RunHello(Backend& backend, const Arguments& arguments);
+int RunDoctor(Backend& backend, const Arguments& arguments);
+int RunStatus(Backend& backend, const Arguments& arguments);
+int RunRun(Backend& backend, const Arguments& arguments);
+int RunPs(Backend& backend, const Arguments& arguments);
+int RunFreeze(Backend& backend, const Arguments& arguments);
+int RunThaw(Backend& backend, const Arguments& arguments);
+int RunKill(Backend& backend, const Arguments& arguments);
+int RunForget(Backend& backend, const Arguments& arguments);
+int RunLogs(Backend& backend, const Arguments& arguments);
+int RunCapture(Backend& backend, const Arguments& arguments);
+int RunAttach(Backend& backend, const Arguments& arguments);
+int RunDetach(Backend& backend, const Arguments& arguments);
+int RunRepurpose(Backend& backend, const Arguments& arguments);
+int RunTemplatesList(Backend& backend, const Arguments& arguments);
+int RunTemplatesShow(Backend& backend, const Arguments& arguments);
+int RunTemplatesVerify(Backend& backend, const Arguments& arguments);
+int RunTemplatesRemove(Backend& backend, const Arguments& arguments);
+
+int RunInvoke(Backend& backend, const Arguments& arguments, const InvokeArguments& invoke);
+int RunVm(const VmArguments& arguments);
+
+// The id of a function: the number itself, or that of the only living one of this name.
+absl::StatusOr<uint64_t> FunctionId(Backend& backend, const std::string& function);
+
+}  // namespace moult::ctl
+
+#endif  // MOULT_TOOLS_MOULTCTL_COMMANDS_H_

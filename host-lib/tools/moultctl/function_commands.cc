@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Commands about the guest and its functions.
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "commands.h"
+#include "moult/base/status.h"
+#include "output.h"
+
+namespace moult::ctl {
+namespace {
+
+// Calls, and prints the result as `format` has it.
+template <typename Format>
+int CallAndPrint(Backend& backend, const Arguments& arguments, const std::string& method, const Json& params,
+                 Format format) {
+  const absl::StatusOr<Json> result = backend.Call(method, params);
+  if (!result.ok()) return Fail(result.status(), arguments.json);
+  return Print(*result, format(*result), arguments.json);
+}
+
+std::string FunctionLine(const Json& result) {
+  const Json& function = Member(result, "function");
+  return absl::StrCat(Text(function, "id"), " ", Text(Member(function, "spec"), "name"), " ",
+                      Text(function, "state"), "\n");
+}
+
+// A method whose only parameter is the function.
+int OnFunction(Backend& backend, const Arguments& arguments, const std::string& method,
+               const std::string& done) {
+  const absl::StatusOr<uint64_t> id = FunctionId(backend, arguments.function);
+  if (!id.ok()) return Fail(id.status(), arguments.json);
+  return CallAndPrint(backend, arguments, method, {{"function", *id}},
+                      [&](const Json&) { return absl::StrCat(*id, " ", done, "\n"); });
+}
+
+std::string NameOf(const Json& function) {
+  const std::string name = Text(Member(function, "spec"), "name");
+  return name.empty() ? Text(function, "name") : name;
+}
+
+}  // namespace
+
+absl::StatusOr<uint64_t> FunctionId(Backend& backend, const std::string& function) {
+  uint64_t id = 0;
+  if (absl::SimpleAtoi(function, &id)) return id;
+  MOULT_ASSIGN_OR_RETURN(const Json result, backend.Call("ps", Json::object()));
+  std::vector<uint64_t> found;
+  for (const Json& candidate : Member(result, "functions")) {
+    std::string state = Text(candidate, "state");
+    std::transform(state.begin(), state.end(), state.begin(),
+                   [](unsigned char c) { return std::tolower(c); });
+    if (NameOf(candidate) == function && state != "ended") found.push_back(Number(candidate, "id"));
+  }
+  if (found.size() == 1) return found[0];
+  if (found.empty())
+    return absl::NotFoundError(
+        absl::StrCat("function ", function, ": none of this name lives; see moultctl ps"));
+  return absl::InvalidArgumentError(absl::StrCat("function ", function, ": ", found.size(),
+                                                 " have this name; give the id, see moultctl ps"));
+}
+
+int RunHello(Backend& backend, const Arguments& arguments) {
+  return CallAndPrint(backend, arguments, "hello", Json::object(), [](const Json& result) {
+    const Json& hello = Member(result, "hello");
+    std::string features;
+    for (const Json& feature : Member(hello, "features"))
+      absl::StrAppend(&features, " ", feature.is_string() ? feature.get<std::string>() : "");
+    std::string text = Table({{"agent", Text(hello, "agent_version")},
+                              {"kernel", Text(hello, "kernel_release")},
+                              {"boot", Text(hello, "boot_id")},
+                              {"RAM", Bytes(Number(hello, "ram_bytes"))},
+                              {"features", features.empty() ? "none" : features.substr(1)}});
+    const Json& windows = Member(hello, "windows");
+    for (size_t i = 0; i < windows.size(); ++i) {
+      absl::StrAppend(
+          &text, absl::StrFormat("window %d  %s at 0x%x\n", i,
+                                 Bytes(Number(windows[i], windows[i].contains("size") ? "size" : "length")),
+                                 Number(windows[i], "gpa")));
+    }
+    return text;
+  });
+}
+
+int RunDoctor(Backend& backend, const Arguments& arguments) {
+  const absl::StatusOr<Json> result = backend.Call("doctor", Json::object());
+  if (!result.ok()) return Fail(result.status(), arguments.json);
+  std::string text;
+  bool healthy = true;
+  for (const Json& check : Member(*result, "checks")) {
+    const bool ok = check.value("ok", false);
+    healthy = healthy && ok;
+    absl::StrAppend(&text, ok ? "ok    " : "FAIL  ", Text(check, "name"), ": ", Text(check, "detail"), "\n");
+    if (!ok && !Text(check, "remedy").empty())
+      absl::StrAppend(&text, "      remedy: ", Text(check, "remedy"), "\n");
+  }
+  Print(*result, text, arguments.json);
+  return healthy ? 0 : 3;
+}
+
+int RunStatus(Backend& backend, const Arguments& arguments) {
+  return CallAndPrint(backend, arguments, "status", Json::object(), [](const Json& result) {
+    return result.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+  });
+}
+
+int RunRun(Backend& backend, const Arguments& arguments) {
+  const absl::StatusOr<Json> spec = SpecOf(arguments.run);
+  if (!spec.ok()) return Fail(spec.status(), arguments.json);
+  return CallAndPrint(backend, arguments, "run", {{"function", *spec}}, FunctionLine);
+}
+
+int RunPs(Backend& backend, const Arguments& arguments) {
+  return CallAndPrint(backend, arguments, "ps", Json::object(), [](const Json& result) {
+    std::vector<std::vector<std::string>> rows{{"ID", "NAME", "STATE", "PID", "MEMORY", "TEMPLATE", "END"}};
+    for (const Json& f : Member(result, "functions")) {
+      rows.push_back(
+          {Text(f, "id"), NameOf(f), Text(f, "state"), Text(f, "pid"), Bytes(Number(f, "memory_bytes")),
+           Text(f, "template_name").empty() ? "-" : Text(f, "template_name"), Text(f, "end_reason")});
+    }
+    return Table(rows);
+  });
+}
+
+int RunFreeze(Backend& backend, const Arguments& arguments) {
+  return OnFunction(backend, arguments, "freeze", "frozen");
+}
+int RunThaw(Backend& backend, const Arguments& arguments) {
+  return OnFunction(backend, arguments, "thaw", "running");
+}
+int RunKill(Backend& backend, const Arguments& arguments) {
+  return OnFunction(backend, arguments, "kill", "killed");
+}
+int RunForget(Backend& backend, const Arguments& arguments) {
+  return OnFunction(backend, arguments, "forget", "forgotten");
+}
+
+int RunLogs(Backend& backend, const Arguments& arguments) {
+  const absl::StatusOr<uint64_t> id = FunctionId(backend, arguments.function);
+  if (!id.ok()) return Fail(id.status(), arguments.json);
+  absl::StatusOr<UniqueFd> stream = backend.Stream(
+      "logs", {{"function", *id}, {"follow", arguments.follow}, {"tail_bytes", arguments.tail_bytes}});
+  if (!stream.ok()) return Fail(stream.status(), arguments.json);
+  std::array<char, 65536> chunk;
+  for (;;) {
+    const ssize_t got = read(stream->get(), chunk.data(), chunk.size());
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) return Fail(ErrnoStatus("logs: read"), arguments.json);
+    if (got == 0) return 0;
+    const std::string text(chunk.data(), static_cast<size_t>(got));
+    // One object for each piece: what a function prints need not be lines.
+    Print({{"log", text}}, text, arguments.json);
+    std::fflush(stdout);
+  }
+}
+
+int RunCapture(Backend& backend, const Arguments& arguments) {
+  const absl::StatusOr<uint64_t> id = FunctionId(backend, arguments.function);
+  if (!id.ok()) return Fail(id.status(), arguments.json);
+  const Json params{
+      {"function", *id}, {"name", arguments.name}, {"end", arguments.end}, {"pages", arguments.pages}};
+  return CallAndPrint(backend, arguments, "capture", params, [&](const Json& result) {
+    const uint64_t size = Number(Member(result, "template"), "user_state_bytes");
+    return absl::StrCat(arguments.name, ": ", Bytes(size), " of user state; stopped ",
+                        Millis(Number(result, "stopped_us")), ", ", Millis(Number(result, "total_us")),
+                        " in all\n");
+  });
+}
+
+int RunAttach(Backend& backend, const Arguments& arguments) {
+  return CallAndPrint(backend, arguments, "attach", {{"name", arguments.name}, {"pages", arguments.pages}},
+                      [&](const Json& result) {
+                        return absl::StrCat(Text(Member(result, "function"), "id"), " ", arguments.name,
+                                            " attached in ", Millis(Number(result, "total_us")), ", pages ",
+                                            Text(result, "pages"), " (", Phases(result), ")\n");
+                      });
+}
+
+int RunDetach(Backend& backend, const Arguments& arguments) {
+  const absl::StatusOr<uint64_t> id = FunctionId(backend, arguments.function);
+  if (!id.ok()) return Fail(id.status(), arguments.json);
+  return CallAndPrint(backend, arguments, "detach", {{"function", *id}}, [&](const Json& result) {
+    return absl::StrCat(*id, " detached in ", Millis(Number(result, "total_us")), ", ",
+                        Bytes(Number(result, "discarded_bytes")), " given back\n");
+  });
+}
+
+int RunRepurpose(Backend& backend, const Arguments& arguments) {
+  const absl::StatusOr<uint64_t> id = FunctionId(backend, arguments.function);
+  if (!id.ok()) return Fail(id.status(), arguments.json);
+  const Json params{{"function", *id}, {"name", arguments.name}, {"pages", arguments.pages}};
+  return CallAndPrint(backend, arguments, "repurpose", params, [&](const Json& result) {
+    return absl::StrCat(*id, " is now ", Text(Member(result, "function"), "id"), " ", arguments.name, " in ",
+                        Millis(Number(result, "total_us")), ", ", Bytes(Number(result, "discarded_bytes")),
+                        " given back (", Phases(result), ")\n");
+  });
+}
+
+}  // namespace moult::ctl

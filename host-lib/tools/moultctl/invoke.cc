@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// One HTTP request to a function, over the tunnel that the agent opens to its endpoint.
+#include <curl/curl.h>
+#include <sys/socket.h>
+
+#include <chrono>
+#include <fstream>
+#include <iostream>
+#include <iterator>
+#include <memory>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "commands.h"
+#include "moult/base/status.h"
+#include "output.h"
+
+namespace moult::ctl {
+namespace {
+
+struct Answer {
+  std::string headers;
+  std::string body;
+  long status = 0;
+  uint64_t total_us = 0;
+};
+
+using Handle = std::unique_ptr<CURL, decltype(&curl_easy_cleanup)>;
+using List = std::unique_ptr<curl_slist, decltype(&curl_slist_free_all)>;
+
+size_t Append(char* data, size_t size, size_t count, void* to) {
+  static_cast<std::string*>(to)->append(data, size * count);
+  return size * count;
+}
+
+// curl takes the tunnel for a socket of its own that is connected already.
+curl_socket_t GiveSocket(void* tunnel, curlsocktype, curl_sockaddr*) {
+  return static_cast<UniqueFd*>(tunnel)->Release();
+}
+int IsConnected(void*, curl_socket_t, curlsocktype) { return CURL_SOCKOPT_ALREADY_CONNECTED; }
+
+absl::StatusOr<std::string> Data(const std::string& data) {
+  if (data.empty() || data[0] != '@') return data;
+  if (data == "@-") return std::string(std::istreambuf_iterator<char>(std::cin), {});
+  std::ifstream file(data.substr(1), std::ios::binary);
+  if (!file) return ErrnoStatus(absl::StrCat("--data: read ", data.substr(1)));
+  return std::string(std::istreambuf_iterator<char>(file), {});
+}
+
+absl::Status CurlError(CURLcode code, const std::string& function) {
+  const std::string text = absl::StrCat("invoke function ", function, ": ", curl_easy_strerror(code));
+  if (code == CURLE_OPERATION_TIMEDOUT)
+    return absl::DeadlineExceededError(absl::StrCat(text, "; a larger --timeout may help"));
+  if (code == CURLE_GOT_NOTHING || code == CURLE_RECV_ERROR || code == CURLE_SEND_ERROR)
+    return absl::UnavailableError(text);
+  if (code == CURLE_UNSUPPORTED_PROTOCOL || code == CURLE_WEIRD_SERVER_REPLY)
+    return absl::FailedPreconditionError(absl::StrCat(text, "; does the function speak HTTP/1.1?"));
+  return absl::InternalError(text);
+}
+
+absl::StatusOr<Answer> Request(UniqueFd tunnel, const Arguments& arguments, const InvokeArguments& invoke) {
+  const Handle curl(curl_easy_init(), curl_easy_cleanup);
+  if (curl == nullptr) return absl::InternalError("invoke: curl_easy_init failed");
+  MOULT_ASSIGN_OR_RETURN(const std::string data, Data(invoke.data));
+  Answer answer;
+  // The host's name is for the Host header alone; nothing is looked up.
+  const std::string url = absl::StrCat("http://function", invoke.path[0] == '/' ? "" : "/", invoke.path);
+  List headers(nullptr, curl_slist_free_all);
+  for (const std::string& header : invoke.headers) {
+    headers.reset(curl_slist_append(headers.release(), header.c_str()));
+  }
+  List resolve(curl_slist_append(nullptr, "function:80:127.0.0.1"), curl_slist_free_all);
+  const auto set = [&](CURLoption option, auto value) { curl_easy_setopt(curl.get(), option, value); };
+  set(CURLOPT_URL, url.c_str());
+  set(CURLOPT_RESOLVE, resolve.get());
+  set(CURLOPT_PROXY, "");
+  set(CURLOPT_NOSIGNAL, 1L);
+  set(CURLOPT_HTTP_VERSION, static_cast<long>(CURL_HTTP_VERSION_1_1));
+  set(CURLOPT_HTTP09_ALLOWED, 0L);
+  set(CURLOPT_OPENSOCKETFUNCTION, GiveSocket);
+  set(CURLOPT_OPENSOCKETDATA, &tunnel);
+  set(CURLOPT_SOCKOPTFUNCTION, IsConnected);
+  set(CURLOPT_WRITEFUNCTION, Append);
+  set(CURLOPT_WRITEDATA, &answer.body);
+  set(CURLOPT_HEADERFUNCTION, Append);
+  set(CURLOPT_HEADERDATA, &answer.headers);
+  set(CURLOPT_HTTPHEADER, headers.get());
+  set(CURLOPT_TIMEOUT_MS, invoke.timeout_ms);
+  if (!invoke.data.empty()) {
+    set(CURLOPT_POSTFIELDSIZE_LARGE, static_cast<curl_off_t>(data.size()));
+    set(CURLOPT_POSTFIELDS, data.c_str());
+  }
+  if (invoke.method == "HEAD") set(CURLOPT_NOBODY, 1L);
+  if (!invoke.method.empty()) set(CURLOPT_CUSTOMREQUEST, invoke.method.c_str());
+  const CURLcode code = curl_easy_perform(curl.get());
+  if (code != CURLE_OK) return CurlError(code, arguments.function);
+  curl_easy_getinfo(curl.get(), CURLINFO_RESPONSE_CODE, &answer.status);
+  return answer;
+}
+
+Json AsJson(const Answer& answer) {
+  return {{"status", answer.status},
+          {"headers", answer.headers},
+          {"body", answer.body},
+          {"total_us", answer.total_us}};
+}
+
+}  // namespace
+
+int RunInvoke(Backend& backend, const Arguments& arguments, const InvokeArguments& invoke) {
+  const auto start = std::chrono::steady_clock::now();
+  const absl::StatusOr<uint64_t> id = FunctionId(backend, arguments.function);
+  if (!id.ok()) return Fail(id.status(), arguments.json);
+  absl::StatusOr<UniqueFd> tunnel = backend.Stream("invoke", {{"function", *id}});
+  if (!tunnel.ok()) return Fail(tunnel.status(), arguments.json);
+  absl::StatusOr<Answer> answer = Request(*std::move(tunnel), arguments, invoke);
+  if (!answer.ok()) return Fail(answer.status(), arguments.json);
+  answer->total_us = static_cast<uint64_t>(
+      std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now() - start)
+          .count());
+  if (arguments.json) {
+    Print(AsJson(*answer), "", true);
+  } else {
+    // The body may be an image; it goes out byte for byte.
+    const std::string out = absl::StrCat(invoke.include ? answer->headers : "", answer->body);
+    std::fwrite(out.data(), 1, out.size(), stdout);
+  }
+  return invoke.fail && answer->status >= 400 ? 1 : 0;
+}
+
+}  // namespace moult::ctl

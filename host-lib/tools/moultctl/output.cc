@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "output.h"
+
+#include <algorithm>
+#include <cstdio>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+
+namespace moult::ctl {
+
+int ExitCode(const absl::Status& status) {
+  switch (status.code()) {
+    case absl::StatusCode::kOk:
+      return 0;
+    case absl::StatusCode::kInvalidArgument:
+      return kExitUsage;
+    case absl::StatusCode::kFailedPrecondition:
+    case absl::StatusCode::kAlreadyExists:
+    case absl::StatusCode::kUnimplemented:
+      return 3;
+    case absl::StatusCode::kNotFound:
+      return 4;
+    case absl::StatusCode::kPermissionDenied:
+    case absl::StatusCode::kUnauthenticated:
+      return 5;
+    case absl::StatusCode::kDataLoss:
+      return 6;
+    case absl::StatusCode::kResourceExhausted:
+      return 7;
+    case absl::StatusCode::kUnavailable:
+    case absl::StatusCode::kAborted:
+    case absl::StatusCode::kDeadlineExceeded:
+    case absl::StatusCode::kCancelled:
+      return 8;
+    default:
+      return 1;
+  }
+}
+
+namespace {
+
+// A terminal obeys control characters, and much of what we print was said by a guest.
+std::string Printable(std::string text) {
+  std::replace_if(
+      text.begin(), text.end(), [](unsigned char c) { return c < ' ' || c == 0x7f; }, ' ');
+  return text;
+}
+
+}  // namespace
+
+int Fail(const absl::Status& status, bool json) {
+  const Json error{{"error",
+                    {{"code", absl::StatusCodeToString(status.code())},
+                     {"exit", ExitCode(status)},
+                     {"message", std::string(status.message())}}}};
+  const std::string line =
+      json ? Dump(error) : absl::StrCat("moultctl: ", Printable(std::string(status.message())));
+  std::fprintf(stderr, "%s\n", line.c_str());
+  return ExitCode(status);
+}
+
+int Print(const Json& result, const std::string& text, bool json) {
+  std::fputs(json ? (Dump(result) + "\n").c_str() : text.c_str(), stdout);
+  return 0;
+}
+
+std::string Dump(const Json& json) { return json.dump(-1, ' ', false, Json::error_handler_t::replace); }
+
+std::string Bytes(uint64_t bytes) {
+  if (bytes < 10'000) return absl::StrCat(bytes, " B");
+  if (bytes < (10u << 20)) return absl::StrFormat("%.1f KiB", static_cast<double>(bytes) / 1024);
+  return absl::StrFormat("%.1f MiB", static_cast<double>(bytes) / (1 << 20));
+}
+
+std::string Millis(uint64_t us) { return absl::StrFormat("%.2f ms", static_cast<double>(us) / 1000); }
+
+std::string Table(const std::vector<std::vector<std::string>>& rows) {
+  std::vector<size_t> widths;
+  for (const auto& row : rows) {
+    widths.resize(std::max(widths.size(), row.size()));
+    for (size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], row[i].size());
+  }
+  std::string text;
+  for (const auto& row : rows) {
+    for (size_t i = 0; i + 1 < row.size(); ++i)
+      absl::StrAppend(&text, row[i], std::string(widths[i] - row[i].size() + 2, ' '));
+    absl::StrAppend(&text, row.back(), "\n");
+  }
+  return text;
+}
+
+const Json& Member(const Json& json, const char* key) {
+  static const Json& none = *new Json();
+  const auto found = json.is_object() ? json.find(key) : json.end();
+  return found == json.end() ? none : *found;
+}
+
+std::string Text(const Json& json, const char* key) {
+  const Json& member = Member(json, key);
+  if (member.is_string()) return Printable(member.get<std::string>());
+  return member.is_null() ? "" : Dump(member);
+}
+
+uint64_t Number(const Json& json, const char* key) {
+  const Json& member = Member(json, key);
+  return member.is_number_integer() ? member.get<uint64_t>() : 0;
+}
+
+std::string Phases(const Json& result) {
+  std::string text;
+  for (const Json& phase : Member(result, "phases")) {
+    absl::StrAppend(&text, text.empty() ? "" : ", ", Text(phase, "name"), " ", Millis(Number(phase, "us")));
+  }
+  return text;
+}
+
+}  // namespace moult::ctl

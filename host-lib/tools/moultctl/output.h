@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+#ifndef MOULT_TOOLS_MOULTCTL_OUTPUT_H_
+#define MOULT_TOOLS_MOULTCTL_OUTPUT_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "control/message.h"
+
+namespace moult::ctl {
+
+using control::Json;
+
+inline constexpr int kExitUsage = 2;
+inline constexpr char kExitCodes[] =
+    "Exit codes: 0 ok, 1 internal error, 2 usage, 3 refused (unsupported, does not fit, taken, changed),\n"
+    "4 not found, 5 no permission, 6 template damaged, 7 out of resources, 8 try again.";
+
+// The stable exit code of a status; the same table as moult-image's.
+int ExitCode(const absl::Status& status);
+// Prints the error on stderr, as a line or as JSON; returns its exit code.
+int Fail(const absl::Status& status, bool json);
+// The result on stdout: JSON, or `text` (which has its newline).
+int Print(const Json& result, const std::string& text, bool json);
+
+std::string Dump(const Json& json);
+// "12.3 MiB", "4.56 ms".
+std::string Bytes(uint64_t bytes);
+std::string Millis(uint64_t us);
+// Columns as wide as their widest cell.
+std::string Table(const std::vector<std::vector<std::string>>& rows);
+
+// Members of what came back. Of another type, or not there: empty. What a guest said is made printable.
+std::string Text(const Json& json, const char* key);
+uint64_t Number(const Json& json, const char* key);
+const Json& Member(const Json& json, const char* key);
+
+// "detach 1.20 ms, attach 3.10 ms": the result's phases.
+std::string Phases(const Json& result);
+
+}  // namespace moult::ctl
+
+#endif  // MOULT_TOOLS_MOULTCTL_OUTPUT_H_

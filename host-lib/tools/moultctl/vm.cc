@@ -1,0 +1,311 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// moultctl vm: a VM for trial, from the images that guest-agent/rootfs makes.
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <filesystem>
+#include <fstream>
+#include <optional>
+#include <thread>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
+#include "absl/strings/str_split.h"
+#include "backend.h"
+#include "commands.h"
+#include "moult/base/status.h"
+#include "output.h"
+#include "process.h"
+
+namespace moult::ctl {
+namespace {
+
+namespace fs = std::filesystem;
+using Clock = std::chrono::steady_clock;
+constexpr std::chrono::seconds kDeviceStarts{10};
+constexpr std::chrono::seconds kAgentAnswers{180};
+
+struct Vm {
+  VmArguments arguments;
+  fs::path dir, kernel, image, library, agent;
+  std::string accel;
+  std::optional<Child> device, qemu;
+  fs::path control() const { return dir / "control.sock"; }
+};
+
+fs::path OwnFolder() {
+  std::error_code error;
+  return fs::read_symlink("/proc/self/exe", error).parent_path();
+}
+
+absl::StatusOr<std::string> Rootfs(const std::string& script, const std::vector<std::string>& more = {}) {
+  const char* folder = getenv("MOULT_ROOTFS");
+  const fs::path path = fs::path(folder != nullptr ? folder : MOULT_ROOTFS_DIR) / script;
+  if (!fs::exists(path))
+    return absl::NotFoundError(
+        absl::StrCat(path.string(), ": is not there; set MOULT_ROOTFS to guest-agent/rootfs of the sources"));
+  std::vector<std::string> argv{path};
+  argv.insert(argv.end(), more.begin(), more.end());
+  return Capture(argv);
+}
+
+// That /dev/kvm can be opened says little; what counts is whether a stock kernel boots. Asked once a boot.
+bool KvmBoots(const VmArguments& arguments, const fs::path& kernel) {
+  if (access("/dev/kvm", R_OK | W_OK) != 0) return false;
+  std::string boot_id;
+  std::ifstream("/proc/sys/kernel/random/boot_id") >> boot_id;
+  const char* cache = getenv("MOULT_CACHE");
+  const char* home = getenv("HOME");
+  const fs::path known =
+      fs::path(cache != nullptr ? cache : absl::StrCat(home != nullptr ? home : "/root", "/.cache/moult")) /
+      ("kvm-probe-" + boot_id);
+  std::string answer;
+  if (std::ifstream(known) >> answer) return answer == "yes";
+  // With no root disk a kernel that comes so far panics, which ends QEMU.
+  const absl::StatusOr<std::string> console = Capture({"timeout",
+                                                       "--preserve-status",
+                                                       "30",
+                                                       arguments.qemu,
+                                                       "-M",
+                                                       "q35,accel=kvm",
+                                                       "-cpu",
+                                                       "host",
+                                                       "-m",
+                                                       "256",
+                                                       "-nodefaults",
+                                                       "-no-user-config",
+                                                       "-display",
+                                                       "none",
+                                                       "-no-reboot",
+                                                       "-kernel",
+                                                       kernel / "vmlinuz",
+                                                       "-append",
+                                                       "console=ttyS0 panic=-1",
+                                                       "-serial",
+                                                       "stdio"});
+  const bool boots = console.ok() && console->find("Unable to mount root fs") != std::string::npos;
+  std::ofstream(known) << (boots ? "yes" : "no");
+  return boots;
+}
+
+absl::Status MakePayload(const Vm& vm) {
+  const fs::path tree = vm.dir / "payload";
+  std::vector<std::pair<std::string, fs::path>> files{{"init.d/50-moult-agent", vm.agent}};
+  for (const std::string& entry : vm.arguments.payload) {
+    const std::vector<std::string> parts = absl::StrSplit(entry, absl::MaxSplits('=', 1));
+    if (parts.size() != 2)
+      return absl::InvalidArgumentError(absl::StrCat("--payload ", entry, ": must be NAME=FILE"));
+    files.emplace_back(parts[0], parts[1]);
+  }
+  for (const auto& [name, source] : files) {
+    std::error_code error;
+    fs::create_directories((tree / name).parent_path(), error);
+    fs::copy_file(source, tree / name, fs::copy_options::overwrite_existing, error);
+    if (error) return ErrnoStatus(error.value(), absl::StrCat("payload ", name, ": copy ", source.string()));
+    chmod((tree / name).c_str(), 0755);
+  }
+  return Capture({"tar", "-cf", vm.dir / "payload.tar", "-C", tree, "."}).status();
+}
+
+absl::Status Prepare(Vm* vm) {
+  const VmArguments& arguments = vm->arguments;
+  vm->library = OwnFolder().parent_path() / "lib" / "libmoult-qemu.so";
+  vm->agent = arguments.agent.empty() ? OwnFolder() / "moult-agent" : fs::path(arguments.agent);
+  for (const fs::path& needed : {vm->library, vm->agent}) {
+    if (!fs::exists(needed))
+      return absl::NotFoundError(absl::StrCat(needed.string(), ": is not there; build the tree"));
+  }
+  MOULT_ASSIGN_OR_RETURN(vm->kernel, Rootfs("kernel", {arguments.kernel}));
+  MOULT_ASSIGN_OR_RETURN(vm->image, Rootfs("build"));
+  vm->accel = !arguments.accel.empty() ? arguments.accel : KvmBoots(arguments, vm->kernel) ? "kvm" : "tcg";
+  return MakePayload(*vm);
+}
+
+// The kernel has no event for listen(), and the device says nothing when it is ready.
+absl::Status WaitForListener(const Child& device, const std::string& path) {
+  const auto deadline = Clock::now() + kDeviceStarts;
+  while (Clock::now() < deadline) {
+    std::ifstream sockets("/proc/net/unix");
+    for (std::string line; std::getline(sockets, line);) {
+      if (line.size() > path.size() && line.ends_with(" " + path) &&
+          line.find(" 00010000 ") != std::string::npos)
+        return absl::OkStatus();
+    }
+    if (device.ended()) return absl::FailedPreconditionError("the vsock device ended at once; see vsock.log");
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  }
+  return absl::DeadlineExceededError("the vsock device does not listen; see vsock.log");
+}
+
+// QEMU's arguments for the vsock, and the adapter's setting that goes with them.
+absl::Status AddVsock(Vm* vm, std::vector<std::string>* argv, std::string* setting) {
+  const std::string cid = std::to_string(3 + static_cast<unsigned>(getpid()) % 0x7fff0000u);
+  if (access("/dev/vhost-vsock", R_OK | W_OK) == 0) {
+    argv->insert(argv->end(), {"-device", "vhost-vsock-pci,guest-cid=" + cid});
+    *setting = "vsock=vsock:" + cid;
+    return absl::OkStatus();
+  }
+  MOULT_ASSIGN_OR_RETURN(const std::string program, Rootfs("vsock-device"));
+  const std::string back = vm->dir / "vhost.sock", front = vm->dir / "vsock.sock";
+  MOULT_ASSIGN_OR_RETURN(
+      Child device, Child::Start({program, "--guest-cid", cid, "--socket", back, "--uds-path", front}, {},
+                                 vm->dir / "vsock.log"));
+  vm->device.emplace(std::move(device));
+  MOULT_RETURN_IF_ERROR(WaitForListener(*vm->device, back));
+  argv->insert(argv->end(),
+               {"-chardev", "socket,id=vsock,path=" + back, "-device", "vhost-user-vsock-pci,chardev=vsock"});
+  *setting = "vsock=uds:" + absl::StrReplaceAll(front, {{",", ",,"}});
+  return absl::OkStatus();
+}
+
+absl::Status StartQemu(Vm* vm) {
+  const VmArguments& a = vm->arguments;
+  const std::string ram = absl::StrCat("size=", a.memory_mb, "M");
+  std::vector<std::string> argv{
+      a.qemu, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-M",
+      absl::StrCat("q35,accel=", vm->accel, ",memory-backend=ram"),
+      // Under emulation zeroing by `rep stosb` takes twice the time, and QEMU 7.2's cmpxchg16b is not safe
+      // with 6.12.
+      "-cpu", vm->accel == "kvm" ? "host" : "max,-erms,-fsrm,-cx16", "-smp", std::to_string(a.cpus), "-m",
+      std::to_string(a.memory_mb), "-object", "memory-backend-memfd,id=ram,share=on," + ram, "-kernel",
+      vm->kernel / "vmlinuz", "-append",
+      absl::StrCat("console=ttyS0 quiet root=/dev/nvme0n1 rw init=/sbin/moult-init panic=-1 reboot=t "
+                   "moult.payload=/dev/vda ",
+                   a.append),
+      "-drive", absl::StrCat("file=", vm->image.string(), ",format=raw,if=none,id=root,snapshot=on"),
+      "-drive",
+      absl::StrCat("file=", (vm->dir / "payload.tar").string(), ",format=raw,if=none,id=payload,readonly=on"),
+      "-device", "nvme,drive=root,serial=moult", "-device", "virtio-blk-pci,drive=payload", "-chardev",
+      "file,id=serial,append=on,path=/proc/self/fd/1", "-serial", "chardev:serial", "-qmp",
+      absl::StrCat("unix:", (vm->dir / "qmp.sock").string(), ",server=on,wait=off")};
+  if (a.window_mb > 0) {
+    argv.insert(argv.end(),
+                {"-object", absl::StrCat("memory-backend-ram,id=window,reserve=off,size=", a.window_mb, "M"),
+                 "-device", "ivshmem-plain,memdev=window"});
+  }
+  std::string vsock;
+  MOULT_RETURN_IF_ERROR(AddVsock(vm, &argv, &vsock));
+  const std::string store =
+      a.store.empty() ? (vm->dir / "templates").string() : fs::absolute(a.store).string();
+  std::string settings =
+      absl::StrCat("control=", absl::StrReplaceAll(vm->control().string(), {{",", ",,"}}), ",ram=ram,", vsock,
+                   ",store=", absl::StrReplaceAll(store, {{",", ",,"}}),
+                   ",tenant=", absl::StrReplaceAll(a.tenant, {{",", ",,"}}));
+  if (a.window_mb > 0) settings += ",window=window";
+  const std::vector<std::string> env{"LD_PRELOAD=" + vm->library.string(), "MOULT_QEMU=" + settings,
+                                     "TMPDIR=" + vm->dir.string()};
+  MOULT_ASSIGN_OR_RETURN(Child qemu, Child::Start(argv, env, ""));
+  vm->qemu.emplace(std::move(qemu));
+  return absl::OkStatus();
+}
+
+// The agent is asked until it answers. From the host that costs the guest little, and only while it boots.
+absl::Status WaitForAgent(const Vm& vm, int signals) {
+  const auto deadline = Clock::now() + kAgentAnswers;
+  absl::Status last;
+  while (Clock::now() < deadline) {
+    pollfd waits[] = {{vm.qemu->pidfd(), POLLIN, 0}, {signals, POLLIN, 0}};
+    if (poll(waits, 2, 100) > 0) {
+      return waits[1].revents != 0 ? absl::CancelledError("vm: interrupted")
+                                   : absl::FailedPreconditionError("vm: QEMU ended, see its messages");
+    }
+    absl::StatusOr<std::unique_ptr<Backend>> backend =
+        Open({.control = vm.control(), .agent = "", .store = "", .tenant = ""});
+    last = backend.status();
+    if (last.ok()) last = (*backend)->Call("hello", {{"timeout_ms", 5000}}).status();
+    if (last.ok()) return last;
+    // Only these pass as the guest boots.
+    if (!absl::IsUnavailable(last) && !absl::IsNotFound(last) && !absl::IsDeadlineExceeded(last)) return last;
+  }
+  return absl::DeadlineExceededError(absl::StrCat("vm: the agent does not answer: ", last.message()));
+}
+
+// Tells `ready` the outcome, then stays until QEMU has ended or we are told to go.
+int Supervise(const VmArguments& arguments, int ready) {
+  sigset_t set;
+  sigemptyset(&set);
+  for (const int number : {SIGINT, SIGTERM, SIGHUP}) sigaddset(&set, number);
+  sigprocmask(SIG_BLOCK, &set, nullptr);
+  const UniqueFd signals(signalfd(-1, &set, SFD_CLOEXEC));
+  Vm vm{.arguments = arguments,
+        .dir = arguments.dir,
+        .kernel = {},
+        .image = {},
+        .library = {},
+        .agent = {},
+        .accel = {},
+        .device = {},
+        .qemu = {}};
+  absl::Status status = Prepare(&vm);
+  if (status.ok()) status = StartQemu(&vm);
+  if (status.ok()) status = WaitForAgent(vm, signals.get());
+  if (!status.ok()) return Fail(Annotate(status, absl::StrCat("vm in ", vm.dir.string())), arguments.json);
+  const Json told{{"control", vm.control().string()},
+                  {"dir", vm.dir.string()},
+                  {"accel", vm.accel},
+                  {"pid", vm.qemu->pid()}};
+  dprintf(ready, "%s\n", arguments.json ? Dump(told).c_str() : vm.control().c_str());
+  if (ready != STDOUT_FILENO) close(ready);
+  pollfd waits[] = {{vm.qemu->pidfd(), POLLIN, 0}, {signals.get(), POLLIN, 0}};
+  while (poll(waits, 2, -1) < 0) continue;
+  vm.qemu->Terminate();
+  waits[0].revents = 0;
+  poll(waits, 1, 5000);  // then it is killed
+  return 0;
+}
+
+// A session of its own for the supervisor; we pass on what it says when the VM is ready.
+int Detach(const VmArguments& arguments) {
+  int ends[2];
+  if (pipe2(ends, O_CLOEXEC) != 0) return Fail(ErrnoStatus("pipe2"), arguments.json);
+  const pid_t pid = fork();
+  if (pid < 0) return Fail(ErrnoStatus("fork"), arguments.json);
+  if (pid == 0) {
+    setsid();
+    const UniqueFd log(
+        open((fs::path(arguments.dir) / "vm.log").c_str(), O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0600));
+    dup2(log.get(), STDIN_FILENO);
+    dup2(log.get(), STDOUT_FILENO);
+    // stderr stays ours until the VM is ready; _exit then leaves nothing behind.
+    const int code = Supervise(arguments, ends[1]);
+    _exit(code);
+  }
+  close(ends[1]);
+  std::string text;
+  char chunk[512];
+  for (ssize_t got; (got = read(ends[0], chunk, sizeof(chunk))) > 0;)
+    text.append(chunk, static_cast<size_t>(got));
+  close(ends[0]);
+  if (!text.empty()) {
+    std::fputs(text.c_str(), stdout);
+    return 0;
+  }
+  int status = 0;
+  waitpid(pid, &status, 0);
+  return WIFEXITED(status) ? WEXITSTATUS(status) : 1;
+}
+
+}  // namespace
+
+int RunVm(const VmArguments& given) {
+  VmArguments arguments = given;
+  if (arguments.dir.empty()) {
+    std::string name = (fs::temp_directory_path() / "moult-vm-XXXXXX").string();
+    if (mkdtemp(name.data()) == nullptr) return Fail(ErrnoStatus("mkdtemp " + name), arguments.json);
+    arguments.dir = name;
+  }
+  std::error_code error;
+  fs::create_directories(arguments.dir, error);
+  if (error) return Fail(ErrnoStatus(error.value(), "make " + arguments.dir), arguments.json);
+  arguments.dir = fs::absolute(arguments.dir);
+  return arguments.detach ? Detach(arguments) : Supervise(arguments, STDOUT_FILENO);
+}
+
+}  // namespace moult::ctl

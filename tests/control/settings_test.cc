@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "qemu/settings.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+namespace moult::qemu {
+namespace {
+
+using ::testing::ElementsAre;
+
+TEST(ParseSettings, TakesEverything) {
+  Settings s;
+  ASSERT_TRUE(ParseSettings("control=/c,,d.sock,ram=a+b,window=w,vsock=uds:/v,port=7,store=/"
+                            "s,tenant=x,cross_tenant=on,log=/l,debug=on,name=n",
+                            &s)
+                  .ok());
+  EXPECT_EQ(s.control, "/c,d.sock");
+  EXPECT_THAT(s.ram, ElementsAre("a", "b"));
+  EXPECT_THAT(s.windows, ElementsAre("w"));
+  EXPECT_EQ(s.port, 7u);
+  EXPECT_TRUE(s.cross_tenant && s.debug);
+}
+
+TEST(ParseSettings, NamesWhatIsWrong_AndKeepsTheRest) {
+  Settings s;
+  EXPECT_EQ(ParseSettings("port=x,control=/c,vsock=3", &s).message(),
+            "MOULT_QEMU: port must be a port number");
+  EXPECT_EQ(s.control, "/c");
+  EXPECT_THAT(s.ram, ElementsAre("ram"));
+  Settings bare;
+  EXPECT_EQ(ParseSettings("control=/c", &bare).message(),
+            "MOULT_QEMU: vsock is missing: the way to the agent (CID, uds:PATH or unix:PATH)");
+}
+
+TEST(ParseSettings, RefusesWhatItDoesNotKnow) {
+  Settings s;
+  EXPECT_THAT(std::string(ParseSettings("control=/c,vsock=3,windw=w", &s).message()),
+              ::testing::HasSubstr("windw is no key"));
+  EXPECT_THAT(std::string(ParseSettings("control", &s).message()),
+              ::testing::HasSubstr("control has no value"));
+}
+
+}  // namespace
+}  // namespace moult::qemu
