@@ -307,13 +307,14 @@ def steady(pid, tries=20):
 def _snapshot(pid):
     status = _read(f"/proc/{pid}/status")
     names = _status(status, ("NSpid", "NStgid", "NSpgid", "NSsid"))
-    inner = {str(t): _last(rig.status_field(pid, "NSpid", t) or str(t)) for t in rig.tids(pid)}
+    tids = rig.tids(pid)  # asked once: threads may come and go
+    inner = {str(t): _last(rig.status_field(pid, "NSpid", t) or str(t)) for t in tids}
     fields = rig.stat_fields(pid)
     return {
         "ids": {k: _last(v) for k, v in names.items()},
         "status": _status(status, _STATUS_FIELDS, _waits_with_own_mask(f"/proc/{pid}")),
         "stat": {k: fields[i].decode() for k, i in _STAT.items()},
-        "threads": {inner[str(t)]: _thread(pid, t) for t in rig.tids(pid)},
+        "threads": {inner[str(t)]: _thread(pid, t) for t in tids},
         "fds": _fds(pid, inner),
         "maps": _smaps(pid),
         "limits": {line[:26].strip(): line[26:].split() for line in _read(f"/proc/{pid}/limits").splitlines()[1:]},

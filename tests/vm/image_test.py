@@ -77,7 +77,7 @@ def install(vm, options, stripped):
 
 def matrix(vm, kernel, options, tally):
     argv = ["/usr/bin/python3", f"{IN_GUEST}/tests/integration/matrix.py", "--bin", f"{IN_GUEST}/bin", "--jobs", "2",
-            "--timeout", "120", "--modes", ",".join(options.modes)]
+            "--slow", "--timeout", "120", "--modes", ",".join(options.modes)]
     for glob in options.only:
         argv += ["--only", glob]
 
@@ -157,6 +157,9 @@ def main():
     with tempfile.TemporaryDirectory(prefix="moult-vm-test-") as folder:
         stripped = os.path.join(folder, "moult-image")  # symbols are nine tenths of the file
         subprocess.run(["strip", "-o", stripped, os.path.join(options.bin, "moult-image")], check=True, timeout=60)
+        if "java" in options.run_programs:  # the guest has no compiler
+            subprocess.run(["/usr/bin/python3", REPO / "tests/programs/run.py", "java", "--build", "--workdir", folder,
+                            "--builddir", options.programs], check=True, timeout=120, stdout=subprocess.DEVNULL)
         with concurrent.futures.ThreadPoolExecutor() as pool:
             runs = [pool.submit(one_kernel, k, options, stripped, tally) for k in options.kernel or KERNELS]
             for run in runs:

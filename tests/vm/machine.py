@@ -97,19 +97,20 @@ class Machine:
     window_kind  "ram" (anonymous) or "memfd" (shared)
     payload      {path: bytes or a host file's path}
     preload      LD_PRELOAD of the QEMU process; `env` adds to its environment
-    qemu         path of another QEMU; qemu_args: more arguments; append: more kernel command line
+    qemu         "7.2", "backports" (rootfs/qemu), or a path; qemu_args: more arguments; append: more kernel command line
     accel        "tcg", "kvm", or None: KVM where it works
     """
 
     def __init__(self, kernel="6.1", memory=512, cpus=1, window=2048, window_kind="ram", payload=None, preload=None,
-                 env=None, qemu="qemu-system-x86_64", qemu_args=(), append="", accel=None, bin_dir=None, keep=False):
+                 env=None, qemu="7.2", qemu_args=(), append="", accel=None, bin_dir=None, keep=False):
         self.folder = tempfile.mkdtemp(prefix="moult-vm-")
         self.keep, self.memory, self.cpus = keep, memory, cpus
         self.window, self.window_kind = window, window_kind
         self.kernel, self.image = rootfs("kernel", kernel), rootfs("build")
-        self.qemu, self.qemu_args, self.append = qemu, list(qemu_args), append
-        self.accel = accel or ("kvm" if kvm_boots(qemu, self.kernel) else "tcg")
-        self.env = {**os.environ, "TMPDIR": self.folder, **(env or {})}
+        self.qemu, *needs = [qemu] if "/" in qemu else rootfs("qemu", qemu).splitlines()
+        self.qemu_args, self.append = list(qemu_args), append
+        self.accel = accel or ("kvm" if kvm_boots(self.qemu, self.kernel) else "tcg")
+        self.env = {**os.environ, "TMPDIR": self.folder, **dict(n.split("=", 1) for n in needs), **(env or {})}
         if preload:
             self.env["LD_PRELOAD"] = os.fspath(preload)
         self.bin = pathlib.Path(bin_dir or os.environ.get("MOULT_BIN") or REPO / "build" / "dev" / "bin")
@@ -295,6 +296,7 @@ def _wait_for(listener, process, deadline):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kernel", default="6.1")
+    parser.add_argument("--qemu", default="7.2", help='"7.2", "backports", or a path')
     parser.add_argument("--memory", type=int, default=512)
     parser.add_argument("--window", type=int, default=2048)
     parser.add_argument("--bin", help="the folder with moult-vm-exec; default: build/dev/bin")
@@ -303,7 +305,7 @@ def main():
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with Machine(options.kernel, memory=options.memory, window=options.window, bin_dir=options.bin,
-                 keep=options.keep) as vm:
+                 qemu=options.qemu, keep=options.keep) as vm:
         vm.boot()
         result = vm.run(options.command, timeout=3600)
         sys.stdout.buffer.write(result.out)

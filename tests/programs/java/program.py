@@ -34,7 +34,11 @@ class JavaRandom:
 class JavaProgram(Program):
     # The JDK's server cannot share a port.
     name, addressing = "java", "netns"
-    needs = ("/usr/bin/java", "/usr/bin/javac")
+
+    @property
+    def needs(self):
+        compiled = os.path.exists(os.path.join(self.build_dir, "classes", "App.class"))
+        return ("/usr/bin/java",) if compiled else ("/usr/bin/java", "/usr/bin/javac")
 
     def build(self):
         self.classes = os.path.join(self.build_dir, "classes")
