@@ -23,7 +23,8 @@ namespace {
 absl::StatusOr<UniqueFd> OpenSocketFile(pid_t init_pid, const std::string& path) {
   const std::string root = absl::StrCat("/proc/", init_pid, "/root");
   const UniqueFd folder(open(root.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
-  if (!folder.valid()) return ErrnoStatus(absl::StrCat("open ", root));
+  // An init that has just ended shows in what the caller waits for next.
+  if (!folder.valid()) return absl::UnavailableError(absl::StrCat("open ", root, ": ", ErrnoName(errno)));
   open_how how{};
   how.flags = O_PATH | O_CLOEXEC;
   how.resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS;
@@ -144,8 +145,7 @@ absl::Status HttpGet(pid_t init_pid, const rpc::EndpointT& endpoint, const std::
   MOULT_RETURN_IF_ERROR(
       SendAll(fd.get(), absl::StrCat("GET ", path, " HTTP/1.0\r\nHost: localhost\r\n\r\n"), watch));
   MOULT_ASSIGN_OR_RETURN(const std::string line, ReadStatusLine(fd.get(), watch));
-  if (absl::StartsWith(line, "HTTP/1.0 2") || absl::StartsWith(line, "HTTP/1.1 2"))
-    return absl::OkStatus();
+  if (absl::StartsWith(line, "HTTP/1.0 2") || absl::StartsWith(line, "HTTP/1.1 2")) return absl::OkStatus();
   return absl::UnavailableError(
       absl::StrCat("GET ", path, ": the function answers \"", line.substr(0, 80), "\""));
 }

@@ -175,6 +175,8 @@ absl::Status Stop(pid_t pid, const proc::Status& before, const CaptureOptions& o
   context.restarted_sleeps = std::move(restarted_sleeps);
   context.cancelled_timers = std::move(cancelled_timers);
   MOULT_RETURN_IF_ERROR(CaptureStopped(context, options, capture.result.phases));
+  // It may stand for long, until its host has what it wants.
+  MOULT_RETURN_IF_ERROR(capture.tracee->PutBackAll());
   *root = context.files.root();
   return absl::OkStatus();
 }

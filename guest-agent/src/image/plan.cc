@@ -162,7 +162,8 @@ absl::StatusOr<OpenedFiles> OpenMappedFiles(const image::ProcessImageT& image, c
   // Nothing of the tool's own may lie in the way of the numbers that are handed out here.
   MOULT_ASSIGN_OR_RETURN(const std::vector<int> own, proc::ListNumeric("/proc/self/fd"));
   for (const int fd : own) highest = std::max(highest, fd);
-  numbers.first = highest + 1;
+  // Two of MountScope's own are open while the rest is.
+  numbers.first = highest + 1 + (sandbox != nullptr ? 2 : 0);
   int next = numbers.first;
   const auto place = [&](int fd) -> absl::StatusOr<int> {
     const int got = fcntl(fd, F_DUPFD_CLOEXEC, next);

@@ -379,6 +379,11 @@ absl::Status Tracee::PutBack(TracedThread& thread) {
   return absl::OkStatus();
 }
 
+absl::Status Tracee::PutBackAll() {
+  for (TracedThread& thread : threads_) MOULT_RETURN_IF_ERROR(PutBack(thread));
+  return absl::OkStatus();
+}
+
 absl::Status Tracee::Detach() {
   if (detached_) return absl::OkStatus();
   detached_ = true;

@@ -73,6 +73,9 @@ class Tracee {
     threads_[thread].dirty = true;
   }
 
+  // Restores registers and masks; it still stands. Should its tracer be killed from here on, it runs on as if
+  // nothing had been.
+  absl::Status PutBackAll();
   // Restores registers and masks and lets the process run (or stay stopped, where job control had it so).
   absl::Status Detach();
   // SIGKILL, and waits until every thread is gone.
