@@ -147,7 +147,8 @@ bool FakeAgent::Answer(rpc::Channel& channel, uint64_t id, rpc::RequestT& reques
     hello = hello_;
   }
   if (handler) return handler(channel, id, request);
-  if (request.body.type == rpc::RequestBody::Hello) return Respond(channel, id, rpc::MakeResponse(std::move(hello)));
+  if (request.body.type == rpc::RequestBody::Hello)
+    return Respond(channel, id, rpc::MakeResponse(std::move(hello)));
   if (request.body.type == rpc::RequestBody::List) {
     return Respond(channel, id, rpc::MakeResponse(rpc::ListReplyT()));
   }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A guest of memory alone, an agent that a test scripts, a store in a temporary folder, and the C API between.
+// A guest of memory alone, an agent that a test scripts, a store in a temporary folder, and the C API
+// between.
 #ifndef MOULT_TESTS_UNIT_HOST_HOST_TEST_H_
 #define MOULT_TESTS_UNIT_HOST_HOST_TEST_H_
 
@@ -33,6 +34,7 @@ inline constexpr uint64_t kRamGpa = 1ull << 32;
 inline constexpr uint64_t kRamBytes = 4 << 20;
 inline constexpr uint64_t kWindowGpa = 1ull << 40;
 inline constexpr uint64_t kWindowBytes = 4 << 20;
+inline constexpr uint64_t kSlotEnd = 2 << 20;  // of the first slot
 
 // Guest RAM on a memfd, and a window.
 struct FakeGuest {
@@ -172,10 +174,12 @@ class HostTest : public ::testing::Test {
     report.spec = std::make_unique<rpc::FunctionSpecT>(Spec());
     report.pages_size = sample::kPagesSize;
     report.stopped_us = 10;
-    for (uint64_t i = 0; in_place && i < sample::kPages; ++i) report.pages.emplace_back(PageGpa(i), kPageBytes);
+    for (uint64_t i = 0; in_place && i < sample::kPages; ++i)
+      report.pages.emplace_back(PageGpa(i), kPageBytes);
     return report;
   }
-  // Puts the sample's content where Report says that it is. Pages 0 (of a file) and 5, 6 (anonymous) are zero.
+  // Puts the sample's content where Report says that it is. Pages 0 (of a file) and 5, 6 (anonymous) are
+  // zero.
   static std::vector<uint8_t> Content() {
     std::vector<uint8_t> pages = sample::Pages();
     for (const uint64_t zero : {0, 5, 6}) std::memset(&pages[zero * kPageBytes], 0, kPageBytes);
@@ -199,10 +203,11 @@ class HostTest : public ::testing::Test {
                     rpc::Clock::now() + std::chrono::seconds(20))
           .ok();
     });
-    agent_->On(rpc::RequestBody::CaptureEnd, [this](rpc::Channel& channel, uint64_t id, rpc::RequestT& request) {
-      outcome_ = static_cast<int>(request.body.AsCaptureEnd()->outcome);
-      return RespondDone(channel, id);
-    });
+    agent_->On(rpc::RequestBody::CaptureEnd,
+               [this](rpc::Channel& channel, uint64_t id, rpc::RequestT& request) {
+                 outcome_ = static_cast<int>(request.body.AsCaptureEnd()->outcome);
+                 return RespondDone(channel, id);
+               });
   }
   int Capture(const char* name, uint32_t pages = MOULT_PAGES_AUTO, nlohmann::json* json = nullptr) {
     moult_capture_options capture = MOULT_INIT(capture);
@@ -241,8 +246,11 @@ class HostTest : public ::testing::Test {
       if (attach.source == rpc::PageSource::Stream) {
         const std::lock_guard<std::mutex> lock(streamed_mutex_);
         streamed_.resize(attach.pages_size);
-        if (!channel.ReceiveData(id, absl::MakeSpan(reinterpret_cast<std::byte*>(streamed_.data()), streamed_.size()),
-                                 rpc::Clock::now() + std::chrono::seconds(20)).ok()) {
+        if (!channel
+                 .ReceiveData(
+                     id, absl::MakeSpan(reinterpret_cast<std::byte*>(streamed_.data()), streamed_.size()),
+                     rpc::Clock::now() + std::chrono::seconds(20))
+                 .ok()) {
           return false;
         }
       }
@@ -255,10 +263,11 @@ class HostTest : public ::testing::Test {
       report.exclusive = runs;
       return Respond(channel, id, rpc::MakeResponse(std::move(report)));
     });
-    agent_->On(rpc::RequestBody::DetachEnd, [this](rpc::Channel& channel, uint64_t id, rpc::RequestT& request) {
-      committed_ = request.body.AsDetachEnd()->commit;
-      return RespondDone(channel, id);
-    });
+    agent_->On(rpc::RequestBody::DetachEnd,
+               [this](rpc::Channel& channel, uint64_t id, rpc::RequestT& request) {
+                 committed_ = request.body.AsDetachEnd()->commit;
+                 return RespondDone(channel, id);
+               });
   }
   int Detach(uint64_t function, nlohmann::json* json = nullptr) {
     OpHandle op;
