@@ -123,7 +123,7 @@ rpc::AttachT Request(const Template& content, const SlotHold* hold) {
   return attach;
 }
 
-Task<absl::Status> AttachOn(Vm* vm, Op* op, Connection* connection, const Template* content,
+Task<absl::Status> AttachOn(Op* op, Connection* connection, const Template* content,
                             std::optional<SlotHold>* hold) {
   const bool in_place = hold->has_value();
   op->result().pages = in_place ? PageMode::kInPlace : PageMode::kCopy;
@@ -166,7 +166,7 @@ Task<absl::Status> Attach(Vm* vm, Op* op, AttachConfig config) {
   MOULT_CO_ASSIGN_OR_RETURN(const TemplatePtr content, co_await Prepare(vm, op, config.name));
   MOULT_CO_ASSIGN_OR_RETURN(Lease lease, co_await vm->Acquire(op));
   MOULT_CO_ASSIGN_OR_RETURN(auto hold, co_await Place(vm, op, &*lease, content.get(), config.pages));
-  co_return co_await AttachOn(vm, op, &*lease, content.get(), &hold);
+  co_return co_await AttachOn(op, &*lease, content.get(), &hold);
 }
 
 Task<absl::Status> Repurpose(Vm* vm, Op* op, uint64_t function, AttachConfig config) {
@@ -201,7 +201,7 @@ Task<absl::Status> Repurpose(Vm* vm, Op* op, uint64_t function, AttachConfig con
     if (!again.ok()) co_return again.status();
     hold = std::move(*again);
   }
-  absl::Status attached = co_await AttachOn(vm, op, &**lease, content.get(), &hold);
+  absl::Status attached = co_await AttachOn(op, &**lease, content.get(), &hold);
   if (!attached.ok()) {
     co_return Annotate(attached, absl::StrCat("function ", function, " is detached; attach ", config.name));
   }

@@ -16,6 +16,7 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "moult/base/unique_fd.h"
+#include "moult/protocol/frame.h"
 #include "moult/protocol/message.h"
 #include "reactor/reactor.h"
 #include "reactor/task.h"

@@ -55,7 +55,7 @@ std::vector<image::PageRun> PagePlan::Rewritten(const std::vector<image::PageRun
         image::PageRun& last = result.back();
         if (last.start() + last.length() == run.start() + at && last.start() >= run.start() &&
             last.pages_offset() + last.length() == offset) {
-          last.mutate_length(last.length() + kPage);
+          last = image::PageRun(last.start(), last.length() + kPage, last.pages_offset());
           continue;
         }
       }

@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <fstream>
+
+#include "host_test.h"
+
+namespace moult::host::testing {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+class AttachTest : public HostTest {
+ protected:
+  void SetUp() override {
+    HostTest::SetUp();
+    OfferWindow();
+    CreateVm();
+    MakeTemplate();
+    ScriptAttach();
+    agent_->ForgetVerbs();
+  }
+  std::string Pages(const std::string& name = "sample") {
+    std::ifstream in(store_path_ + "/" + name + "/pages", std::ios::binary);
+    return {std::istreambuf_iterator<char>(in), {}};
+  }
+  static uint64_t PrivateDirtyKb(const uint8_t* at) {
+    std::ifstream in("/proc/self/smaps");
+    std::string line;
+    bool inside = false;
+    while (std::getline(in, line)) {
+      unsigned long start, end, kb;
+      if (sscanf(line.c_str(), "%lx-%lx ", &start, &end) == 2)
+        inside = start == reinterpret_cast<uint64_t>(at);
+      if (inside && sscanf(line.c_str(), "Private_Dirty: %lu kB", &kb) == 1) return kb;
+    }
+    ADD_FAILURE() << "no mapping begins there";
+    return 0;
+  }
+};
+
+TEST_F(AttachTest, Window_ShowsTheTemplate_AndZerosAfterIt) {
+  nlohmann::json json;
+  ASSERT_EQ(Attach("sample", MOULT_PAGES_AUTO, &json), 0) << moult_last_error();
+  const std::string pages = Pages();
+  EXPECT_EQ(std::memcmp(guest_.window, pages.data(), pages.size()), 0);
+  for (uint64_t at = pages.size(); at < kSlotEnd; ++at) ASSERT_EQ(guest_.window[at], 0) << at;
+  guest_.window[kSlotEnd - 1] = 1;  // No SIGBUS anywhere in the slot.
+  EXPECT_EQ(attach_source_, static_cast<int>(rpc::PageSource::Window));
+  EXPECT_EQ(json["pages"], "in_place");
+  EXPECT_EQ(json["function"]["id"], 100);
+  EXPECT_EQ(Info()["windows"][0]["slots"][0]["users"], nlohmann::json::array({100}));
+}
+
+TEST_F(AttachTest, Slot_IsShared_AndFreedWithItsLastFunction) {
+  ASSERT_EQ(Attach("sample"), 0);
+  ASSERT_EQ(Attach("sample"), 0);
+  EXPECT_EQ(attach_offset_, 0u);
+  EXPECT_EQ(Info()["windows"][0]["slots"].size(), 1u);
+  ScriptDetach({});
+  ASSERT_EQ(Detach(100), 0) << moult_last_error();
+  EXPECT_EQ(Info()["windows"][0]["slots"].size(), 1u);
+  ASSERT_EQ(Detach(101), 0);
+  EXPECT_EQ(Info()["windows"][0]["slots"].size(), 0u);
+  for (uint64_t at = 0; at < kSlotEnd; ++at) ASSERT_EQ(guest_.window[at], 0) << at;
+}
+
+TEST_F(AttachTest, TwoVms_SharePages_AndWritesStayInOne) {
+  FakeGuest other_guest;
+  moult_vm* other = Create(DefaultOptions(&other_guest));
+  const std::string before = Pages();
+  ASSERT_EQ(Attach("sample"), 0);
+  ASSERT_EQ(Attach("sample", MOULT_PAGES_AUTO, nullptr, other), 0);
+  EXPECT_EQ(PrivateDirtyKb(guest_.window), 0u);
+  EXPECT_EQ(PrivateDirtyKb(other_guest.window), 0u);
+  std::memset(guest_.window, 0xee, 2 * kPageBytes);  // A guest's kernel writes where it should not.
+  EXPECT_EQ(PrivateDirtyKb(guest_.window), 8u);
+  EXPECT_EQ(std::memcmp(other_guest.window, before.data(), before.size()), 0);
+  EXPECT_EQ(Pages(), before);
+  EXPECT_EQ(moult_store_verify(store_, "sample"), 0) << moult_last_error();
+  moult_vm_close(other);
+}
+
+TEST_F(AttachTest, Pages_AreStreamed_WhenTheGuestHasNoDriver) {
+  rpc::HelloReplyT hello;
+  hello.version = 1;
+  hello.boot_id = "boot-1";
+  agent_->SetHello(std::move(hello));
+  moult_vm_close(vm_);
+  CreateVm();
+  nlohmann::json json;
+  ASSERT_EQ(Attach("sample", MOULT_PAGES_AUTO, &json), 0) << moult_last_error();
+  EXPECT_EQ(json["pages"], "copy");
+  EXPECT_THAT(json["notes"][0].get<std::string>(), HasSubstr("copied, because"));
+  const std::lock_guard<std::mutex> lock(streamed_mutex_);
+  EXPECT_EQ(std::string(streamed_.begin(), streamed_.end()), Pages());
+  EXPECT_EQ(Attach("sample", MOULT_PAGES_IN_PLACE), -EBUSY);
+  EXPECT_THAT(moult_last_error(), HasSubstr("load the driver"));
+}
+
+TEST_F(AttachTest, Window_IsRefused_WhenItHasNoRoom) {
+  MakeTemplate("b");
+  MakeTemplate("c");
+  ASSERT_EQ(Attach("sample", MOULT_PAGES_IN_PLACE), 0);
+  ASSERT_EQ(Attach("b", MOULT_PAGES_IN_PLACE), 0) << moult_last_error();
+  EXPECT_EQ(attach_offset_, kSlotEnd);
+  // The agent says that both are alive: there is nothing to give back.
+  agent_->On(rpc::RequestBody::List, [](rpc::Channel& channel, uint64_t id, rpc::RequestT&) {
+    rpc::ListReplyT list;
+    for (const uint64_t function : {100, 101})
+      list.functions.push_back(std::move(FunctionReply(function).function));
+    return Respond(channel, id, rpc::MakeResponse(std::move(list)));
+  });
+  EXPECT_EQ(Attach("c", MOULT_PAGES_IN_PLACE), -ENOSPC);
+  EXPECT_THAT(moult_last_error(), HasSubstr("no free piece"));
+  // Now it says that one has ended by itself.
+  agent_->On(rpc::RequestBody::List, [](rpc::Channel& channel, uint64_t id, rpc::RequestT&) {
+    rpc::ListReplyT list;
+    list.functions.push_back(std::move(FunctionReply(101).function));
+    return Respond(channel, id, rpc::MakeResponse(std::move(list)));
+  });
+  EXPECT_EQ(Attach("c", MOULT_PAGES_IN_PLACE), 0) << moult_last_error();
+  EXPECT_EQ(attach_offset_, 0u);
+}
+
+TEST_F(AttachTest, Slot_IsFree_WhenTheAgentRefuses) {
+  agent_->On(rpc::RequestBody::Attach, [](rpc::Channel& channel, uint64_t id, rpc::RequestT&) {
+    return Respond(channel, id,
+                   rpc::ErrorResponse(absl::FailedPreconditionError("the kernel's vdso differs")));
+  });
+  EXPECT_EQ(Attach("sample"), -EBUSY);
+  EXPECT_THAT(moult_last_error(), HasSubstr("the kernel's vdso differs"));
+  EXPECT_EQ(Info()["windows"][0]["slots"].size(), 0u);
+}
+
+TEST_F(AttachTest, Slot_Stays_WhenTheAgentDoesNotSayWhatBecameOfIt) {
+  agent_->On(rpc::RequestBody::Attach, [](rpc::Channel&, uint64_t, rpc::RequestT&) { return false; });
+  EXPECT_EQ(Attach("sample"), -ECONNRESET);
+  EXPECT_EQ(Info()["windows"][0]["slots"].size(), 1u);
+  ExpectServing();  // A list, in which no function is.
+  EXPECT_EQ(Info()["windows"][0]["slots"].size(), 0u);
+}
+
+TEST_F(AttachTest, Tenant_IsNotCrossed_UnlessAllowed) {
+  moult_vm_close(vm_);
+  Options options = DefaultOptions(&guest_);
+  options.vm.tenant = "blue";
+  vm_ = Create(options);
+  EXPECT_EQ(Attach("sample"), -EACCES);
+  EXPECT_THAT(moult_last_error(), HasSubstr("belongs to tenant \"red\", this VM to \"blue\""));
+  EXPECT_TRUE(agent_->Verbs().empty());
+  moult_vm_close(vm_);
+  options.vm.flags = MOULT_VM_CROSS_TENANT;
+  vm_ = Create(options);
+  EXPECT_EQ(Attach("sample"), 0) << moult_last_error();
+}
+
+TEST_F(AttachTest, Template_IsRefused_WhenDamaged_BeforeTheAgentHears) {
+  ASSERT_EQ(Attach("sample"), 0);  // Checked once, and remembered.
+  agent_->ForgetVerbs();
+  const std::string file = store_path_ + "/sample/pages";
+  chmod(file.c_str(), 0600);
+  std::fstream(file, std::ios::in | std::ios::out | std::ios::binary).seekp(5000).put('x');
+  EXPECT_EQ(Attach("sample"), -EBADMSG);
+  EXPECT_THAT(moult_last_error(), HasSubstr("does not match its digest"));
+  std::filesystem::resize_file(file, 4096);
+  EXPECT_EQ(Attach("sample"), -EBADMSG);
+  EXPECT_THAT(moult_last_error(), HasSubstr("the manifest says"));
+  EXPECT_EQ(Attach("none"), -ENOENT);
+  EXPECT_TRUE(agent_->Verbs().empty());
+}
+
+TEST_F(AttachTest, Repurpose_AsksInOrder) {
+  ASSERT_EQ(Attach("sample"), 0);
+  MakeTemplate("b");
+  ScriptDetach({rpc::GpaRun(kRamGpa, kPageBytes)});
+  agent_->ForgetVerbs();
+  moult_attach_options attach = MOULT_INIT(attach);
+  attach.name = "b";
+  OpHandle op;
+  ASSERT_EQ(moult_vm_repurpose(vm_, 100, &attach, nullptr, op.out()), 0);
+  ASSERT_EQ(op.Wait(), 0) << moult_last_error();
+  EXPECT_THAT(agent_->Verbs(), ElementsAre("Detach", "DetachEnd", "Attach"));
+  EXPECT_TRUE(committed_);
+  const moult_result numbers = op.Numbers();
+  EXPECT_EQ(numbers.function, 101u);
+  EXPECT_EQ(numbers.detached, 1u);
+  EXPECT_EQ(numbers.discarded_bytes, kPageBytes);
+  EXPECT_EQ(Info()["windows"][0]["slots"].size(), 1u);
+}
+
+TEST_F(AttachTest, Repurpose_UsesTheRoomThatDetachGives) {
+  MakeTemplate("b");
+  MakeTemplate("c");
+  ASSERT_EQ(Attach("sample"), 0);
+  ASSERT_EQ(Attach("b"), 0);
+  agent_->On(rpc::RequestBody::List, [](rpc::Channel& channel, uint64_t id, rpc::RequestT&) {
+    rpc::ListReplyT list;
+    for (const uint64_t function : {100, 101})
+      list.functions.push_back(std::move(FunctionReply(function).function));
+    return Respond(channel, id, rpc::MakeResponse(std::move(list)));
+  });
+  ScriptDetach({});
+  moult_attach_options attach = MOULT_INIT(attach);
+  attach.name = "c";
+  attach.pages = MOULT_PAGES_IN_PLACE;
+  OpHandle op;
+  ASSERT_EQ(moult_vm_repurpose(vm_, 100, &attach, nullptr, op.out()), 0);
+  ASSERT_EQ(op.Wait(), 0) << moult_last_error();
+  EXPECT_EQ(attach_offset_, 0u);
+}
+
+TEST_F(AttachTest, Repurpose_LeavesTheFunction_WhenTheTemplateIsBad) {
+  ASSERT_EQ(Attach("sample"), 0);
+  agent_->ForgetVerbs();
+  moult_attach_options attach = MOULT_INIT(attach);
+  attach.name = "none";
+  OpHandle op;
+  ASSERT_EQ(moult_vm_repurpose(vm_, 100, &attach, nullptr, op.out()), 0);
+  EXPECT_EQ(op.Wait(), -ENOENT);
+  EXPECT_FALSE(op.Json()["detached"]);
+  EXPECT_TRUE(agent_->Verbs().empty());
+}
+
+}  // namespace
+}  // namespace moult::host::testing
