@@ -65,6 +65,20 @@ class ObjectTable {
   std::map<std::pair<uint64_t, uint64_t>, uint32_t> by_inode_;
 };
 
+// What an open file is, as its descriptor shows it.
+struct FileIdentity {
+  uint64_t dev;
+  uint64_t ino;
+  uint32_t mode;
+  uint32_t flags;  // F_GETFL
+};
+
+// The ends of a pipe that the process has.
+struct PipeEnds {
+  uint32_t first_reader = kNone;  // open file index
+  bool writer = false;
+};
+
 struct CaptureContext {
   CaptureContext(ptrace::Tracee& t, Before& b, PageSink& p, image::ProcessImageT& i, image::ProcessT& pr)
       : tracee(t), before(b), pages(p), image(i), process(pr), files(i), objects(i) {}
@@ -76,6 +90,8 @@ struct CaptureContext {
   image::ProcessT& process;
   FileTable files;
   ObjectTable objects;
+  std::vector<FileIdentity> open_files;  // by open file index
+  std::vector<PipeEnds> pipe_ends;       // by pipe index
   proc::Status status;             // of the leader
   proc::Stat stat;                 // of the leader
   pid_t ns_pid = 0;                // the process's pid as it sees it

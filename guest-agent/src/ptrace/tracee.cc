@@ -62,6 +62,24 @@ bool IsEnding(pid_t tid) {
   return stat.ok() && (stat->state == 'Z' || stat->state == 'X' || (stat->flags & kExiting) != 0);
 }
 
+// As WaitChild, and kNotFound as soon as the thread is ending: that of a leader is not reported while other
+// threads that we trace are not waited for, however dead they all are.
+absl::StatusOr<int> WaitWhileAlive(pid_t tid, Clock::time_point deadline) {
+  constexpr std::chrono::milliseconds kLook{20};
+  for (;;) {
+    const auto look = std::min(deadline, Clock::now() + kLook);
+    auto status = WaitChild(tid, look);
+    if (!absl::IsDeadlineExceeded(status.status())) return status;
+    if (IsEnding(tid)) {
+      // It may have been reported between the two.
+      auto last = WaitChild(tid, Clock::now());
+      if (!absl::IsDeadlineExceeded(last.status())) return last;
+      return absl::NotFoundError(absl::StrCat("thread ", tid, " is ending"));
+    }
+    if (look == deadline) return status;
+  }
+}
+
 // As the kernel counts them, those among them that have ended but are still listed; 0: not known. Costs less
 // than a listing, which says no more when all that were stopped are there and there are as many.
 size_t CountThreads(pid_t pid) {
@@ -97,7 +115,7 @@ absl::Status Tracee::SeizeThread(pid_t tid) {
 absl::Status Tracee::StopThread(TracedThread& thread) {
   const auto deadline = Clock::now() + kStopTimeout;
   for (;;) {
-    auto status = WaitChild(thread.tid, deadline);
+    auto status = WaitWhileAlive(thread.tid, deadline);
     if (absl::IsDeadlineExceeded(status.status())) {
       return absl::UnavailableError(absl::StrCat("process ", pid_, ": thread ", thread.tid,
                                                  " did not stop within 5 s (in uninterruptible I/O or vfork); try again"));
@@ -233,7 +251,7 @@ absl::Status Tracee::BlockSignals(TracedThread& thread) {
 absl::Status Tracee::WaitTrap(TracedThread& thread, int resume_request) {
   const auto deadline = Clock::now() + kStopTimeout;
   for (;;) {
-    auto status = WaitChild(thread.tid, deadline);
+    auto status = WaitWhileAlive(thread.tid, deadline);
     if (absl::IsDeadlineExceeded(status.status())) {
       return absl::UnavailableError(absl::StrCat("process ", pid_, ": thread ", thread.tid,
                                                  " did not come back from a system call within 5 s; try again"));
@@ -330,7 +348,7 @@ absl::Status Tracee::RunMapped(RemotePtr region, absl::Span<const ThreadProgram>
 void Tracee::StopRunning(absl::Span<const ThreadProgram> programs) {
   for (const ThreadProgram& run : programs) {
     const pid_t tid = threads_[run.thread].tid;
-    if (Ptrace(PTRACE_INTERRUPT, tid, 0, 0) == 0) static_cast<void>(WaitChild(tid, Clock::now() + std::chrono::seconds(1)));
+    if (Ptrace(PTRACE_INTERRUPT, tid, 0, 0) == 0) static_cast<void>(WaitWhileAlive(tid, Clock::now() + std::chrono::seconds(1)));
   }
 }
 
@@ -398,7 +416,7 @@ absl::Status Tracee::Detach() {
     // may be a signal that must not be lost.
     if (!thread.waited || (Ptrace(PTRACE_DETACH, thread.tid, 0, 0) < 0 && errno == ESRCH)) {
       Ptrace(PTRACE_INTERRUPT, thread.tid, 0, 0);
-      auto stop = WaitChild(thread.tid, Clock::now() + kStopTimeout);
+      auto stop = WaitWhileAlive(thread.tid, Clock::now() + kStopTimeout);
       if (stop.ok() && !IsGone(*stop)) {
         if (!IsEventStop(*stop) && WSTOPSIG(*stop) != SIGTRAP) inject = static_cast<uint64_t>(WSTOPSIG(*stop));
         if (thread.waited) status.Update(PutBack(thread));

@@ -25,8 +25,12 @@ class Descriptors {
   explicit Descriptors(CaptureContext& context) : context_(context) {}
 
   absl::Status CaptureAll() {
-    const std::string dir = context_.ProcPath("fd");
-    MOULT_ASSIGN_OR_RETURN(const std::vector<int> numbers, proc::ListNumeric(dir));
+    for (auto [dir, name] : {std::pair(&links_, "fd"), std::pair(&infos_, "fdinfo")}) {
+      const std::string path = context_.ProcPath(name);
+      dir->Reset(open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+      if (!dir->valid()) return ErrnoStatus(absl::StrCat("open ", path));
+    }
+    MOULT_ASSIGN_OR_RETURN(const std::vector<int> numbers, proc::ListNumeric(links_.get()));
     for (const int number : numbers) MOULT_RETURN_IF_ERROR(CaptureOne(number));
     // Kinds that refer to others (epoll sets, socket pairs) need all of them listed first.
     for (const OpenDescription& description : descriptions_) {
@@ -49,9 +53,10 @@ class Descriptors {
       if (errno == EMFILE) status = absl::ResourceExhaustedError(absl::StrCat(status.message(), "; raise this tool's limit of open files (ulimit -n)"));
       return status;
     }
+    const std::string name = absl::StrCat(number);
     OpenDescription description{};
     description.number = number;
-    MOULT_ASSIGN_OR_RETURN(const std::string text, proc::ReadFile(absl::StrCat("/proc/", context_.pid(), "/fdinfo/", number)));
+    MOULT_ASSIGN_OR_RETURN(const std::string text, proc::ReadFileAt(infos_.get(), name.c_str()));
     MOULT_ASSIGN_OR_RETURN(description.info, proc::ParseFdInfo(text));
     if (fstat(fd.get(), &description.st) < 0) return ErrnoStatus(absl::StrCat("fd ", number, ": stat"));
     auto entry = std::make_unique<image::FdT>();
@@ -66,7 +71,7 @@ class Descriptors {
       context_.process.fds.push_back(std::move(entry));
       return absl::OkStatus();
     }
-    MOULT_ASSIGN_OR_RETURN(description.link, proc::ReadLink(absl::StrCat("/proc/", context_.pid(), "/fd/", number)));
+    MOULT_ASSIGN_OR_RETURN(description.link, proc::ReadLinkAt(links_.get(), name.c_str()));
     const int seen = fcntl(fd.get(), F_GETFL);
     if (seen < 0) return ErrnoStatus(absl::StrCat("fd ", number, ": F_GETFL"));
     description.flags = static_cast<uint32_t>(seen);
@@ -75,6 +80,7 @@ class Descriptors {
     entry->open_file = description.index;
     known.emplace(known.begin() + static_cast<ptrdiff_t>(place.at), number, description.index);
     context_.image.open_files.push_back(std::make_unique<image::OpenFileT>());
+    context_.open_files.push_back({description.st.st_dev, description.st.st_ino, description.st.st_mode, description.flags});
     context_.process.fds.push_back(std::move(entry));
     descriptions_.push_back(std::move(description));
     return absl::OkStatus();
@@ -138,6 +144,8 @@ class Descriptors {
   }
 
   CaptureContext& context_;
+  UniqueFd links_;  // /proc/PID/fd
+  UniqueFd infos_;  // /proc/PID/fdinfo
   std::map<ShareKey, std::vector<std::pair<int, uint32_t>>> by_key_;
   std::vector<OpenDescription> descriptions_;
 };

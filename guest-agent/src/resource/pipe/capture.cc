@@ -2,12 +2,10 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/ioctl.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <map>
-#include <set>
 
 #include "absl/strings/match.h"
 #include "resource/pipe/pipe.h"
@@ -25,43 +23,23 @@ image::PipeEndT EndOf(uint32_t flags, uint32_t pipe) {
 
 // Gives every pipe of the process its index at the first end that is met. What belongs together is known by
 // inode only, which the image does not keep.
-absl::Status IndexPipes(CaptureContext& context) {
-  std::map<std::pair<dev_t, ino_t>, uint32_t> by_inode;
-  std::set<uint32_t> seen;
-  for (const auto& entry : context.process.fds) {
-    if (!seen.insert(entry->open_file).second) continue;
-    struct stat st {};
-    if (stat(context.ProcPath(absl::StrCat("fd/", entry->number)).c_str(), &st) < 0) {
-      continue;  // nothing that stat(2) cannot follow is a pipe
-    }
-    if (!S_ISFIFO(st.st_mode)) continue;
-    const UniqueFd fd(static_cast<int>(syscall(SYS_pidfd_getfd, context.tracee.pidfd(), entry->number, 0)));
-    if (!fd.valid()) return ErrnoStatus(absl::StrCat("fd ", entry->number, ": duplicate it"));
-    const int flags = fcntl(fd.get(), F_GETFL);
-    if (flags < 0) return ErrnoStatus(absl::StrCat("fd ", entry->number, ": F_GETFL"));
-    if ((flags & O_PATH) != 0) continue;
+void IndexPipes(CaptureContext& context) {
+  std::map<std::pair<uint64_t, uint64_t>, uint32_t> by_inode;
+  for (uint32_t i = 0; i < context.open_files.size(); ++i) {
+    const FileIdentity& file = context.open_files[i];
+    if (!S_ISFIFO(file.mode) || (file.flags & O_PATH) != 0) continue;
     const auto [it, added] =
-        by_inode.try_emplace({st.st_dev, st.st_ino}, static_cast<uint32_t>(context.image.pipes.size()));
-    if (added) context.image.pipes.push_back(std::make_unique<image::PipeBufferT>());
-    context.image.open_files[entry->open_file]->resource.Set(EndOf(static_cast<uint32_t>(flags), it->second));
+        by_inode.try_emplace({file.dev, file.ino}, static_cast<uint32_t>(context.image.pipes.size()));
+    if (added) {
+      context.image.pipes.push_back(std::make_unique<image::PipeBufferT>());
+      context.pipe_ends.emplace_back();
+    }
+    image::PipeEndT end = EndOf(file.flags, it->second);
+    PipeEnds& ends = context.pipe_ends[it->second];
+    if (end.read_end && ends.first_reader == kNone) ends.first_reader = i;
+    ends.writer |= end.write_end;
+    context.image.open_files[i]->resource.Set(std::move(end));
   }
-  return absl::OkStatus();
-}
-
-struct Ends {
-  uint32_t first_reader = kNone;
-  bool writer = false;
-};
-
-Ends FindEnds(const CaptureContext& context, uint32_t pipe) {
-  Ends ends;
-  for (size_t i = 0; i < context.image.open_files.size(); ++i) {
-    const image::PipeEndT* end = context.image.open_files[i]->resource.AsPipeEnd();
-    if (end == nullptr || end->pipe != pipe) continue;
-    if (end->read_end && ends.first_reader == kNone) ends.first_reader = static_cast<uint32_t>(i);
-    ends.writer |= end->write_end;
-  }
-  return ends;
 }
 
 // Copies what is queued: tee(2) adds references to the pages and takes nothing from the source.
@@ -79,7 +57,8 @@ absl::Status CaptureContent(int fd, image::PipeBufferT& pipe) {
   }
   const ssize_t copied = tee(fd, to.get(), static_cast<size_t>(queued), SPLICE_F_NONBLOCK);
   if (copied < 0) return ErrnoStatus("copy its content (tee)");
-  if (copied != queued) return absl::UnavailableError(absl::StrCat("its content changed while it was copied; try again"));
+  if (copied != queued)
+    return absl::UnavailableError(absl::StrCat("its content changed while it was copied; try again"));
   // A read ends at a packet's end: for a packet pipe, each gives one packet; else one gives everything.
   std::vector<uint8_t> data(static_cast<size_t>(queued));
   for (ssize_t left = copied; left > 0;) {
@@ -109,21 +88,25 @@ bool MatchesPipe(const OpenDescription& description) {
   return S_ISFIFO(description.st.st_mode) && (description.flags & O_PATH) == 0;
 }
 
-absl::Status CapturePipe(CaptureContext& context, const OpenDescription& description, image::OpenFileT& file) {
-  if (file.resource.AsPipeEnd() == nullptr) MOULT_RETURN_IF_ERROR(IndexPipes(context));
+absl::Status CapturePipe(CaptureContext& context, const OpenDescription& description,
+                         image::OpenFileT& file) {
+  if (file.resource.AsPipeEnd() == nullptr) IndexPipes(context);
   const image::PipeEndT* end = file.resource.AsPipeEnd();
   if (end == nullptr) return absl::UnavailableError("the descriptor changed meanwhile; try again");
   image::PipeBufferT& pipe = *context.image.pipes[end->pipe];
   const bool anonymous = absl::StartsWith(description.link, "pipe:[");
   if (!anonymous && pipe.fifo == kNone) {
-    MOULT_ASSIGN_OR_RETURN(pipe.fifo, context.files.Add(description.link, description.st, image::FileContent::Any, "FIFO"));
+    MOULT_ASSIGN_OR_RETURN(
+        pipe.fifo, context.files.Add(description.link, description.st, image::FileContent::Any, "FIFO"));
   }
   const int capacity = fcntl(description.fd, F_GETPIPE_SZ);
   if (capacity < 0) return ErrnoStatus("F_GETPIPE_SZ");
   pipe.capacity = static_cast<uint32_t>(capacity);
-  const Ends ends = FindEnds(context, end->pipe);
-  if (anonymous && (ends.first_reader == kNone || !ends.writer)) MOULT_RETURN_IF_ERROR(CheckOtherEnd(description));
-  // Without a reader here, the content is not this process's: either nobody's, or a FIFO's reader's elsewhere.
+  const PipeEnds& ends = context.pipe_ends[end->pipe];
+  if (anonymous && (ends.first_reader == kNone || !ends.writer))
+    MOULT_RETURN_IF_ERROR(CheckOtherEnd(description));
+  // Without a reader here, the content is not this process's: either nobody's, or a FIFO's reader's
+  // elsewhere.
   if (ends.first_reader == description.index) return CaptureContent(description.fd, pipe);
   return absl::OkStatus();
 }
