@@ -82,7 +82,7 @@ class ServerTest : public ::testing::Test {
     path_ = folder_ / "control.sock";
   }
   void StartServer(absl::Status fault = absl::OkStatus(), bool store = true) {
-    auto options = Sized<moult_vm_options>();
+    moult_vm_options options = MOULT_INIT(options);
     options.user = this;
     options.work = [](void* user, moult_op* op) { static_cast<ServerTest*>(user)->server_->Work(op); };
     ServerOptions server;

@@ -54,7 +54,6 @@ absl::StatusOr<WindowView> WindowView::Map(const PageSource& pages, uint64_t off
   const moult_range range{reinterpret_cast<uint64_t>(memory), length, pages.offset + offset, PROT_READ, pages.window};
   moult_attach attach{};
   attach.size = sizeof(attach);
-  attach.flags = MOULT_ATTACH_LAZY;
   attach.count = 1;
   attach.ranges = reinterpret_cast<uint64_t>(&range);
   if (ioctl(pages.fd, MOULT_ATTACH, &attach) < 0) {

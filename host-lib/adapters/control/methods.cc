@@ -26,7 +26,7 @@ absl::StatusOr<int> StartRun(Context& c) {
 }
 
 absl::StatusOr<int> StartCapture(Context& c) {
-  auto capture = Sized<moult_capture_options>();
+  moult_capture_options capture = MOULT_INIT(capture);
   capture.function = c.params.Number("function");
   const std::string name = c.params.Text("name");
   capture.name = name.c_str();
@@ -37,7 +37,7 @@ absl::StatusOr<int> StartCapture(Context& c) {
 }
 
 absl::StatusOr<int> StartAttach(Context& c) {
-  auto attach = Sized<moult_attach_options>();
+  moult_attach_options attach = MOULT_INIT(attach);
   const std::string name = c.params.Text("name");
   attach.name = name.c_str();
   attach.pages = c.params.Choice("pages", {"auto", "in_place", "copy"});
@@ -46,7 +46,7 @@ absl::StatusOr<int> StartAttach(Context& c) {
 }
 
 absl::StatusOr<int> StartRepurpose(Context& c) {
-  auto attach = Sized<moult_attach_options>();
+  moult_attach_options attach = MOULT_INIT(attach);
   const uint64_t function = c.params.Number("function");
   const std::string name = c.params.Text("name");
   attach.name = name.c_str();
@@ -56,7 +56,7 @@ absl::StatusOr<int> StartRepurpose(Context& c) {
 }
 
 absl::StatusOr<int> StartLogs(Context& c) {
-  auto logs = Sized<moult_logs_options>();
+  moult_logs_options logs = MOULT_INIT(logs);
   logs.function = c.params.Number("function");
   logs.follow = c.params.Flag("follow") ? 1 : 0;
   logs.tail_bytes = c.params.NumberOr("tail_bytes", 0);

@@ -35,14 +35,6 @@ absl::StatusOr<Call> Start(const Target& target, std::string_view method, const 
 // Of an operation that has ended. `detail` gets the result's JSON in either case.
 absl::Status Outcome(const moult_op* op, Json* detail);
 
-// An option structure of moult.h. Its MOULT_INIT leaves members out, about which C++ compilers warn.
-template <typename Options>
-Options Sized() {
-  Options options{};
-  options.size = sizeof(Options);
-  return options;
-}
-
 // The status of libmoult's last failed call on this thread.
 absl::Status LastError();
 

@@ -46,7 +46,7 @@ absl::StatusOr<Json> Server::Immediate(uint64_t number, const Request& request, 
 
 void Server::StartCall(uint64_t number, Connection& connection, Request request) {
   auto running = std::make_unique<Running>();
-  auto options = Sized<moult_op_options>();
+  moult_op_options options = MOULT_INIT(options);
   options.user = running.get();
   options.done = [](void* user, moult_op*) {
     Running& done = *static_cast<Running*>(user);

@@ -101,10 +101,10 @@ absl::Status Adapter::Transport(moult_transport* transport) const {
 absl::Status Adapter::MakeVm() {
   const std::vector<moult_region> regions = Regions(ram_map_);
   const std::vector<moult_window> windows = Windows(windows_);
-  auto options = control::Sized<moult_vm_options>();
+  moult_vm_options options = MOULT_INIT(options);
   MOULT_RETURN_IF_ERROR(Transport(&options.transport));
   if (!settings_.store.empty()) {
-    auto store = control::Sized<moult_store_options>();
+    moult_store_options store = MOULT_INIT(store);
     store.flags = MOULT_STORE_CREATE;
     if (moult_store_open(settings_.store.c_str(), &store, &store_) < 0) return control::LastError();
   }
@@ -122,8 +122,8 @@ absl::Status Adapter::MakeVm() {
   options.work = [](void* user, moult_op* op) { Self(user).server_->Work(op); };
   options.log = [](void* user, int level, const char* text) { Self(user).log_.Write(level, text); };
   if (tcg_) {
-    options.memory_changed = [](void* user, uint64_t gpa, uint64_t length) {
-      Self(user).MemoryChanged(gpa, length);
+    options.memory_changed = [](void* user, uint32_t window, uint64_t offset, uint64_t length) {
+      Self(user).MemoryChanged(window, offset, length);
     };
   }
   if (moult_vm_create(&options, &vm_) < 0) return control::LastError();
@@ -156,9 +156,12 @@ void Adapter::Serve(UniqueFd listener) {
   log_.Write(2, absl::StrCat("control socket ", settings_.control));
 }
 
-void Adapter::MemoryChanged(uint64_t gpa, uint64_t length) {
+void Adapter::MemoryChanged(uint32_t window, uint64_t offset, uint64_t length) {
   const bool done = main_loop_.Run(
-      [this, gpa, length] { DropTranslations(api_, tb_range_, windows_, gpa, length); }, kDropWithin);
+      [this, window, offset, length] {
+        DropTranslations(api_, tb_range_, windows_.at(window), offset, length);
+      },
+      kDropWithin);
   if (done) return;
   // What runs from here on could run old code. There is no way to say so from a callback, so all is undone
   // before the agent's answer is looked at.

@@ -41,7 +41,7 @@ class Adapter {
   absl::Status MakeVm();
   absl::Status Transport(moult_transport* transport) const;
   void Serve(UniqueFd listener);
-  void MemoryChanged(uint64_t gpa, uint64_t length);
+  void MemoryChanged(uint32_t window, uint64_t offset, uint64_t length);
   control::Json Describe();
 
   const Settings settings_;

@@ -43,8 +43,15 @@ extern "C" {
 
 /* An option structure with its size set and all else zero: struct moult_op_options o = MOULT_INIT(o); */
 #ifdef __cplusplus
-#define MOULT_INIT(variable) \
-  { sizeof(variable) }
+extern "C++" {
+template <typename T>
+T moult_init() {
+  T structure{};
+  structure.size = sizeof(structure);
+  return structure;
+}
+}
+#define MOULT_INIT(variable) moult_init<decltype(variable)>()
 #else
 #define MOULT_INIT(variable) \
   { .size = sizeof(variable) }

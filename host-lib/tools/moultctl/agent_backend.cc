@@ -50,7 +50,7 @@ class Agent final : public Backend {
 
  private:
   absl::StatusOr<control::Call> Start(const std::string& method, const Json& params) {
-    return control::Start(target_, method, params, control::Sized<moult_op_options>());
+    return control::Start(target_, method, params, moult_init<moult_op_options>());
   }
 
   absl::StatusOr<Json> Finish(const std::string& method, moult_op* op) {
@@ -98,11 +98,11 @@ absl::StatusOr<moult_transport> ParseAddress(const std::string& text, std::strin
 
 absl::StatusOr<std::unique_ptr<Backend>> AgentBackend(const Where& where) {
   std::string path;
-  auto options = control::Sized<moult_vm_options>();
+  moult_vm_options options = MOULT_INIT(options);
   MOULT_ASSIGN_OR_RETURN(options.transport, ParseAddress(where.agent, &path));
   moult_store* store = nullptr;
   if (!where.store.empty()) {
-    auto store_options = control::Sized<moult_store_options>();
+    moult_store_options store_options = MOULT_INIT(store_options);
     store_options.flags = MOULT_STORE_CREATE;
     if (moult_store_open(where.store.c_str(), &store_options, &store) < 0) return control::LastError();
   }
