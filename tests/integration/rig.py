@@ -226,10 +226,12 @@ class Orphanage:
             try:
                 os.close(self.hold)
                 become_subreaper()
+                keeper = os.getpid()
                 middle = os.fork()
                 if middle == 0:
                     pid = os.fork()
                     if pid == 0:
+                        wait_until(lambda: os.getppid() == keeper, 30)  # whoever asks for a parent-death signal means him
                         _child_exec(argv, log, cwd)
                     os.write(report_w, str(pid).encode())
                     os._exit(0)

@@ -240,7 +240,10 @@ absl::Status CaptureReported(pid_t pid, const CaptureOptions& options,
   SortRuns(capture);
   MOULT_RETURN_IF_ERROR(DigestFiles(root, capture.image));
   result.phases.End("digest files");
-  const image::ManifestT manifest = MakeManifest(result.name, std::move(capture.host), capture.image.realtime_ns);
+  image::ManifestT manifest = MakeManifest(result.name, std::move(capture.host), capture.image.realtime_ns);
+  // Whoever writes the template fills them in; the schema wants them there.
+  manifest.image = std::make_unique<image::ContentDigestT>();
+  manifest.pages = std::make_unique<image::ContentDigestT>();
   result.stopped_us = StoppedMicros(capture);
   Summarise(capture, pages.size());
   MOULT_ASSIGN_OR_RETURN(const CaptureOutcome outcome, deliver({capture.image, manifest, pages.pages(), pages.size(), result}));

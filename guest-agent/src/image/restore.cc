@@ -45,6 +45,16 @@ absl::Status PidTaken(pid_t pid) {
   return absl::FailedPreconditionError(absl::StrCat("pid ", pid, " is taken by another process or thread", who, "; use --sandbox, or end that process"));
 }
 
+absl::Status CheckOptions(const RestoreOptions& options) {
+  if (options.count < 1 || (options.count > 1 && !options.sandbox)) {
+    return absl::InvalidArgumentError(absl::StrCat("cannot make ", options.count, " processes with the same pid; use --sandbox"));
+  }
+  if (options.prepared != nullptr && (options.count != 1 || !options.sandbox)) {
+    return absl::InvalidArgumentError("a prepared sandbox takes one process");
+  }
+  return absl::OkStatus();
+}
+
 absl::Status CheckPlace(const image::ProcessImageT& image, const RestoreOptions& options) {
   if (options.sandbox) return absl::OkStatus();
   if (image.sandboxed) {
@@ -151,12 +161,6 @@ class Restorer {
 
  private:
   absl::Status Prepare(const LooseTemplate& from) {
-    if (options_.count < 1 || (options_.count > 1 && !options_.sandbox)) {
-      return absl::InvalidArgumentError(absl::StrCat("cannot make ", options_.count, " processes with the same pid; use --sandbox"));
-    }
-    if (options_.prepared != nullptr && (options_.count != 1 || !options_.sandbox)) {
-      return absl::InvalidArgumentError("a prepared sandbox takes one process");
-    }
     ptrace::BlockChildSignal();
     RaiseFileLimit();
     // Memory that was used once stays: to give it back and fault it in again costs more.
@@ -327,13 +331,21 @@ class Restorer {
 }  // namespace
 
 absl::StatusOr<RestoreResult> Restore(const std::string& dir, const RestoreOptions& options) {
-  auto result = Restorer(options).RunDir(dir);
+  const auto run = [&]() -> absl::StatusOr<RestoreResult> {
+    MOULT_RETURN_IF_ERROR(CheckOptions(options));  // before anything is opened
+    return Restorer(options).RunDir(dir);
+  };
+  auto result = run();
   if (result.ok()) return result;
   return Annotate(result.status(), absl::StrCat("restore ", dir));
 }
 
 absl::StatusOr<RestoreResult> RestoreFrom(const LooseTemplate& from, const RestoreOptions& options) {
-  auto result = Restorer(options).Run(from);
+  const auto run = [&]() -> absl::StatusOr<RestoreResult> {
+    MOULT_RETURN_IF_ERROR(CheckOptions(options));
+    return Restorer(options).Run(from);
+  };
+  auto result = run();
   if (result.ok()) return result;
   return Annotate(result.status(), absl::StrCat("restore ", from.name));
 }

@@ -8,6 +8,7 @@
 
 #include "image/host.h"
 #include "image/version.h"
+#include "image/window.h"
 #include "rpc/iomem.h"
 #include "rpc/log.h"
 #include "rpc/server.h"
@@ -140,6 +141,21 @@ absl::Status Server::Handle(const std::shared_ptr<Connection>& connection, uint6
   }
 }
 
+// None without the driver, or with one of another version: `doctor` says so, and templates are copied.
+void Server::AddWindows(rpc::HelloReplyT& reply) {
+  const auto windows = engine::ListWindows();
+  if (!windows.ok() || windows->empty()) return;
+  reply.features.push_back("window");
+  reply.struct_pages = true;
+  for (const moult_window& window : *windows) {
+    // The place in the list is the number: one that is gone leaves an empty entry.
+    while (reply.windows.size() <= window.id) reply.windows.push_back(std::make_unique<rpc::WindowT>());
+    reply.windows[window.id]->gpa = window.gpa;
+    reply.windows[window.id]->size = window.length;
+    reply.struct_pages = reply.struct_pages && (window.flags & MOULT_WINDOW_STRUCT_PAGES) != 0;
+  }
+}
+
 absl::Status Server::HandleHello(Connection& connection, uint64_t call, const rpc::HelloT& hello) {
   if (hello.version_min > rpc::kProtocolVersion || hello.version_max < rpc::kProtocolVersion) {
     return absl::FailedPreconditionError(absl::StrCat("the host speaks versions ", hello.version_min, " to ",
@@ -152,7 +168,7 @@ absl::Status Server::HandleHello(Connection& connection, uint64_t call, const rp
   reply.agent_version = engine::kVersion;
   reply.features = {"copy", "in_place", "tunnel", "logs"};
   if (use_cgroup_) reply.features.push_back("freeze");
-  if (access("/dev/moult", R_OK) == 0) reply.features.push_back("window");
+  AddWindows(reply);
   reply.boot_id = engine::BootId();
   utsname name{};
   uname(&name);

@@ -64,6 +64,7 @@ class Server {
   void Refuse(Connection& connection, uint64_t call, const absl::Status& status);
   absl::Status Handle(const std::shared_ptr<Connection>& connection, uint64_t call,
                       const rpc::RequestT& request);
+  static void AddWindows(rpc::HelloReplyT& reply);
   absl::Status HandleHello(Connection& connection, uint64_t call, const rpc::HelloT& hello);
   void HandleList(Connection& connection, uint64_t call);
   absl::Status HandleKill(const std::shared_ptr<Connection>& connection, uint64_t call, uint64_t id);

@@ -58,7 +58,7 @@ absl::Status SendCopy(Worker& worker, const std::string& folder, uint64_t stoppe
   struct stat st {};
   if (stat(pages.c_str(), &st) < 0) return ErrnoStatus(absl::StrCat("stat ", pages));
   report.image = Bytes(image);
-  report.manifest = Bytes(manifest);
+  report.manifest = Bytes(manifest.substr(image::kManifestHeaderSize));
   report.spec = SpecOf(worker);
   report.pages_size = static_cast<uint64_t>(st.st_size);
   report.stopped_us = stopped_us;

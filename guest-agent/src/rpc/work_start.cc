@@ -14,6 +14,7 @@
 #include "function/exec.h"
 #include "function/ready.h"
 #include "image/restore.h"
+#include "image/window.h"
 #include "moult/protocol/digest.h"
 #include "moult/protocol/limits.h"
 #include "moult/protocol/parse.h"
@@ -173,12 +174,8 @@ absl::StatusOr<engine::RestoreResult> RestoreStreamed(Worker& worker, const rpc:
 }
 
 absl::StatusOr<engine::RestoreResult> RestoreWindow(Worker& worker, const rpc::AttachT& attach) {
-  const UniqueFd driver(open("/dev/moult", O_RDWR | O_CLOEXEC));
-  if (!driver.valid()) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("open /dev/moult: ", ErrnoName(errno),
-                     "; load the guest driver, or send the pages with the request (PageSource.Stream)"));
-  }
+  MOULT_ASSIGN_OR_RETURN(const UniqueFd driver,
+                         engine::OpenWindow(attach.window, attach.window_offset, attach.pages_size));
   MOULT_ASSIGN_OR_RETURN(const Described described, Describe(attach));
   worker.phases.End("read image");
   const engine::PageSource pages{driver.get(), attach.window_offset, true, attach.window};

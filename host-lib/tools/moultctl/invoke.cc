@@ -2,18 +2,26 @@
 //
 // One HTTP request to a function, over the tunnel that the agent opens to its endpoint.
 #include <curl/curl.h>
+#include <fcntl.h>
+#include <poll.h>
 #include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
 
 #include <chrono>
+#include <cstddef>
 #include <fstream>
 #include <iostream>
 #include <iterator>
 #include <memory>
+#include <thread>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "commands.h"
+#include "control/pump.h"
 #include "moult/base/status.h"
+#include "moult/base/unique_fd.h"
 #include "output.h"
 
 namespace moult::ctl {
@@ -34,11 +42,68 @@ size_t Append(char* data, size_t size, size_t count, void* to) {
   return size * count;
 }
 
-// curl takes the tunnel for a socket of its own that is connected already.
-curl_socket_t GiveSocket(void* tunnel, curlsocktype, curl_sockaddr*) {
-  return static_cast<UniqueFd*>(tunnel)->Release();
-}
-int IsConnected(void*, curl_socket_t, curlsocktype) { return CURL_SOCKOPT_ALREADY_CONNECTED; }
+// Debian 12's curl (7.88) connects a socket also when it was told that it is connected already. So it gets a
+// socket to connect to, of this process alone, and a thread that carries bytes between that and the tunnel.
+class Relay {
+ public:
+  static absl::StatusOr<std::unique_ptr<Relay>> Start(UniqueFd tunnel) {
+    UniqueFd listener(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    socklen_t length = sizeof(sa_family_t);  // the kernel chooses an abstract name
+    const auto raw = reinterpret_cast<sockaddr*>(&address);
+    if (!listener.valid() || bind(listener.get(), raw, length) < 0 || listen(listener.get(), 1) < 0)
+      return ErrnoStatus("invoke: listen");
+    length = sizeof(address);
+    if (getsockname(listener.get(), raw, &length) < 0) return ErrnoStatus("invoke: getsockname");
+    const size_t name = length - offsetof(sockaddr_un, sun_path) - 1;
+    int ends[2];
+    if (pipe2(ends, O_CLOEXEC) < 0) return ErrnoStatus("invoke: pipe");
+    return std::unique_ptr<Relay>(new Relay(std::move(listener), std::string(address.sun_path + 1, name),
+                                            std::move(tunnel), UniqueFd(ends[0]), UniqueFd(ends[1])));
+  }
+  // Ends the thread, whatever it waits for.
+  ~Relay() {
+    shutdown(listener_.get(), SHUT_RDWR);
+    stop_.Reset();
+    thread_.join();
+  }
+  const std::string& name() const { return name_; }
+
+ private:
+  Relay(UniqueFd listener, std::string name, UniqueFd tunnel, UniqueFd stopped, UniqueFd stop)
+      : listener_(std::move(listener)),
+        name_(std::move(name)),
+        stopped_(std::move(stopped)),
+        stop_(std::move(stop)) {
+    thread_ = std::thread([this, tunnel = std::move(tunnel)]() mutable { Run(std::move(tunnel)); });
+  }
+
+  void Run(UniqueFd tunnel) {
+    UniqueFd client(accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC));
+    ucred peer{};
+    socklen_t length = sizeof(peer);
+    // An abstract name is for everyone in this network namespace; the tunnel is not.
+    if (!client.valid() || getsockopt(client.get(), SOL_SOCKET, SO_PEERCRED, &peer, &length) < 0 ||
+        peer.pid != getpid())
+      return;
+    fcntl(client.get(), F_SETFL, O_NONBLOCK);
+    fcntl(tunnel.get(), F_SETFL, O_NONBLOCK);
+    control::Pump pump(std::move(client), std::move(tunnel), "", "");
+    while (true) {
+      pollfd waits[3] = {};
+      pump.Want(&waits[0], &waits[1]);
+      waits[2] = {stopped_.get(), POLLIN, 0};
+      if (poll(waits, 3, -1) < 0 && errno != EINTR) return;
+      if (waits[2].revents != 0 || !pump.Process()) return;
+    }
+  }
+
+  UniqueFd listener_;
+  std::string name_;
+  UniqueFd stopped_, stop_;
+  std::thread thread_;
+};
 
 absl::StatusOr<std::string> Data(const std::string& data) {
   if (data.empty() || data[0] != '@') return data;
@@ -64,23 +129,20 @@ absl::StatusOr<Answer> Request(UniqueFd tunnel, const Arguments& arguments, cons
   if (curl == nullptr) return absl::InternalError("invoke: curl_easy_init failed");
   MOULT_ASSIGN_OR_RETURN(const std::string data, Data(invoke.data));
   Answer answer;
+  MOULT_ASSIGN_OR_RETURN(const std::unique_ptr<Relay> relay, Relay::Start(std::move(tunnel)));
   // The host's name is for the Host header alone; nothing is looked up.
   const std::string url = absl::StrCat("http://function", invoke.path[0] == '/' ? "" : "/", invoke.path);
   List headers(nullptr, curl_slist_free_all);
   for (const std::string& header : invoke.headers) {
     headers.reset(curl_slist_append(headers.release(), header.c_str()));
   }
-  List resolve(curl_slist_append(nullptr, "function:80:127.0.0.1"), curl_slist_free_all);
   const auto set = [&](CURLoption option, auto value) { curl_easy_setopt(curl.get(), option, value); };
   set(CURLOPT_URL, url.c_str());
-  set(CURLOPT_RESOLVE, resolve.get());
   set(CURLOPT_PROXY, "");
   set(CURLOPT_NOSIGNAL, 1L);
   set(CURLOPT_HTTP_VERSION, static_cast<long>(CURL_HTTP_VERSION_1_1));
   set(CURLOPT_HTTP09_ALLOWED, 0L);
-  set(CURLOPT_OPENSOCKETFUNCTION, GiveSocket);
-  set(CURLOPT_OPENSOCKETDATA, &tunnel);
-  set(CURLOPT_SOCKOPTFUNCTION, IsConnected);
+  set(CURLOPT_ABSTRACT_UNIX_SOCKET, relay->name().c_str());
   set(CURLOPT_WRITEFUNCTION, Append);
   set(CURLOPT_WRITEDATA, &answer.body);
   set(CURLOPT_HEADERFUNCTION, Append);

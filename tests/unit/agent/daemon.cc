@@ -21,6 +21,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "moult/base/status.h"
+#include "moult/protocol/parse.h"
 #include "proc/read.h"
 
 namespace moult::agent {
@@ -233,7 +234,9 @@ absl::StatusOr<uint64_t> AgentTest::AttachStream(Client& client, const Template&
   attach.name = "counter-template";
   attach.spec = std::make_unique<rpc::FunctionSpecT>(from.spec);
   attach.image = from.image;
-  attach.manifest = from.manifest;
+  const std::string manifest =
+      image::EncodeManifestFile({reinterpret_cast<const char*>(from.manifest.data()), from.manifest.size()});
+  attach.manifest.assign(manifest.begin(), manifest.end());
   attach.source = rpc::PageSource::Stream;
   attach.pages_size = from.pages.size();
   MOULT_ASSIGN_OR_RETURN(const uint64_t id, client.channel.Send(rpc::MakeRequest(std::move(attach)), Soon()));

@@ -112,6 +112,7 @@ TEST_F(DetachTest, Function_IsKilledLater_WhenTheAgentIsGone) {
   EXPECT_EQ(Info()["half_detached"], nlohmann::json::array({7}));
   EXPECT_EQ(guest_.ram[0], 0);
   // It is back, and the next operation, whatever it is, kills first.
+  agent_.reset();
   agent_ = std::make_unique<FakeAgent>(path, 1075);
   agent_->On(rpc::RequestBody::Kill,
              [](rpc::Channel& channel, uint64_t id, rpc::RequestT&) { return RespondDone(channel, id); });

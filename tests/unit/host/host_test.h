@@ -38,7 +38,7 @@ inline constexpr uint64_t kSlotEnd = 2 << 20;  // of the first slot
 
 // Guest RAM on a memfd, and a window.
 struct FakeGuest {
-  FakeGuest() : ram_fd(memfd_create("ram", MFD_CLOEXEC)) {
+  FakeGuest() : ram_fd(memfd_create("ram", MFD_CLOEXEC | MFD_ALLOW_SEALING)) {
     EXPECT_EQ(ftruncate(ram_fd.get(), kRamBytes), 0);
     ram = Map(kRamBytes, MAP_SHARED, ram_fd.get());
     window = Map(kWindowBytes, MAP_PRIVATE | MAP_ANONYMOUS, -1);
