@@ -34,7 +34,7 @@ constexpr std::chrono::seconds kAgentAnswers{180};
 
 struct Vm {
   VmArguments arguments;
-  fs::path dir, kernel, image, library, agent;
+  fs::path dir, kernel, image, library, agent, driver;
   std::string accel;
   std::optional<Child> device, qemu;
   fs::path control() const { return dir / "control.sock"; }
@@ -98,6 +98,7 @@ bool KvmBoots(const VmArguments& arguments, const fs::path& kernel) {
 absl::Status MakePayload(const Vm& vm) {
   const fs::path tree = vm.dir / "payload";
   std::vector<std::pair<std::string, fs::path>> files{{"init.d/50-moult-agent", vm.agent}};
+  if (!vm.driver.empty()) files.emplace_back("modules/moult.ko", vm.driver / "moult.ko");
   for (const std::string& entry : vm.arguments.payload) {
     const std::vector<std::string> parts = absl::StrSplit(entry, absl::MaxSplits('=', 1));
     if (parts.size() != 2)
@@ -124,6 +125,12 @@ absl::Status Prepare(Vm* vm) {
   }
   MOULT_ASSIGN_OR_RETURN(vm->kernel, Rootfs("kernel", {arguments.kernel}));
   MOULT_ASSIGN_OR_RETURN(vm->image, Rootfs("build"));
+  if (arguments.window_mb > 0) {
+    absl::StatusOr<std::string> driver = Rootfs("driver", {arguments.kernel});
+    if (!driver.ok())
+      return Annotate(driver.status(), "the guest's driver (--window 0 starts a VM without it)");
+    vm->driver = *std::move(driver);
+  }
   vm->accel = !arguments.accel.empty() ? arguments.accel : KvmBoots(arguments, vm->kernel) ? "kvm" : "tcg";
   return MakePayload(*vm);
 }
@@ -227,8 +234,9 @@ absl::Status WaitForAgent(const Vm& vm, int signals) {
   return absl::DeadlineExceededError(absl::StrCat("vm: the agent does not answer: ", last.message()));
 }
 
-// Tells `ready` the outcome, then stays until QEMU has ended or we are told to go.
-int Supervise(const VmArguments& arguments, int ready) {
+// Tells `ready` the outcome, then stays until QEMU has ended or we are told to go. An error that comes before
+// goes to `errors`.
+int Supervise(const VmArguments& arguments, int ready, int errors) {
   sigset_t set;
   sigemptyset(&set);
   for (const int number : {SIGINT, SIGTERM, SIGHUP}) sigaddset(&set, number);
@@ -240,19 +248,26 @@ int Supervise(const VmArguments& arguments, int ready) {
         .image = {},
         .library = {},
         .agent = {},
+        .driver = {},
         .accel = {},
         .device = {},
         .qemu = {}};
   absl::Status status = Prepare(&vm);
   if (status.ok()) status = StartQemu(&vm);
   if (status.ok()) status = WaitForAgent(vm, signals.get());
-  if (!status.ok()) return Fail(Annotate(status, absl::StrCat("vm in ", vm.dir.string())), arguments.json);
+  if (!status.ok()) {
+    dup2(errors, STDERR_FILENO);
+    return Fail(Annotate(status, absl::StrCat("vm in ", vm.dir.string())), arguments.json);
+  }
   const Json told{{"control", vm.control().string()},
                   {"dir", vm.dir.string()},
                   {"accel", vm.accel},
                   {"pid", vm.qemu->pid()}};
   dprintf(ready, "%s\n", arguments.json ? Dump(told).c_str() : vm.control().c_str());
-  if (ready != STDOUT_FILENO) close(ready);
+  if (ready != STDOUT_FILENO) {
+    close(ready);
+    close(errors);
+  }
   pollfd waits[] = {{vm.qemu->pidfd(), POLLIN, 0}, {signals.get(), POLLIN, 0}};
   while (poll(waits, 2, -1) < 0) continue;
   vm.qemu->Terminate();
@@ -273,8 +288,10 @@ int Detach(const VmArguments& arguments) {
         open((fs::path(arguments.dir) / "vm.log").c_str(), O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0600));
     dup2(log.get(), STDIN_FILENO);
     dup2(log.get(), STDOUT_FILENO);
-    // stderr stays ours until the VM is ready; _exit then leaves nothing behind.
-    const int code = Supervise(arguments, ends[1]);
+    // Whoever reads our caller's pipes must see their end, though QEMU and this process stay.
+    const int errors = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3);
+    dup2(log.get(), STDERR_FILENO);
+    const int code = Supervise(arguments, ends[1], errors);
     _exit(code);
   }
   close(ends[1]);
@@ -305,7 +322,7 @@ int RunVm(const VmArguments& given) {
   fs::create_directories(arguments.dir, error);
   if (error) return Fail(ErrnoStatus(error.value(), "make " + arguments.dir), arguments.json);
   arguments.dir = fs::absolute(arguments.dir);
-  return arguments.detach ? Detach(arguments) : Supervise(arguments, STDOUT_FILENO);
+  return arguments.detach ? Detach(arguments) : Supervise(arguments, STDOUT_FILENO, STDERR_FILENO);
 }
 
 }  // namespace moult::ctl

@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A trial VM of `moultctl vm`, its control socket, and the functions of tests/demo."""
+import http.client
+import json
+import os
+import pathlib
+import select
+import socket
+import subprocess
+import tempfile
+import time
+
+REPO = pathlib.Path(__file__).resolve().parents[2]
+FUNCTIONS = REPO / "tests/demo/functions"
+JAVA = ["/usr/bin/java", "-XX:-UsePerfData", "-cp", "/run/moult/functions", "Primes"]
+COMMANDS = {
+    "python": ["/usr/bin/python3", "/run/moult/functions/thumbnail.py"],
+    "node": ["/usr/bin/node", "/run/moult/functions/api.js"],
+    "java": JAVA,
+}
+
+
+class TrialError(Exception):
+    """What a VM, or Moult in it, did not do."""
+
+
+class CallError(TrialError):
+    def __init__(self, error):
+        super().__init__(f"{error['name']}: {error['message']}")
+        self.name = error["name"]
+
+
+class Control:
+    """One call a connection, as control.md describes."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def _open(self, method, params, seconds):
+        connection = socket.socket(socket.AF_UNIX)
+        connection.settimeout(seconds)
+        connection.connect(self.path)
+        connection.sendall(json.dumps({"id": 1, "method": method, "params": params}).encode() + b"\n")
+        line = b""
+        while True:
+            # Byte by byte: what follows the answer may be a stream's.
+            byte = connection.recv(1)
+            if not byte:
+                raise TrialError(f"{method}: the control socket was closed")
+            line += byte
+            if byte != b"\n":
+                continue
+            answer = json.loads(line)
+            line = b""
+            if "error" in answer:
+                connection.close()
+                raise CallError(answer["error"])
+            if "result" in answer:
+                return connection, answer["result"]
+
+    def call(self, method, seconds=120, **params):
+        connection, result = self._open(method, params, seconds)
+        connection.close()
+        return result
+
+    def get(self, function, path, seconds=60):
+        """The body of a function's answer to GET `path`, through the agent's tunnel."""
+        connection, _ = self._open("invoke", {"function": function}, seconds)
+        client = http.client.HTTPConnection("function")
+        client.sock = connection
+        try:
+            client.request("GET", path, headers={"Connection": "close"})
+            answer = client.getresponse()
+            body = answer.read()
+        finally:
+            client.close()
+        if answer.status != 200:
+            raise TrialError(f"GET {path} of function {function}: status {answer.status}")
+        return body
+
+
+def compile_java(folder):
+    subprocess.run(["/usr/bin/javac", "-Xlint:all", "-Werror", "-d", folder, FUNCTIONS / "Primes.java"], check=True)
+    return pathlib.Path(folder) / "Primes.class"
+
+
+class Trial:
+    """Ends with everything in it, at the latest with the process that made it."""
+
+    def __init__(self, bin_dir, folder, store, kernel="6.1", memory=1024, more=()):
+        self.bin = pathlib.Path(bin_dir)
+        self.folder = pathlib.Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        payload = {f"functions/{f.name}": f for f in FUNCTIONS.iterdir() if f.suffix in (".py", ".js")}
+        payload["functions/Primes.class"] = compile_java(self.folder)
+        argv = [self.bin / "moultctl", "vm", "--json", "--dir", self.folder, "--kernel", kernel, "--memory", str(memory),
+                "--store", store, *more]
+        for name, path in payload.items():
+            argv += ["--payload", f"{name}={path}"]
+        self.log = open(self.folder / "trial.log", "w+b")
+        self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self.log)
+        told = self._first_line(900)
+        if not told:
+            self.close()
+            raise TrialError("moultctl vm: " + (self.folder / "trial.log").read_text(errors="replace")[-2000:])
+        told = json.loads(told)
+        self.accel, self.qemu = told["accel"], told["pid"]
+        self.control = Control(told["control"])
+
+    def _first_line(self, seconds):
+        """What it prints before is the guest's console."""
+        deadline = time.monotonic() + seconds
+        text = b""
+        while True:
+            left = deadline - time.monotonic()
+            if left <= 0 or not select.select([self.process.stdout], [], [], left)[0]:
+                return None
+            got = os.read(self.process.stdout.fileno(), 4096)
+            if not got:
+                return None
+            text += got
+            for line in text.split(b"\n")[:-1]:
+                if line.startswith(b'{"control"'):
+                    return line
+
+    def run(self, name, memory=None):
+        """Cold start, until it is ready; its id."""
+        argv = [self.bin / "moultctl", "--control", self.control.path, "run", "--json", "--name", name,
+                "--endpoint", "tcp:8080", "--ready", "http:/", "--ready-timeout", "120000"]
+        if memory:
+            argv += ["--memory", memory]
+        done = subprocess.run([*argv, "--", *COMMANDS[name]], capture_output=True, text=True, timeout=180, check=False)
+        if done.returncode:
+            raise TrialError(f"run {name}: {done.stderr.strip()}")
+        return json.loads(done.stdout)["function"]["id"]
+
+    def close(self):
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(30)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        self.process.stdout.close()
+        self.log.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+
+def private_bytes(pid, store):
+    """What QEMU's process alone holds of guest RAM and of template pages."""
+    total, counted = 0, False
+    with open(f"/proc/{pid}/smaps", encoding="utf-8") as smaps:
+        for line in smaps:
+            words = line.split()
+            if "-" in words[0] and not words[0].endswith(":"):
+                counted = "memory-backend" in line or str(store) in line
+            elif counted and words[0] in ("Private_Clean:", "Private_Dirty:"):
+                total += int(words[1]) * 1024
+    return total
+
+
+def scratch():
+    return tempfile.TemporaryDirectory(prefix="moult-trial-")
