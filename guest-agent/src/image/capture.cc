@@ -166,7 +166,7 @@ absl::Status Stop(pid_t pid, const proc::Status& before, const CaptureOptions& o
   auto restarted_sleeps = RestartedSleeps(pid);
   auto cancelled_timers = CancelledTimers::Before();
   Before asked = Before::Ask(pid);
-  WarmHeap(kHeap + before.threads * kHeapPerThread + asked.vmas() * kHeapPerVma);
+  WarmHeap(kHeap + static_cast<uint64_t>(before.threads) * kHeapPerThread + asked.vmas() * kHeapPerVma);
   capture.result.phases.End("ask before");
   MOULT_ASSIGN_OR_RETURN(capture.tracee, ptrace::Tracee::SeizeAll(pid));
   capture.result.phases.End("stop");

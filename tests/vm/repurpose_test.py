@@ -1,0 +1,177 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""The main job in real VMs: three real functions are captured in one, which is then turned from each into each other;
+every answer is compared with that of the function that was started cold. A second VM attaches the same templates."""
+import argparse
+import pathlib
+import sys
+import traceback
+
+from trial import CallError, COMMANDS, Trial, TrialError, private_bytes, scratch
+
+SEEDS = range(4)
+CASES = []
+
+
+def case(function):
+    CASES.append(function)
+    return function
+
+
+def expect(condition, text):
+    if not condition:
+        raise TrialError(text)
+
+
+def expect_error(name, action):
+    try:
+        action()
+    except CallError as e:
+        expect(e.name == name, f"{name} was expected, not {e}")
+        return str(e)
+    raise TrialError(f"no error where {name} is due")
+
+
+def answers(control, function):
+    return [control.get(function, f"/?seed={seed}") for seed in SEEDS]
+
+
+class Setting:
+    """Cold starts and captures in the first VM; what the cases work on."""
+
+    def __init__(self, options, folder):
+        self.options, self.folder, self.store = options, pathlib.Path(folder), pathlib.Path(folder) / "store"
+        self.vm = Trial(options.bin, self.folder / "first", self.store, options.kernel)
+        self.control = self.vm.control
+        self.cold = {}
+        self.current = None
+
+    def names(self):
+        return list(COMMANDS)
+
+    def same(self, name, function):
+        expect(answers(self.control, function) == self.cold[name], f"{name}: an answer differs from the cold start's")
+
+    def repurpose(self, name, **more):
+        if self.current is None:
+            result = self.control.call("attach", name=f"t-{name}", **more)
+        else:
+            result = self.control.call("repurpose", function=self.current, name=f"t-{name}", **more)
+        self.current = result["function"]["id"]
+        return result
+
+
+@case
+def functions_are_captured_and_run_on(s):
+    for name in s.names():
+        function = s.vm.run(name)
+        s.cold[name] = answers(s.control, function)
+        expect(len(set(s.cold[name])) == len(SEEDS), f"{name} gives one answer to all")
+        result = s.control.call("capture", function=function, name=f"t-{name}")
+        expect(result["template"]["user_state_bytes"] > 1 << 20, f"{name}: {result['template']}")
+        s.same(name, function)
+        s.control.call("kill", function=function)
+    found = [t["name"] for t in s.control.call("templates.list")["templates"]]
+    expect(sorted(found) == sorted(f"t-{n}" for n in s.names()), f"the store lists {found}")
+    for name in s.names():
+        s.control.call("templates.verify", name=f"t-{name}")
+
+
+@case
+def each_becomes_each_other(s):
+    for i, _ in enumerate(s.names()):
+        for name in s.names()[i:] + s.names()[:i]:
+            result = s.repurpose(name)
+            expect(result["pages"] == "in_place", f"{name} was attached {result['pages']}")
+            s.same(name, s.current)
+
+
+@case
+def pages_can_be_copied_too(s):
+    for name in s.names():
+        result = s.repurpose(name, pages="copy")
+        expect(result["pages"] == "copy", f"{name} was attached {result['pages']}")
+        s.same(name, s.current)
+
+
+@case
+def attached_function_is_captured_again(s):
+    s.repurpose("python")
+    s.control.call("capture", function=s.current, name="again")
+    s.same("python", s.current)
+    s.repurpose("node")
+    result = s.control.call("repurpose", function=s.current, name="again")
+    s.current = result["function"]["id"]
+    s.same("python", s.current)
+
+
+@case
+def template_that_is_missing_costs_nothing(s):
+    s.repurpose("node")
+    message = expect_error("NOT_FOUND", lambda: s.control.call("repurpose", function=s.current, name="no-such"))
+    expect("no-such" in message, message)
+    s.same("node", s.current)
+    expect_error("NOT_FOUND", lambda: s.control.call("repurpose", function=987654, name="t-node"))
+
+
+@case
+def memory_of_the_guest_stays(s):
+    def available():
+        return s.control.call("hello")["hello"]["ram_bytes"], private_bytes(s.vm.qemu, s.store)
+
+    for name in s.names() * 2:
+        s.repurpose(name)
+    _, before = available()
+    for name in s.names() * s.options.rounds:
+        s.repurpose(name)
+        s.same(name, s.current)
+    _, after = available()
+    expect(after - before < 24 << 20, f"host memory grew from {before} to {after} in {s.options.rounds} rounds")
+    running = [f for f in s.control.call("ps")["functions"] if f["state"] == "running"]
+    expect(len(running) == 1, f"{len(running)} functions run after the rounds")
+
+
+@case
+def second_vm_shares_the_templates(s):
+    with Trial(s.options.bin, s.folder / "second", s.store, s.options.kernel) as second:
+        for name in s.names():
+            template = s.control.call("templates.show", name=f"t-{name}")["template"]
+            before = private_bytes(second.qemu, s.store)
+            function = second.control.call("attach", name=f"t-{name}")["function"]["id"]
+            expect([second.control.get(function, f"/?seed={i}") for i in SEEDS] == s.cold[name],
+                   f"{name}: an answer differs in the second VM")
+            grown = private_bytes(second.qemu, s.store) - before
+            print(f"  {name}: template {template['user_state_bytes'] >> 10} KiB, the second VM took {grown >> 10} KiB")
+            second.control.call("kill", function=function)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--bin", required=True, help="folder of moultctl")
+    parser.add_argument("--kernel", default="6.1")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of the memory case")
+    options = parser.parse_args()
+    counts = {"passed": 0, "failed": 0, "skipped": 0}
+    with scratch() as folder:
+        setting = Setting(options, folder)
+        try:
+            for function in CASES:
+                try:
+                    function(setting)
+                    counts["passed"] += 1
+                    print(f"ok {function.__name__}", flush=True)
+                except (TrialError, OSError, KeyError) as e:
+                    counts["failed"] += 1
+                    print(f"FAIL {function.__name__}: {e}", flush=True)
+                    if not isinstance(e, TrialError):
+                        traceback.print_exc()
+        finally:
+            setting.vm.close()
+        if counts["failed"]:
+            print((setting.folder / "first" / "trial.log").read_text(errors="replace")[-4000:])
+    print(f"{counts['passed']} passed, {counts['failed']} failed, {counts['skipped']} skipped")
+    return 1 if counts["failed"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
