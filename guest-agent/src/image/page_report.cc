@@ -126,7 +126,7 @@ absl::Status PageReport::CheckUnmoved() const {
     return a.gpa == b.gpa && a.length == b.length;
   });
   if (same) return absl::OkStatus();
-  return absl::UnavailableError("the kernel moved pages of it while they were read; try again");
+  return absl::AbortedError("the kernel moved pages of it while they were read; try again");
 }
 
 }  // namespace moult::engine

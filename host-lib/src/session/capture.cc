@@ -19,6 +19,9 @@ namespace {
 
 constexpr uint64_t kGatherStep = 2 << 20;  // between two looks at other operations
 constexpr uint64_t kMaxCopyWithoutRam = 16ull << 30;
+// The guest's kernel may move pages of a stopped process (compaction, huge pages being made): the agent sees
+// that and says ABORTED at the end. It moves them once, so the next attempt finds them where they stay.
+constexpr int kMaxAttempts = 3;
 
 struct Captured {
   std::unique_ptr<image::ProcessImageT> image;
@@ -135,9 +138,8 @@ Task<absl::Status> End(Op* op, Connection* connection, rpc::CaptureOutcome outco
   co_return absl::OkStatus();
 }
 
-}  // namespace
-
-Task<absl::Status> Capture(Vm* vm, Op* op, CaptureConfig config) {
+Task<absl::Status> CaptureOnce(Vm* vm, Op* op, const CaptureConfig* config_in) {
+  const CaptureConfig& config = *config_in;
   op->result().function = config.function;
   const bool in_place = config.pages != PageMode::kCopy && !vm->memory().empty();
   op->result().pages = in_place ? PageMode::kInPlace : PageMode::kCopy;
@@ -194,6 +196,10 @@ Task<absl::Status> Capture(Vm* vm, Op* op, CaptureConfig config) {
     // The template is durable. A function that could not be ended runs on, and the template stays: say both.
     absl::Status ended = co_await End(op, &*lease, rpc::CaptureOutcome::End);
     op->EndPhase("end");
+    if (absl::IsAborted(ended)) {  // What was gathered is not what the function was.
+      MOULT_CO_RETURN_IF_ERROR(store->Remove(config.name));
+      co_return ended;
+    }
     if (!ended.ok())
       co_return Annotate(ended, absl::StrCat("template ", config.name, " is written; end the function"));
     vm->FunctionGone(config.function);
@@ -203,6 +209,15 @@ Task<absl::Status> Capture(Vm* vm, Op* op, CaptureConfig config) {
   const auto made = store->Read(config.name);
   if (made.ok()) op->result().json["template"] = ToJson(**made);
   co_return absl::OkStatus();
+}
+
+}  // namespace
+
+Task<absl::Status> Capture(Vm* vm, Op* op, CaptureConfig config) {
+  for (int attempt = 1;; ++attempt) {
+    absl::Status status = co_await CaptureOnce(vm, op, &config);
+    if (!absl::IsAborted(status) || attempt == kMaxAttempts) co_return status;
+  }
 }
 
 }  // namespace moult::host::ops
