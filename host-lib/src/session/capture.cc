@@ -54,10 +54,10 @@ absl::Status CheckPages(Vm* vm, const Captured& captured, bool in_place) {
           absl::StrCat("the agent reports the page at guest-physical ", run.gpa(), " twice"));
     }
     end = run.gpa() + run.length();
-    const auto memory = vm->memory().Translate({GuestPhys(run.gpa()), run.length()});
+    const auto memory = vm->GuestView({GuestPhys(run.gpa()), run.length()});
     if (!memory.ok()) {
       return absl::DataLossError(
-          absl::StrCat("the agent reports pages that are not the guest's RAM: ", memory.status().message()));
+          absl::StrCat("the agent reports pages that are neither the guest's RAM nor a template's: ", memory.status().message()));
     }
   }
   return absl::OkStatus();
@@ -105,7 +105,7 @@ Task<absl::Status> Gather(Vm* vm, Op* op, const Captured* captured, PagePlan* pl
     for (uint64_t at = 0; at < run.length();) {
       const uint64_t step = std::min(run.length() - at, kGatherStep);
       const GuestRange range{GuestPhys(run.gpa() + at), step};
-      MOULT_CO_ASSIGN_OR_RETURN(const auto memory, vm->memory().Translate(range));
+      MOULT_CO_ASSIGN_OR_RETURN(const auto memory, vm->GuestView(range));
       MOULT_CO_RETURN_IF_ERROR(Keep(memory, plan, to));
       at += step;
       since_yield += step;

@@ -172,4 +172,22 @@ void Vm::AddHalfDetached(uint64_t function) {
              " lost its pages before the agent confirmed its end; it is killed when the agent is back"));
 }
 
+absl::StatusOr<absl::Span<const std::byte>> Vm::GuestView(GuestRange range) const {
+  for (const Window& window : windows_) {
+    const WindowConfig& config = window.config();
+    if (config.number >= hello_.windows.size()) continue;
+    const uint64_t gpa = hello_.windows[config.number]->gpa;
+    if (range.first() < gpa || range.first() - gpa >= config.length) continue;
+    const uint64_t offset = range.first() - gpa;
+    for (const Slot& slot : window.slots()) {
+      if (offset < slot.offset || offset - slot.offset > slot.length) continue;
+      if (range.length > slot.length - (offset - slot.offset)) continue;
+      return absl::MakeConstSpan(config.hva + offset, range.length);
+    }
+    return absl::OutOfRangeError(
+        absl::StrCat(range.Text(), " is in window ", config.number, ", but not inside one template there"));
+  }
+  return memory_.Translate(range);
+}
+
 }  // namespace moult::host

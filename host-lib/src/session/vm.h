@@ -76,6 +76,8 @@ class Vm {
   const VmConfig& config() const { return config_; }
   const GuestMemory& memory() const { return memory_; }
   std::list<Window>& windows() { return windows_; }
+  // What the guest sees at `range`: its RAM, or template pages in one slot of a window. kOutOfRange: neither.
+  absl::StatusOr<absl::Span<const std::byte>> GuestView(GuestRange range) const;
   bool single_connection() const { return transport_.single(); }
   // A connection that has said hello. Kills half-detached functions first.
   Task<absl::StatusOr<Lease>> Acquire(Op* op);

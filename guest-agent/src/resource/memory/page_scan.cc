@@ -7,6 +7,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "absl/strings/match.h"
 #include "proc/pagemap.h"
 
 namespace moult::engine {
@@ -68,6 +69,24 @@ absl::StatusOr<std::vector<AddressRange>> Scan(int fd, PmScanArg arg) {
   return ranges;
 }
 
+// Pages that the driver attached are not anonymous to the kernel, and so they look like a file's. In a mapping
+// of anonymous memory (not the kernel's own, such as [vdso]) there are no others.
+bool HoldsWindowPages(const proc::SmapsEntry& vma) {
+  const bool kernels = absl::StartsWith(vma.path, "[") && vma.path != "[heap]" && vma.path != "[stack]" &&
+                       !absl::StartsWith(vma.path, "[anon:");
+  return vma.inode == 0 && !vma.shared && !kernels && vma.rss > vma.anonymous;
+}
+
+// Both rising and disjoint, also with each other.
+std::vector<AddressRange> Merge(const std::vector<AddressRange>& a, const std::vector<AddressRange>& b) {
+  std::vector<AddressRange> both;
+  std::merge(a.begin(), a.end(), b.begin(), b.end(), std::back_inserter(both),
+             [](const AddressRange& x, const AddressRange& y) { return x.start < y.start; });
+  std::vector<AddressRange> ranges;
+  for (const AddressRange& range : both) Append(ranges, 0, range.start, range.start + range.length);
+  return ranges;
+}
+
 std::vector<AddressRange> SplitAtMappings(const std::vector<AddressRange>& found, const std::vector<proc::SmapsEntry>& layout) {
   std::vector<AddressRange> ranges;
   auto vma = layout.begin();
@@ -106,7 +125,7 @@ absl::StatusOr<std::vector<AddressRange>> PageScan::Private(const std::vector<pr
     std::vector<AddressRange> ranges;
     for (const proc::SmapsEntry& vma : layout) {
       // Gigabytes of reserved address space hold nothing, and pagemap costs 8 bytes a page to learn so.
-      if (vma.rss != 0 || vma.swap != 0) MOULT_RETURN_IF_ERROR(ReadPagemap(vma, ranges));
+      if (vma.rss != 0 || vma.swap != 0 || vma.Has(proc::kVmMixedMap)) MOULT_RETURN_IF_ERROR(ReadPagemap(vma, ranges));
     }
     return ranges;
   }
@@ -118,7 +137,18 @@ absl::StatusOr<std::vector<AddressRange>> PageScan::Private(const std::vector<pr
   arg.category_anyof_mask = kIsPresent | kIsSwapped;
   arg.return_mask = kIsFile;  // never set in a match, so that neighbours merge whatever else they are
   MOULT_ASSIGN_OR_RETURN(const auto found, Scan(fd_.get(), arg));
-  return SplitAtMappings(found, layout);
+  std::vector<AddressRange> attached;
+  arg.category_inverted = 0;
+  arg.category_mask = kIsFile | kIsPresent;
+  arg.category_anyof_mask = 0;
+  for (const proc::SmapsEntry& vma : layout) {
+    if (!HoldsWindowPages(vma)) continue;
+    arg.start = vma.start;
+    arg.end = vma.end;
+    MOULT_ASSIGN_OR_RETURN(const auto more, Scan(fd_.get(), arg));
+    attached.insert(attached.end(), more.begin(), more.end());
+  }
+  return SplitAtMappings(attached.empty() ? found : Merge(found, attached), layout);
 }
 
 absl::StatusOr<std::vector<AddressRange>> PageScan::Guards(const std::vector<proc::SmapsEntry>& layout) const {
@@ -134,6 +164,7 @@ absl::StatusOr<std::vector<AddressRange>> PageScan::Guards(const std::vector<pro
 absl::Status PageScan::ReadPagemap(const proc::SmapsEntry& vma, std::vector<AddressRange>& ranges) const {
   uint64_t entries[8192];
   const size_t first = ranges.size();
+  const bool holds_window_pages = HoldsWindowPages(vma);
   for (uint64_t at = vma.start; at < vma.end;) {
     const uint64_t count = std::min<uint64_t>((vma.end - at) / kPage, std::size(entries));
     const ssize_t n = pread(fd_.get(), entries, count * sizeof(uint64_t), static_cast<off_t>(at / kPage * sizeof(uint64_t)));
@@ -142,7 +173,8 @@ absl::Status PageScan::ReadPagemap(const proc::SmapsEntry& vma, std::vector<Addr
     for (uint64_t i = 0; i < got; ++i) {
       const proc::PagemapEntry entry = proc::DecodePagemap(entries[i]);
       // The shared zero page looks private here; its content is dropped later like that of any zero page.
-      const bool wanted = (entry.present || entry.swapped) && !entry.file_or_shared && !entry.guard;
+      const bool ours = !entry.file_or_shared || (holds_window_pages && entry.present);
+      const bool wanted = (entry.present || entry.swapped) && ours && !entry.guard;
       if (wanted) Append(ranges, first, at + i * kPage, at + (i + 1) * kPage);
     }
     at += got * kPage;
