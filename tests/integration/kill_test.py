@@ -200,6 +200,18 @@ def descendants():
     return found
 
 
+def dying(pid):
+    """On its way out: the kernel has sent SIGKILL for the dead tool, but the process still looks whole."""
+    pf_exiting, pf_signaled, sigkill = 0x4, 0x400, 1 << 8
+    for tid in rig.tids(pid):
+        # Pending first: the signal goes from there as the flag is set.
+        pending = int(rig.status_field(pid, "SigPnd", tid) or "0", 16) | int(rig.status_field(pid, "ShdPnd", tid) or "0", 16)
+        fields = rig.stat_fields(pid, tid)
+        if pending & sigkill or fields is None or int(fields[6]) & (pf_exiting | pf_signaled):
+            return True
+    return False
+
+
 def settle(pid, threads, when):
     """After the grace: the restored process when it is there, and whole; None when there is none."""
 
@@ -208,6 +220,8 @@ def settle(pid, threads, when):
 
     def settled():
         reap_until(set(), 0)
+        if any(dying(p) for p in descendants()):
+            return False
         return not descendants() or all(
             len(rig.tids(p)) == threads and clean_state(p) for p in candidates()) and candidates()
 

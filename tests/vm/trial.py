@@ -31,7 +31,7 @@ class CallError(TrialError):
 
 
 class Control:
-    """One call a connection, as control.md describes."""
+    """One call a connection, as host-lib/adapters/control/control.md describes."""
 
     def __init__(self, path):
         self.path = path

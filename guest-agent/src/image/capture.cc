@@ -246,9 +246,10 @@ absl::Status CaptureReported(pid_t pid, const CaptureOptions& options,
   manifest.pages = std::make_unique<image::ContentDigestT>();
   result.stopped_us = StoppedMicros(capture);
   Summarise(capture, pages.size());
-  MOULT_ASSIGN_OR_RETURN(const CaptureOutcome outcome, deliver({capture.image, manifest, pages.pages(), pages.size(), result}));
+  MOULT_ASSIGN_OR_RETURN(const CaptureOutcome outcome, deliver({capture.image, manifest, pages.pages(), pages.size(), result,
+                                                                 [&pages] { return pages.CheckUnmoved(); }}));
   result.phases.End("deliver");
-  MOULT_RETURN_IF_ERROR(pages.CheckUnmoved());
+  if (outcome == CaptureOutcome::kResume) MOULT_RETURN_IF_ERROR(pages.CheckUnmoved());
   result.phases.End("check unmoved");
   MOULT_RETURN_IF_ERROR(outcome == CaptureOutcome::kResume ? capture.tracee->Detach() : capture.tracee->Kill());
   result.stopped_us = StoppedMicros(capture);

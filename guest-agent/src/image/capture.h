@@ -52,13 +52,15 @@ struct StoppedProcess {
   const std::vector<GpaRun>& pages;        // in the order of the content
   uint64_t pages_size;                     // bytes
   const CaptureResult& so_far;
+  // Whether the pages are still where `pages` says; kAborted when the kernel moved some.
+  std::function<absl::Status()> check_unmoved;
 };
 enum class CaptureOutcome { kResume, kEnd };
 
 // The same, but names the pages by guest-physical address instead of copying them: whoever has the guest's RAM
 // reads them in `deliver`, which is called while the process stands still. When `deliver` fails, and when the
-// kernel moved a page meanwhile (kUnavailable: try again), the process runs on and nothing that was read counts;
-// so `deliver` must not publish anything, only what is done after an OK may. options.leave_running is not looked at.
+// kernel moved a page before a resume (kAborted: try again), the process runs on and nothing that was read counts.
+// Who answers kEnd has called check_unmoved() before it relied on what it read. options.leave_running is not looked at.
 absl::StatusOr<CaptureResult> CaptureInPlace(
     pid_t pid, const CaptureOptions& options,
     const std::function<absl::StatusOr<CaptureOutcome>(const StoppedProcess&)>& deliver);

@@ -30,7 +30,7 @@ class PageReport : public PageSink {
 
   // Looks everything up again. The process stood still, but the kernel may have moved a page to another frame
   // (compaction, huge page collapse): then what was read from the old frame may not be its content.
-  // kUnavailable: at least one moved; capture again.
+  // kAborted: at least one moved; capture again.
   absl::Status CheckUnmoved() const;
 
  private:

@@ -28,10 +28,20 @@ std::unique_ptr<rpc::FunctionSpecT> SpecOf(const Worker& worker) {
   return std::make_unique<rpc::FunctionSpecT>(*worker.function->info.spec);
 }
 
-// Answers Capture, waits for CaptureEnd. What the host wants; kCancelled: it has gone.
-absl::StatusOr<bool> AwaitOutcome(Worker& worker, uint64_t* end_call) {
-  MOULT_ASSIGN_OR_RETURN(const auto request, worker.AwaitEnd(rpc::RequestBody::CaptureEnd, end_call));
-  return request->body.AsCaptureEnd()->outcome == rpc::CaptureOutcome::End;
+// Waits for the CaptureEnd that ends it: whether the function is to end. kCancelled: the host has gone. `check` says
+// whether what was reported still holds, and has succeeded before the function is ended.
+absl::StatusOr<bool> AwaitOutcome(Worker& worker, uint64_t* end_call, const std::function<absl::Status()>& check) {
+  for (bool checked = false;;) {
+    MOULT_ASSIGN_OR_RETURN(const auto request, worker.AwaitEnd(rpc::RequestBody::CaptureEnd, end_call));
+    const rpc::CaptureOutcome outcome = request->body.AsCaptureEnd()->outcome;
+    if (outcome == rpc::CaptureOutcome::Resume) return false;
+    if (!checked) MOULT_RETURN_IF_ERROR(check());
+    checked = true;
+    if (outcome == rpc::CaptureOutcome::End) return true;
+    MOULT_RETURN_IF_ERROR(
+        worker.channel.Respond(*end_call, rpc::MakeResponse(rpc::DoneT{}), Clock::now() + kAnswerTime));
+    *end_call = 0;
+  }
 }
 
 absl::Status SendPages(Worker& worker, const std::string& path, uint64_t size) {
@@ -113,7 +123,7 @@ absl::Status CaptureCopy(Worker& worker, Ending& ending) {
     const auto stopped = std::chrono::duration_cast<std::chrono::microseconds>(Clock::now() - begins).count();
     ending.status = SendCopy(worker, folder, static_cast<uint64_t>(stopped));
     if (!ending.status.ok()) return false;
-    auto end = AwaitOutcome(worker, &ending.call);
+    auto end = AwaitOutcome(worker, &ending.call, [] { return absl::OkStatus(); });
     ending.status = end.status();
     ending.end = end.ok() && *end;
     return ending.end;
@@ -136,7 +146,7 @@ absl::Status CaptureInPlace(Worker& worker, Ending& ending) {
     report.phases = ToPhases(worker.phases);
     ending.status = worker.Respond(rpc::MakeResponse(std::move(report)));
     MOULT_RETURN_IF_ERROR(ending.status);
-    auto end = AwaitOutcome(worker, &ending.call);
+    auto end = AwaitOutcome(worker, &ending.call, process.check_unmoved);
     ending.status = end.status();
     MOULT_RETURN_IF_ERROR(ending.status);
     ending.end = *end;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The control socket's messages, one JSON object a line. control.md is normative.
+// The control socket's messages, one JSON object a line. control.md, beside this, is normative.
 #ifndef MOULT_ADAPTERS_CONTROL_MESSAGE_H_
 #define MOULT_ADAPTERS_CONTROL_MESSAGE_H_
 

@@ -138,7 +138,8 @@ Task<absl::Status> End(Op* op, Connection* connection, rpc::CaptureOutcome outco
   co_return absl::OkStatus();
 }
 
-Task<absl::Status> CaptureOnce(Vm* vm, Op* op, const CaptureConfig* config_in) {
+// `published`: the template is there, whatever comes after.
+Task<absl::Status> CaptureOnce(Vm* vm, Op* op, const CaptureConfig* config_in, bool* published) {
   const CaptureConfig& config = *config_in;
   op->result().function = config.function;
   const bool in_place = config.pages != PageMode::kCopy && !vm->memory().empty();
@@ -180,6 +181,10 @@ Task<absl::Status> CaptureOnce(Vm* vm, Op* op, const CaptureConfig* config_in) {
         std::chrono::duration_cast<std::chrono::microseconds>(Clock::now() - stopped).count());
     op->EndPhase("resume");
     lease.Return();  // Others may use it while we write.
+  } else {
+    // A template that is published stays: so before that, is what was gathered what the function is?
+    MOULT_CO_RETURN_IF_ERROR(co_await End(op, &*lease, rpc::CaptureOutcome::Check));
+    op->EndPhase("check_unmoved");
   }
   plan.Rewrite(captured->image.get());
   op->result().bytes = to->writer().pages_size();
@@ -191,15 +196,12 @@ Task<absl::Status> CaptureOnce(Vm* vm, Op* op, const CaptureConfig* config_in) {
   };
   MOULT_CO_RETURN_IF_ERROR(co_await op->strand()->Work(std::move(work)));
   op->EndPhase("publish");
+  *published = true;
 
   if (config.end) {
     // The template is durable. A function that could not be ended runs on, and the template stays: say both.
     absl::Status ended = co_await End(op, &*lease, rpc::CaptureOutcome::End);
     op->EndPhase("end");
-    if (absl::IsAborted(ended)) {  // What was gathered is not what the function was.
-      MOULT_CO_RETURN_IF_ERROR(store->Remove(config.name));
-      co_return ended;
-    }
     if (!ended.ok())
       co_return Annotate(ended, absl::StrCat("template ", config.name, " is written; end the function"));
     vm->FunctionGone(config.function);
@@ -215,8 +217,9 @@ Task<absl::Status> CaptureOnce(Vm* vm, Op* op, const CaptureConfig* config_in) {
 
 Task<absl::Status> Capture(Vm* vm, Op* op, CaptureConfig config) {
   for (int attempt = 1;; ++attempt) {
-    absl::Status status = co_await CaptureOnce(vm, op, &config);
-    if (!absl::IsAborted(status) || attempt == kMaxAttempts) co_return status;
+    bool published = false;
+    absl::Status status = co_await CaptureOnce(vm, op, &config, &published);
+    if (!absl::IsAborted(status) || published || attempt == kMaxAttempts) co_return status;
   }
 }
 

@@ -4,10 +4,16 @@
 #include <signal.h>
 #include <sys/socket.h>
 
+#include <array>
+#include <cstdio>
+
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "daemon.h"
 #include "moult/protocol/frame.h"
+#include "moult/protocol/template_reader.h"
 #include "proc/read.h"
+#include "rpc/config.h"
 
 namespace moult::agent {
 namespace {
@@ -15,6 +21,7 @@ namespace {
 using rpc::CaptureOutcome;
 using rpc::FunctionState;
 using ::testing::HasSubstr;
+using ::testing::StartsWith;
 
 bool ClosedByPeer(int fd) {
   for (;;) {
@@ -271,6 +278,62 @@ TEST_F(AgentTest, Attach_RefusesADamagedTemplate) {
   const auto list = client->Call(rpc::ListT{});
   ASSERT_TRUE(list.ok()) << list.status();
   EXPECT_EQ((*list)->body.AsListReply()->functions.size(), 1u);
+}
+
+// What the C library's smallest embedder prints, as lines; empty when it failed.
+std::vector<std::string> RunMinimal(const std::string& socket, const std::string& store,
+                                    const std::vector<std::string>& argv) {
+  std::string command = absl::StrCat(MOULT_MINIMAL, " ", socket, " ", store);
+  for (const std::string& argument : argv) absl::StrAppend(&command, " ", argument);
+  FILE* output = popen(command.c_str(), "re");
+  if (output == nullptr) return {};
+  std::string text;
+  for (char buffer[4096]; fgets(buffer, sizeof(buffer), output) != nullptr;) text += buffer;
+  return pclose(output) == 0 ? absl::StrSplit(text, '\n', absl::SkipEmpty()) : std::vector<std::string>();
+}
+
+TEST_F(AgentTest, MinimalEmbedder_CapturesAndAttaches) {
+  StartAgent();
+  const std::string store = folder_ + "/store";
+  const std::vector<std::string> told = RunMinimal(folder_ + "/sock", store, {"/usr/bin/sleep", "1000"});
+  ASSERT_EQ(told.size(), 4u);
+  for (size_t i = 0; i < told.size(); ++i) {
+    EXPECT_THAT(told[i], StartsWith(std::array{"run: ", "capture: ", "attach: ", "kill: "}[i]));
+  }
+  EXPECT_TRUE(image::TemplateReader::Open(store + "/minimal").ok());
+  // The name is taken now.
+  EXPECT_TRUE(RunMinimal(folder_ + "/sock", store, {"/usr/bin/sleep", "1000"}).empty());
+}
+
+TEST(AgentConfigTest, InstalledFile_HoldsTheDefaults) {
+  const auto config = ReadConfig(MOULT_SOURCE_DIR "/guest-agent/systemd/agent.conf", /*must_exist=*/true);
+  ASSERT_TRUE(config.ok()) << config.status();
+  const Config defaults;
+  EXPECT_EQ(config->unix_path, defaults.unix_path);
+  EXPECT_EQ(config->vsock_port, defaults.vsock_port);
+  EXPECT_EQ(config->allowed_cids, defaults.allowed_cids);
+  EXPECT_EQ(config->verbs, defaults.verbs);
+  EXPECT_EQ(config->state_dir, defaults.state_dir);
+  EXPECT_EQ(config->cgroup_root, defaults.cgroup_root);
+  EXPECT_EQ(config->require_cgroup, defaults.require_cgroup);
+  EXPECT_EQ(config->warm_shells, defaults.warm_shells);
+  EXPECT_EQ(config->max_connections, defaults.max_connections);
+  EXPECT_EQ(config->max_functions, defaults.max_functions);
+  EXPECT_EQ(config->max_streams, defaults.max_streams);
+  EXPECT_EQ(config->keep_ended, defaults.keep_ended);
+  EXPECT_EQ(config->log_bytes, defaults.log_bytes);
+  EXPECT_EQ(config->hold_ms, defaults.hold_ms);
+}
+
+TEST(AgentConfigTest, WrongFile_IsRefusedByKey) {
+  EXPECT_THAT(ParseConfig("{\"hold_ms\": -1}").status().message(), HasSubstr("\"hold_ms\" must be"));
+  EXPECT_THAT(ParseConfig("{\"vsock_port\": 4294967296}").status().message(), HasSubstr("\"vsock_port\""));
+  EXPECT_THAT(ParseConfig("{\"verbs\": [\"Reboot\"]}").status().message(), HasSubstr("list of verbs"));
+  EXPECT_THAT(ParseConfig("{\"state_dir\": \"run\"}").status().message(), HasSubstr("absolute path"));
+  EXPECT_THAT(ParseConfig("{\"color\": 1}").status().message(), HasSubstr("unknown key \"color\""));
+  EXPECT_THAT(ParseConfig("[]").status().message(), HasSubstr("not a JSON object"));
+  EXPECT_THAT(ReadConfig("/nonexistent/agent.conf", true).status().message(), HasSubstr("/nonexistent/agent.conf"));
+  EXPECT_TRUE(ReadConfig("/nonexistent/agent.conf", false).ok());
 }
 
 }  // namespace

@@ -104,6 +104,91 @@ TEST_F(CaptureTest, End_ComesAfterTheTemplateIsThere) {
   EXPECT_TRUE(there);
 }
 
+TEST_F(CaptureTest, PagesInTheWindow_AreReadFromTheTemplateThere) {
+  OfferWindow();
+  CreateVm();
+  MakeTemplate("base");
+  ScriptAttach();
+  ASSERT_EQ(Attach("base", MOULT_PAGES_IN_PLACE), 0) << moult_last_error();
+  const uint64_t slot = kWindowGpa + attach_offset_;
+  // Pages 0 to 4 of the sample are the first of the template's content.
+  agent_->On(rpc::RequestBody::Capture, [slot](rpc::Channel& channel, uint64_t id, rpc::RequestT&) {
+    rpc::CaptureReportT report = Report(true);
+    for (const uint64_t i : {1, 3, 4}) report.pages[i] = GpaRun(slot + i * kPageBytes, kPageBytes);
+    return Respond(channel, id, rpc::MakeResponse(std::move(report)));
+  });
+  std::memset(guest_.ram + (PageGpa(3) - kRamGpa), 0xee, kPageBytes);  // Not to be read.
+  ASSERT_EQ(Capture("again"), 0) << moult_last_error();
+  ExpectTemplateHoldsContent("again");
+  for (const uint64_t outside : {kWindowGpa + kWindowBytes - kPageBytes, slot + (2 << 20)}) {
+    agent_->On(rpc::RequestBody::Capture, [outside](rpc::Channel& channel, uint64_t id, rpc::RequestT&) {
+      rpc::CaptureReportT report = Report(true);
+      report.pages[3] = GpaRun(outside, kPageBytes);
+      return Respond(channel, id, rpc::MakeResponse(std::move(report)));
+    });
+    EXPECT_EQ(Capture("outside"), -EBADMSG);
+    EXPECT_THAT(moult_last_error(), HasSubstr("not inside one template there"));
+  }
+}
+
+// Answers the first `times` of what `outcome` asks for with ABORTED.
+class MovedPagesTest : public CaptureTest {
+ protected:
+  void ScriptMoves(rpc::CaptureOutcome outcome, int times) {
+    left_ = times;
+    CreateVm();
+    ScriptCapture();
+    agent_->On(rpc::RequestBody::CaptureEnd,
+               [this, outcome](rpc::Channel& channel, uint64_t id, rpc::RequestT& request) {
+                 outcome_ = static_cast<int>(request.body.AsCaptureEnd()->outcome);
+                 if (request.body.AsCaptureEnd()->outcome != outcome || left_-- <= 0) return RespondDone(channel, id);
+                 return Respond(channel, id, rpc::ErrorResponse(absl::AbortedError("the kernel moved pages")));
+               });
+  }
+  int CaptureAndEnd(const char* name) {
+    moult_capture_options capture = MOULT_INIT(capture);
+    capture.function = 7;
+    capture.name = name;
+    capture.end = 1;
+    OpHandle op;
+    EXPECT_EQ(moult_vm_capture(vm_, &capture, nullptr, op.out()), 0);
+    return op.Wait();
+  }
+  std::atomic<int> left_ = 0;
+};
+
+TEST_F(MovedPagesTest, Capture_IsDoneAgain) {
+  ScriptMoves(rpc::CaptureOutcome::Resume, 2);
+  ASSERT_EQ(Capture("a", MOULT_PAGES_IN_PLACE), 0) << moult_last_error();
+  ExpectTemplateHoldsContent("a");
+  EXPECT_THAT(agent_->Verbs(),
+              ElementsAre("Capture", "CaptureEnd", "Capture", "CaptureEnd", "Capture", "CaptureEnd"));
+}
+
+TEST_F(MovedPagesTest, Capture_GivesUp_WhenTheyAlwaysMove) {
+  ScriptMoves(rpc::CaptureOutcome::Resume, 100);
+  EXPECT_EQ(Capture("a", MOULT_PAGES_IN_PLACE), -EAGAIN);
+  EXPECT_EQ(moult_last_error_code(), MOULT_ABORTED);
+  EXPECT_THAT(moult_last_error(), HasSubstr("moved pages"));
+  EXPECT_TRUE(StoreIsEmpty());
+  ExpectServing();
+}
+
+TEST_F(MovedPagesTest, NothingIsPublished_BeforeTheFunctionThatEndsWasChecked) {
+  ScriptMoves(rpc::CaptureOutcome::Check, 100);
+  EXPECT_EQ(CaptureAndEnd("a"), -EAGAIN);
+  EXPECT_EQ(outcome_, static_cast<int>(rpc::CaptureOutcome::Check));
+  EXPECT_TRUE(StoreIsEmpty());
+}
+
+TEST_F(MovedPagesTest, Template_Stays_WhenTheEndFails) {
+  ScriptMoves(rpc::CaptureOutcome::End, 100);
+  EXPECT_EQ(CaptureAndEnd("a"), -EAGAIN);
+  EXPECT_THAT(moult_last_error(), HasSubstr("template a is written"));
+  EXPECT_THAT(agent_->Verbs(), ElementsAre("Capture", "CaptureEnd", "CaptureEnd"));
+  ExpectTemplateHoldsContent("a");
+}
+
 TEST_F(CaptureTest, LyingReport_IsRefused_AndTheAgentIsAskedAgain) {
   CreateVm();
   const struct {
