@@ -12,7 +12,7 @@ import sys
 import time
 import traceback
 
-from machine import Machine, REPO, ROOTFS, rootfs
+from machine import Machine, REPO, ROOTFS, missing_parts, rootfs, skip_all
 from vsock import VmError
 
 CASES = []
@@ -202,8 +202,12 @@ def main():
     parser.add_argument("--kernel", action="append", choices=("6.1", "6.12"), help="default: both")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    kernels = options.kernel or ("6.1", "6.12")
+    missing = missing_parts(kernels)
+    if missing:
+        return skip_all(len(kernels) * (1 + len(CASES)) + 4, missing)
     report, stat = Report(), os.stat(rootfs("build"))
-    for kernel in options.kernel or ("6.1", "6.12"):
+    for kernel in kernels:
         with Machine(kernel, bin_dir=options.bin) as vm:
             if not report.run(f"{kernel} boots under {vm.accel}", lambda vm=vm: vm.boot(120)):
                 continue

@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 
-from machine import Machine, VmError
+from machine import Machine, VmError, missing_parts, skip_all
 
 REPO = pathlib.Path(__file__).resolve().parent.parent.parent
 KERNEL_PATCH = REPO / "kernel-patch"
@@ -267,9 +267,13 @@ def main():
     parser.add_argument("--only", help="selftests that match, with struct pages")
     parser.add_argument("--bench", action="store_true", help="print what a template page costs")
     options = parser.parse_args()
+    kernels = options.kernel or ["6.1", "6.12"]
+    missing = missing_parts(kernels)
+    if missing:
+        return skip_all(len(kernels), missing)
     score = Score()
     with tempfile.TemporaryDirectory(prefix="moult-driver-") as folder:
-        for series in options.kernel or ["6.1", "6.12"]:
+        for series in kernels:
             try:
                 run_kernel(series, options, score, pathlib.Path(folder))
             except (VmError, subprocess.SubprocessError) as e:

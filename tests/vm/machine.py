@@ -55,6 +55,26 @@ def rootfs(script, *args):
     return _made[key]
 
 
+def missing_parts(kernels, driver=False):
+    """Why a machine cannot be had here, where its parts are neither in the cache nor to be fetched; else None."""
+    try:
+        for kernel in kernels:
+            rootfs("kernel", kernel)
+            if driver:
+                rootfs("driver", kernel)
+        rootfs("build")
+        rootfs("vsock-device")
+    except (VmError, OSError, subprocess.SubprocessError) as e:
+        return str(e)
+    return None
+
+
+def skip_all(count, why):
+    """The closing lines of a test none of whose parts can run; its exit code."""
+    print(f"SKIP: no parts of a virtual machine: {why}\n0 passed, 0 failed, {count} skipped")
+    return 77
+
+
 def _die_with_parent():
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 

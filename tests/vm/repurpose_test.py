@@ -4,11 +4,11 @@
 every answer is compared with that of the function that was started cold. A second VM attaches the same templates."""
 import argparse
 import pathlib
-import subprocess
 import sys
 import traceback
 
-from trial import CallError, COMMANDS, REPO, Trial, TrialError, private_bytes, scratch
+from machine import missing_parts, skip_all
+from trial import CallError, COMMANDS, Trial, TrialError, private_bytes, scratch
 
 SEEDS = range(4)
 CASES = []
@@ -146,16 +146,6 @@ def second_vm_shares_the_templates(s):
             second.control.call("kill", function=function)
 
 
-def missing_images(kernel):
-    """Why a VM cannot be had here, where its parts are neither in the cache nor to be fetched; else nothing."""
-    for script in (["kernel", kernel], ["build"], ["driver", kernel], ["vsock-device"]):
-        done = subprocess.run([REPO / "guest-agent/rootfs" / script[0], *script[1:]], stdout=subprocess.DEVNULL,
-                              stderr=subprocess.PIPE, text=True, check=False)
-        if done.returncode:
-            return f"guest-agent/rootfs/{' '.join(script)}: {done.stderr.strip()[-600:]}"
-    return None
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bin", required=True, help="folder of moultctl")
@@ -163,10 +153,9 @@ def main():
     parser.add_argument("--rounds", type=int, default=5, help="rounds of the memory case")
     options = parser.parse_args()
     counts = {"passed": 0, "failed": 0, "skipped": 0}
-    missing = missing_images(options.kernel)
+    missing = missing_parts([options.kernel], driver=True)
     if missing:
-        print(f"SKIP: no image of a VM: {missing}\n0 passed, 0 failed, {len(CASES)} skipped")
-        return 77
+        return skip_all(len(CASES), missing)
     with scratch() as folder:
         setting = Setting(options, folder)
         try:

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "moult/protocol/channel.h"
 #include "moult/protocol/message.h"
 
 namespace moult::agent {
@@ -53,7 +54,8 @@ absl::StatusOr<std::optional<rpc::Frame>> Connection::Read() {
 
 absl::Status Connection::Write() {
   while (!out_.empty()) {
-    const ssize_t n = send(fd(), out_.data(), out_.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
+    const ssize_t n =
+        send(fd(), out_.data(), std::min(out_.size(), rpc::SendLimit(fd())), MSG_DONTWAIT | MSG_NOSIGNAL);
     if (n < 0 && errno == EAGAIN) return absl::OkStatus();
     if (n < 0 && errno != EINTR) return ErrnoStatus("send");
     if (n > 0) out_.erase(0, static_cast<size_t>(n));

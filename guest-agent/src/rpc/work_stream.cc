@@ -19,7 +19,7 @@ namespace {
 // One direction of a tunnel.
 class Flow {
  public:
-  Flow(int from, int to) : from_(from), to_(to) {}
+  Flow(int from, int to) : from_(from), to_(to), most_(rpc::SendLimit(to)) {}
   bool wants_read() const { return !ended_ && begin_ == end_; }
   bool wants_write() const { return begin_ != end_; }
   bool ended() const { return ended_ && begin_ == end_; }
@@ -37,7 +37,8 @@ class Flow {
     return true;
   }
   bool Write() {
-    const ssize_t n = send(to_, buffer_.data() + begin_, end_ - begin_, MSG_DONTWAIT | MSG_NOSIGNAL);
+    const ssize_t n =
+        send(to_, buffer_.data() + begin_, std::min(end_ - begin_, most_), MSG_DONTWAIT | MSG_NOSIGNAL);
     if (n < 0) return errno == EAGAIN || errno == EINTR;
     begin_ += static_cast<size_t>(n);
     return true;
@@ -46,6 +47,7 @@ class Flow {
  private:
   const int from_;
   const int to_;
+  const size_t most_;  // in one send
   std::array<char, 65536> buffer_;
   size_t begin_ = 0;
   size_t end_ = 0;
@@ -85,6 +87,7 @@ off_t FirstData(int fd, off_t from, off_t size) {
 
 absl::Status SendSome(int to, int log, off_t* at, off_t end, const Watch& watch) {
   char buffer[65536];
+  const size_t most = rpc::SendLimit(to);
   while (*at < end) {
     const ssize_t n =
         pread(log, buffer, static_cast<size_t>(std::min<off_t>(end - *at, sizeof(buffer))), *at);
@@ -92,7 +95,7 @@ absl::Status SendSome(int to, int log, off_t* at, off_t end, const Watch& watch)
     if (n == 0) return absl::OkStatus();
     for (ssize_t done = 0; done < n;) {
       const ssize_t sent =
-          send(to, buffer + done, static_cast<size_t>(n - done), MSG_DONTWAIT | MSG_NOSIGNAL);
+          send(to, buffer + done, std::min(static_cast<size_t>(n - done), most), MSG_DONTWAIT | MSG_NOSIGNAL);
       if (sent >= 0) {
         done += sent;
       } else if (errno == EAGAIN) {

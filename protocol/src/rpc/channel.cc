@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <limits>
 
 #include "absl/strings/str_cat.h"
 #include "moult/base/status.h"
@@ -45,6 +46,13 @@ absl::Status OutOfStep(const char* wanted, FrameKind got) {
 
 }  // namespace
 
+size_t SendLimit(int fd) {
+  int domain = 0;
+  socklen_t size = sizeof(domain);
+  const bool vsock = getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size) == 0 && domain == AF_VSOCK;
+  return vsock ? 16384 : std::numeric_limits<size_t>::max();
+}
+
 Channel::Channel(UniqueFd fd) : fd_(std::move(fd)) {
   const int flags = fcntl(fd_.get(), F_GETFL);
   if (flags >= 0) fcntl(fd_.get(), F_SETFL, flags | O_NONBLOCK);
@@ -52,9 +60,10 @@ Channel::Channel(UniqueFd fd) : fd_(std::move(fd)) {
 
 absl::Status Channel::WriteAll(std::string_view header, std::string_view payload,
                                Clock::time_point deadline) {
+  const size_t most = SendLimit(fd_.get());
   while (!header.empty() || !payload.empty()) {
     iovec parts[2] = {{const_cast<char*>(header.data()), header.size()},
-                      {const_cast<char*>(payload.data()), payload.size()}};
+                      {const_cast<char*>(payload.data()), std::min(payload.size(), most - header.size())}};
     msghdr message{};
     message.msg_iov = parts;
     message.msg_iovlen = 2;

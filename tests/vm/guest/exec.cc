@@ -129,8 +129,7 @@ Command Start(std::vector<std::string>& arguments) {
 
 // One chunk of the command's output. False: nothing is there now, or it has been closed.
 bool Forward(int connection, int* from, Kind kind) {
-  // Writes of 64 KiB of a 6.12 guest never come out of vhost-device-vsock 0.3 (all of them stalled, and none of
-  // 16 KiB; 6.1 does both).
+  // What SendLimit in protocol/ is about, and why.
   static std::array<char, 16384> chunk;
   const ssize_t got = read(*from, chunk.data(), chunk.size());
   if (got < 0 && (errno == EINTR || errno == EAGAIN)) return false;

@@ -19,6 +19,11 @@ namespace moult::rpc {
 
 using Clock = std::chrono::steady_clock;
 
+// How much one send() may take. A guest whose kernel spreads a larger packet over several buffers (6.12) is not
+// understood by user-space vsock devices that expect one (vhost-device-vsock 0.3): they lose the packet. The limit
+// is well below where the kernel begins with that, 32 KiB; other sockets have none.
+size_t SendLimit(int fd);
+
 // Blocking; one user at a time. After any error but an Error response the stream is of no use any more: close
 // it and connect again, that is the resync of this protocol. kUnavailable: the peer has closed it or is gone.
 // kDeadlineExceeded: nothing came in time. kDataLoss: what came breaks the protocol.
