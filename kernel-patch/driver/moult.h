@@ -4,6 +4,7 @@
 
 #include <linux/list.h>
 #include <linux/memremap.h>
+#include <linux/mutex.h>
 #include <linux/rwsem.h>
 #include <linux/types.h>
 #include <uapi/linux/moult.h>
@@ -29,9 +30,13 @@ struct moult_window_state {
  * struct moult_file - one open file description
  * @restriction: what MOULT_RESTRICT left; restriction.length 0 means everything.
  *	moult_windows_lock
+ * @lock: of @held
+ * @held: what MOULT_HOLD took, see moult_hold.c
  */
 struct moult_file {
 	struct moult_extent restriction;
+	struct mutex lock;
+	struct list_head held;
 };
 
 /*
@@ -51,6 +56,10 @@ void moult_window_mark_attached(struct moult_window_state *window);
 
 /* moult_attach.c: the whole call; takes moult_windows_lock */
 int moult_attach(struct moult_file *file, void __user *argument);
+
+/* moult_hold.c */
+int moult_hold(struct moult_file *file, struct moult_hold *call);
+void moult_release_held(struct moult_file *file);
 
 /* moult_busy.c: with moult_windows_lock held; fills in the counts */
 int moult_count_users(struct moult_window_state *window,

@@ -23,12 +23,15 @@ static int moult_open(struct inode *inode, struct file *filp)
 	file = kzalloc(sizeof(*file), GFP_KERNEL_ACCOUNT);
 	if (!file)
 		return -ENOMEM;
+	mutex_init(&file->lock);
+	INIT_LIST_HEAD(&file->held);
 	filp->private_data = file;
 	return 0;
 }
 
 static int moult_release(struct inode *inode, struct file *filp)
 {
+	moult_release_held(filp->private_data);
 	kfree(filp->private_data);
 	return 0;
 }
@@ -169,6 +172,30 @@ static int moult_restrict(struct moult_file *file, void __user *argument)
 	return err;
 }
 
+static int moult_hold_frames(struct moult_file *file, void __user *argument)
+{
+	struct moult_hold call;
+	bool narrowed;
+	int err;
+
+	if (!capable(CAP_SYS_ADMIN))
+		return -EPERM;
+	down_read(&moult_windows_lock);
+	narrowed = file->restriction.length;
+	up_read(&moult_windows_lock);
+	if (narrowed)
+		return -EPERM;
+	err = copy_in(&call, sizeof(call), sizeof(call), argument);
+	if (!err)
+		err = moult_hold(file, &call);
+	if (!err && copy_to_user(argument, &call, sizeof(call))) {
+		/* Who cannot be told that it holds something shall not. */
+		moult_release_held(file);
+		err = -EFAULT;
+	}
+	return err;
+}
+
 static long moult_ioctl(struct file *filp, unsigned int command,
 			unsigned long argument)
 {
@@ -185,6 +212,11 @@ static long moult_ioctl(struct file *filp, unsigned int command,
 		return moult_detach(to);
 	case MOULT_RESTRICT:
 		return moult_restrict(filp->private_data, to);
+	case MOULT_HOLD:
+		return moult_hold_frames(filp->private_data, to);
+	case MOULT_RELEASE:
+		moult_release_held(filp->private_data);
+		return 0;
 	default:
 		return -ENOTTY;
 	}

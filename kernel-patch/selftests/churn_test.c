@@ -5,6 +5,7 @@
 #include <sched.h>
 
 #define WARM_UP 300
+#define SLACK_KIB 3072
 #define ROUNDS 700
 #define PAGES 256
 
@@ -26,6 +27,18 @@ static long available_kib(void)
 	return read_number("/proc/meminfo", "MemAvailable:");
 }
 
+/* What ended in the last moment comes back a little later. */
+static long available_again(long before)
+{
+	long now = available_kib();
+
+	for (int i = 0; i < 50 && before - now >= SLACK_KIB; i++) {
+		usleep(100000);
+		now = available_kib();
+	}
+	return now;
+}
+
 int main(void)
 {
 	struct moult_extent all;
@@ -39,16 +52,16 @@ int main(void)
 	before = available_kib();
 	for (int i = 0; i < ROUNDS; i++)
 		failed += run_child(one_life, NULL) != 0;
-	after = available_kib();
+	after = available_again(before);
 	CHECK_EQ(failed, 0, "1000 processes attach, fork, write and exit");
 	printf("# MemAvailable %ld KiB, then %ld KiB\n", before, after);
-	CHECK(before - after < 3072, "MemAvailable is back");
+	CHECK(before - after < SLACK_KIB, "MemAvailable is back");
 
 	for (int i = 0; i < ROUNDS; i++)
 		munmap(map_attached(PAGES, 1, RW), PAGES * PAGE);
-	after = available_kib();
+	after = available_again(before);
 	printf("# MemAvailable %ld KiB after as many in one process\n", after);
-	CHECK(before - after < 3072, "also after as many attaches in one process");
+	CHECK(before - after < SLACK_KIB, "also after as many attaches in one process");
 	all = extent_of(0, window_pages());
 	CHECK_EQ(ioctl(device, MOULT_DETACH, &all), 0, "the whole window can be detached");
 	CHECK(!all.mapped && !all.pinned, "nothing refers to it");

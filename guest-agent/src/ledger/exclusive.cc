@@ -10,6 +10,8 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
+#include <cstring>
 #include <filesystem>
 #include <map>
 #include <set>
@@ -36,8 +38,11 @@ bool InRam(uint64_t frame, const std::vector<RamRange>& ram) {
 constexpr uint64_t kNever = Bit(KPF_NOPAGE) | Bit(KPF_HWPOISON) | Bit(KPF_KSM) | Bit(KPF_ZERO_PAGE) |
                             Bit(KPF_HUGE) | Bit(KPF_SLAB) | Bit(KPF_BUDDY);
 
+// Finds the pages, and fills them with zeros if asked to.
 class Finder {
  public:
+  explicit Finder(bool wipe) : wipe_(wipe) {}
+
   absl::Status Open() {
     ram_ = ReadSystemRam();
     if (ram_.empty())
@@ -55,11 +60,16 @@ class Finder {
     MOULT_ASSIGN_OR_RETURN(const auto maps, proc::ParseMaps(text));
     const UniqueFd pagemap(open((folder + "/pagemap").c_str(), O_RDONLY | O_CLOEXEC));
     if (!pagemap.valid()) return ErrnoStatus(absl::StrCat("open ", folder, "/pagemap"));
+    if (wipe_) {
+      memory_.Reset(open((folder + "/mem").c_str(), O_RDWR | O_CLOEXEC));
+      if (!memory_.valid()) return ErrnoStatus(absl::StrCat("open ", folder, "/mem"));
+    }
     for (const proc::MapsEntry& entry : maps) {
       if (entry.path == "[vsyscall]" || entry.path == "[vdso]" || entry.path == "[vvar]" ||
           entry.path == "[vvar_vclock]")
         continue;
-      MOULT_RETURN_IF_ERROR(AddRange(pagemap.get(), entry.start, entry.end, /*own_files=*/false));
+      MOULT_RETURN_IF_ERROR(AddRange(pagemap.get(), entry.start, entry.end,
+                                     MayShowShmem(entry) ? Files::kShmem : Files::kNone));
     }
     return absl::OkStatus();
   }
@@ -101,7 +111,19 @@ class Finder {
     return frame;
   }
 
-  absl::Status AddRange(int pagemap, uint64_t start, uint64_t end, bool own_files) {
+  // What to make of pages that are a file's.
+  enum class Files {
+    kNone,   // not of interest: page cache of a file that others may have
+    kShmem,  // shmem counts, when it is this sandbox's alone
+    kOwn,    // shmem that is
+  };
+
+  // Pages of most files are not even looked up, which takes two system calls each.
+  static bool MayShowShmem(const proc::MapsEntry& entry) {
+    return entry.shared || entry.path.starts_with("/memfd:") || entry.path.starts_with("/dev/zero");
+  }
+
+  absl::Status AddRange(int pagemap, uint64_t start, uint64_t end, Files files) {
     std::vector<uint64_t> raw(kPiece);
     for (uint64_t at = start; at < end;) {
       const size_t count = std::min<uint64_t>(kPiece, (end - at) / kPage);
@@ -110,13 +132,17 @@ class Finder {
       if (n == 0) return absl::OkStatus();
       for (size_t i = 0; i < static_cast<size_t>(n) / 8; ++i) {
         const proc::PagemapEntry entry = proc::DecodePagemap(raw[i]);
-        if (!entry.present) continue;
+        if (!entry.present || (entry.file_or_shared && files == Files::kNone)) continue;
         if (entry.pfn == 0)
           return absl::PermissionDeniedError("pagemap hides frame numbers; run with CAP_SYS_ADMIN");
         MOULT_ASSIGN_OR_RETURN(const Frame frame, Look(entry.pfn));
-        if (IsExclusiveAnonymous(entry, frame, ram_)) frames_.push_back(entry.pfn);
+        const uint64_t address = at + i * kPage;
+        if (IsExclusiveAnonymous(entry, frame, ram_)) {
+          frames_.push_back(entry.pfn);
+          if (wipe_) MOULT_RETURN_IF_ERROR(Wipe(address));
+        }
         if (!entry.file_or_shared || !IsShmem(frame, ram_)) continue;
-        if (own_files) {
+        if (files == Files::kOwn) {
           frames_.push_back(entry.pfn);
         } else {
           auto& mappings = shmem_[entry.pfn];
@@ -129,8 +155,16 @@ class Finder {
     return absl::OkStatus();
   }
 
+  absl::Status Wipe(uint64_t address) {
+    static constexpr std::array<char, kPage> kZeros{};
+    if (pwrite(memory_.get(), kZeros.data(), kZeros.size(), static_cast<off_t>(address)) == kPage)
+      return absl::OkStatus();
+    return ErrnoStatus(absl::StrFormat("fill the page at %#x with zeros", address));
+  }
+
   absl::Status AddFile(int pagemap, const std::string& path) {
-    const UniqueFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
+    const int access = wipe_ ? O_RDWR : O_RDONLY;
+    const UniqueFd fd(open(path.c_str(), access | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
     struct stat st {};
     if (!fd.valid() || fstat(fd.get(), &st) < 0) return ErrnoStatus(absl::StrCat("open ", path));
     // Data only: reading a hole would make pages.
@@ -139,10 +173,12 @@ class Finder {
       if (end < 0) return ErrnoStatus(absl::StrCat("seek in ", path));
       const off_t start = at & ~static_cast<off_t>(kPage - 1);
       const auto length = (static_cast<uint64_t>(end - start) + kPage - 1) & ~(kPage - 1);
-      void* memory = mmap(nullptr, length, PROT_READ, MAP_SHARED | MAP_POPULATE, fd.get(), start);
+      void* memory = mmap(nullptr, length, wipe_ ? PROT_READ | PROT_WRITE : PROT_READ,
+                          MAP_SHARED | MAP_POPULATE, fd.get(), start);
       if (memory == MAP_FAILED) return ErrnoStatus(absl::StrCat("map ", path));
       const auto address = reinterpret_cast<uint64_t>(memory);
-      const absl::Status status = AddRange(pagemap, address, address + length, /*own_files=*/true);
+      const absl::Status status = AddRange(pagemap, address, address + length, Files::kOwn);
+      if (wipe_) std::memset(memory, 0, length);
       munmap(memory, length);
       MOULT_RETURN_IF_ERROR(status);
       at = end;
@@ -150,6 +186,8 @@ class Finder {
     return absl::OkStatus();
   }
 
+  const bool wipe_;
+  UniqueFd memory_;  // of the process at hand, when wiping
   std::vector<RamRange> ram_;
   UniqueFd flags_;
   UniqueFd counts_;
@@ -187,8 +225,10 @@ std::vector<FrameRun> MergeFrames(std::vector<uint64_t> frames) {
   return runs;
 }
 
-absl::StatusOr<std::vector<FrameRun>> FindExclusive(pid_t init_pid) {
-  Finder finder;
+namespace {
+
+absl::StatusOr<std::vector<FrameRun>> Find(pid_t init_pid, bool wipe) {
+  Finder finder(wipe);
   MOULT_RETURN_IF_ERROR(finder.Open());
   const std::string root = absl::StrCat("/proc/", init_pid, "/root");
   // Its own /proc lists the sandbox's processes and no others. The init itself is ours.
@@ -202,5 +242,11 @@ absl::StatusOr<std::vector<FrameRun>> FindExclusive(pid_t init_pid) {
   for (const char* folder : {"/tmp", "/dev/shm"}) MOULT_RETURN_IF_ERROR(finder.AddTmpfs(root + folder));
   return finder.Take();
 }
+
+}  // namespace
+
+absl::StatusOr<std::vector<FrameRun>> FindExclusive(pid_t init_pid) { return Find(init_pid, /*wipe=*/false); }
+
+absl::Status WipeExclusive(pid_t init_pid) { return Find(init_pid, /*wipe=*/true).status(); }
 
 }  // namespace moult::agent

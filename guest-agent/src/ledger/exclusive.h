@@ -39,8 +39,12 @@ std::vector<FrameRun> MergeFrames(std::vector<uint64_t> frames);
 
 // The exclusive pages of all processes in the sandbox whose init is `init_pid`, and of its private tmpfs.
 // They must stand still (frozen). Needs CAP_SYS_ADMIN. The kernel may move a page after this was read
-// (compaction).
+// (compaction): see hold.h.
 absl::StatusOr<std::vector<FrameRun>> FindExclusive(pid_t init_pid);
+
+// Fills these pages with zeros, by their addresses in the processes, where they are whatever the kernel does.
+// For guests whose driver cannot hold frames.
+absl::Status WipeExclusive(pid_t init_pid);
 
 }  // namespace moult::agent
 

@@ -6,8 +6,11 @@
 #include <unistd.h>
 
 #include <csignal>
+#include <optional>
 
 #include "ledger/exclusive.h"
+#include "ledger/hold.h"
+#include "rpc/log.h"
 #include "rpc/worker.h"
 
 namespace moult::agent {
@@ -17,8 +20,22 @@ constexpr std::chrono::seconds kFreezeTime{10};
 constexpr std::chrono::seconds kAnswerTime{30};
 constexpr std::chrono::seconds kEndTime{30};
 
-absl::Status Report(Worker& worker) {
-  MOULT_ASSIGN_OR_RETURN(const auto runs, FindExclusive(worker.function->init_pid));
+// What the host may discard; none where the guest had to wipe it. `hold` keeps it what it is as long as it
+// lives.
+absl::StatusOr<std::vector<FrameRun>> FindPages(pid_t init_pid, std::optional<FrameHold>* hold) {
+  auto opened = FrameHold::Open();
+  if (!opened.ok()) {
+    Log(absl::StrCat("detach: pages are wiped, not given back: ", opened.status().message()));
+    MOULT_RETURN_IF_ERROR(WipeExclusive(init_pid));
+    return std::vector<FrameRun>();
+  }
+  hold->emplace(*std::move(opened));
+  return HoldWhatIsFound([init_pid] { return FindExclusive(init_pid); },
+                         [hold](const std::vector<FrameRun>& runs) { return (*hold)->Hold(runs); });
+}
+
+absl::Status Report(Worker& worker, std::optional<FrameHold>* hold) {
+  MOULT_ASSIGN_OR_RETURN(const auto runs, FindPages(worker.function->init_pid, hold));
   worker.phases.End("ledger");
   rpc::DetachReportT report;
   for (const FrameRun& run : runs) report.exclusive.emplace_back(run.gpa, run.length);
@@ -38,7 +55,8 @@ absl::Status Kill(Worker& worker) {
 }
 
 absl::Status Finish(Worker& worker) {
-  MOULT_RETURN_IF_ERROR(Report(worker));
+  std::optional<FrameHold> hold;
+  MOULT_RETURN_IF_ERROR(Report(worker, &hold));
   uint64_t call = 0;
   MOULT_ASSIGN_OR_RETURN(const auto request, worker.AwaitEnd(rpc::RequestBody::DetachEnd, &call));
   worker.phases.End("host");

@@ -19,13 +19,15 @@
 #include <linux/types.h>
 
 #define MOULT_MAGIC		0x746c756fu	/* "oult" */
-#define MOULT_VERSION		1
+#define MOULT_VERSION		2
 #define MOULT_IOC		0xCB
 
 /* More windows than this a guest never has. */
 #define MOULT_MAX_WINDOWS	8
 /* Ranges in one MOULT_ATTACH. Callers with more call again. */
 #define MOULT_MAX_RANGES	65536
+/* Page frames in one MOULT_HOLD. */
+#define MOULT_MAX_HOLD		(1u << 20)
 
 /* struct moult_window.flags */
 /*
@@ -156,6 +158,48 @@ struct moult_extent {
 	__u64 pinned;
 };
 
+/**
+ * struct moult_run - page frames that follow each other
+ * @gpa: guest-physical address of the first, page aligned
+ * @length: in bytes, page aligned, not zero
+ */
+struct moult_run {
+	__u64 gpa;
+	__u64 length;
+};
+
+/**
+ * struct moult_hold - MOULT_HOLD: keep page frames what they are
+ * @size: sizeof(struct moult_hold)
+ * @flags: 0
+ * @count: of runs, 1 to MOULT_MAX_RANGES
+ * @reserved: 0
+ * @runs: user address of an array of struct moult_run, together at most
+ *	MOULT_MAX_HOLD frames
+ * @bitmap: user address of u64 words with one bit for each frame, in the order of
+ *	the runs, from the lowest bit on. Out: whether it is held
+ * @held: out: how many are
+ *
+ * Until MOULT_RELEASE, or the last close of this open file description, the
+ * kernel neither moves nor reclaims a held frame, and gives it to nobody else when
+ * its owner lets go of it. Held are frames of anonymous memory and of tmpfs; what
+ * else a frame may be, or become before the call, is for the caller to look up
+ * afterwards. Calls add up; a frame may be held more than once.
+ *
+ * Errors: -EPERM without CAP_SYS_ADMIN, or after MOULT_RESTRICT; -EINVAL
+ * malformed or unaligned; -E2BIG too much in one call; -ENOMEM; -EFAULT; -EINTR a
+ * fatal signal. After an error no more is held than before.
+ */
+struct moult_hold {
+	__u32 size;
+	__u32 flags;
+	__u32 count;
+	__u32 reserved;
+	__u64 runs;
+	__u64 bitmap;
+	__u64 held;
+};
+
 /* Cheap, no capability. */
 #define MOULT_INFO	_IO(MOULT_IOC, 0)
 
@@ -183,5 +227,11 @@ struct moult_extent {
  * Can be narrowed again, never widened (-EPERM).
  */
 #define MOULT_RESTRICT	_IO(MOULT_IOC, 4)
+
+/* Since version 2. */
+#define MOULT_HOLD	_IO(MOULT_IOC, 5)
+
+/* Lets go of all that this open file description holds. Takes no argument. */
+#define MOULT_RELEASE	_IO(MOULT_IOC, 6)
 
 #endif /* _UAPI_LINUX_MOULT_H */

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "ledger/hold.h"
+
+#include <fcntl.h>
+#include <linux/moult.h>
+#include <sys/ioctl.h>
+
+#include <algorithm>
+#include <cerrno>
+
+#include "image/window.h"
+
+namespace moult::agent {
+namespace {
+
+constexpr uint64_t kPage = 4096;
+constexpr int kAttempts = 5;
+
+// As many runs and frames as one call takes, from `runs[*next]` on, of which `*done` bytes were taken before.
+std::vector<moult_run> TakePiece(const std::vector<FrameRun>& runs, size_t* next, uint64_t* done) {
+  std::vector<moult_run> piece;
+  uint64_t frames = 0;
+  while (*next < runs.size() && piece.size() < MOULT_MAX_RANGES && frames < MOULT_MAX_HOLD) {
+    const FrameRun& run = runs[*next];
+    const uint64_t length = std::min(run.length - *done, (MOULT_MAX_HOLD - frames) * kPage);
+    piece.push_back({run.gpa + *done, length});
+    frames += length / kPage;
+    *done += length;
+    if (*done == run.length) {
+      ++*next;
+      *done = 0;
+    }
+  }
+  return piece;
+}
+
+// Whether all of `wanted` is in `held`; each is rising and disjoint.
+bool Contains(const std::vector<FrameRun>& held, const std::vector<FrameRun>& wanted) {
+  auto at = held.begin();
+  for (const FrameRun& run : wanted) {
+    while (at != held.end() && at->gpa + at->length <= run.gpa) ++at;
+    if (at == held.end() || at->gpa > run.gpa || at->gpa + at->length < run.gpa + run.length) return false;
+  }
+  return true;
+}
+
+}  // namespace
+
+absl::StatusOr<FrameHold> FrameHold::Open() {
+  MOULT_RETURN_IF_ERROR(engine::ListWindows().status());
+  UniqueFd device(open(engine::kWindowDevice, O_RDWR | O_CLOEXEC));
+  if (!device.valid()) return ErrnoStatus(absl::StrCat("open ", engine::kWindowDevice));
+  return FrameHold(std::move(device));
+}
+
+absl::StatusOr<std::vector<FrameRun>> FrameHold::Hold(const std::vector<FrameRun>& runs) {
+  std::vector<uint64_t> frames;
+  size_t next = 0;
+  uint64_t done = 0;
+  while (next < runs.size()) {
+    const std::vector<moult_run> piece = TakePiece(runs, &next, &done);
+    std::vector<uint64_t> asked;
+    for (const moult_run& run : piece) {
+      for (uint64_t at = 0; at < run.length; at += kPage) asked.push_back((run.gpa + at) / kPage);
+    }
+    std::vector<uint64_t> bitmap((asked.size() + 63) / 64);
+    moult_hold call{};
+    call.size = sizeof(call);
+    call.count = static_cast<uint32_t>(piece.size());
+    call.runs = reinterpret_cast<uint64_t>(piece.data());
+    call.bitmap = reinterpret_cast<uint64_t>(bitmap.data());
+    if (ioctl(device_.get(), MOULT_HOLD, &call) < 0) return ErrnoStatus("hold the function's page frames");
+    for (size_t i = 0; i < asked.size(); ++i) {
+      if ((bitmap[i / 64] >> (i % 64) & 1) != 0) frames.push_back(asked[i]);
+    }
+  }
+  return MergeFrames(std::move(frames));
+}
+
+absl::StatusOr<std::vector<FrameRun>> HoldWhatIsFound(
+    const std::function<absl::StatusOr<std::vector<FrameRun>>()>& find,
+    const std::function<absl::StatusOr<std::vector<FrameRun>>(const std::vector<FrameRun>&)>& hold) {
+  MOULT_ASSIGN_OR_RETURN(std::vector<FrameRun> found, find());
+  for (int attempt = 0; attempt < kAttempts; ++attempt) {
+    MOULT_ASSIGN_OR_RETURN(const std::vector<FrameRun> held, hold(found));
+    // One that was being moved was in neither place for a moment: so the same must be found twice.
+    MOULT_ASSIGN_OR_RETURN(std::vector<FrameRun> again, find());
+    if (again == found && Contains(held, found)) return found;
+    found = std::move(again);
+  }
+  return absl::AbortedError(
+      "the kernel moves pages of the function, or does not let them be held; try again");
+}
+
+}  // namespace moult::agent
