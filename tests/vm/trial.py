@@ -123,13 +123,14 @@ class Trial:
                 if line.startswith(b'{"control"'):
                     return line
 
-    def run(self, name, memory=None):
-        """Cold start, until it is ready; its id."""
+    def run(self, name):
+        """Cold start of one of COMMANDS, until it is ready; its id."""
+        return self.start(name, COMMANDS[name], "--ready", "http:/", "--ready-timeout", "120000")
+
+    def start(self, name, command, *options, port=8080):
         argv = [self.bin / "moultctl", "--control", self.control.path, "run", "--json", "--name", name,
-                "--endpoint", "tcp:8080", "--ready", "http:/", "--ready-timeout", "120000"]
-        if memory:
-            argv += ["--memory", memory]
-        done = subprocess.run([*argv, "--", *COMMANDS[name]], capture_output=True, text=True, timeout=180, check=False)
+                "--endpoint", f"tcp:{port}", *options]
+        done = subprocess.run([*argv, "--", *command], capture_output=True, text=True, timeout=180, check=False)
         if done.returncode:
             raise TrialError(f"run {name}: {done.stderr.strip()}")
         return json.loads(done.stdout)["function"]["id"]

@@ -74,6 +74,22 @@ class Finder {
     return absl::OkStatus();
   }
 
+  // Files of tmpfs that have no name any more (memfds among them), mapped or not.
+  absl::Status AddOpenFiles(const std::string& process) {
+    const UniqueFd pagemap(open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC));
+    if (!pagemap.valid()) return ErrnoStatus("open /proc/self/pagemap");
+    MOULT_ASSIGN_OR_RETURN(const std::vector<int> fds, proc::ListNumeric(process + "/fd"));
+    for (const int fd : fds) {
+      const std::string path = absl::StrCat(process, "/fd/", fd);
+      struct stat st {};
+      struct statfs fs {};
+      if (stat(path.c_str(), &st) < 0 || !S_ISREG(st.st_mode) || st.st_nlink != 0) continue;
+      if (statfs(path.c_str(), &fs) < 0 || fs.f_type != TMPFS_MAGIC) continue;
+      MOULT_RETURN_IF_ERROR(AddFile(pagemap.get(), path));
+    }
+    return absl::OkStatus();
+  }
+
   // Every page of every file in a tmpfs that nobody outside of the sandbox sees. They are mapped here to be
   // found.
   absl::Status AddTmpfs(const std::string& folder) {
@@ -86,7 +102,7 @@ class Finder {
     for (const auto& entry : recursive_directory_iterator(folder, error)) {
       std::error_code ignored;
       if (entry.is_symlink(ignored) || !entry.is_regular_file(ignored)) continue;
-      MOULT_RETURN_IF_ERROR(AddFile(pagemap.get(), entry.path()));
+      MOULT_RETURN_IF_ERROR(AddFile(pagemap.get(), entry.path(), O_NOFOLLOW));
     }
     if (error) return absl::InternalError(absl::StrCat("list ", folder, ": ", error.message()));
     return absl::OkStatus();
@@ -101,14 +117,46 @@ class Finder {
   }
 
  private:
-  absl::StatusOr<Frame> Look(uint64_t number) const {
-    Frame frame{number, 0, 0};
-    const auto at = static_cast<off_t>(number * 8);
-    if (pread(flags_.get(), &frame.flags, 8, at) != 8 || pread(counts_.get(), &frame.mapped, 8, at) != 8) {
-      // A frame without a struct page.
-      frame.flags = Bit(KPF_NOPAGE);
+  // A present page at an address.
+  struct Candidate {
+    uint64_t address;
+    proc::PagemapEntry entry;
+    bool operator<(const Candidate& other) const { return entry.pfn < other.entry.pfn; }
+  };
+
+  // Looks up frames, which rise: many with one system call where they lie close together.
+  std::vector<Frame> Look(const std::vector<Candidate>& candidates) {
+    constexpr uint64_t kGap = 256;
+    constexpr uint64_t kSpan = 16384;
+    std::vector<Frame> frames;
+    frames.reserve(candidates.size());
+    for (size_t i = 0; i < candidates.size();) {
+      const uint64_t first = candidates[i].entry.pfn;
+      size_t end = i + 1;
+      while (end < candidates.size() && candidates[end].entry.pfn - candidates[end - 1].entry.pfn <= kGap &&
+             candidates[end].entry.pfn - first < kSpan)
+        ++end;
+      const uint64_t span = candidates[end - 1].entry.pfn - first + 1;
+      const size_t flags = ReadSpan(flags_.get(), first, span, span_flags_);
+      const size_t counts = ReadSpan(counts_.get(), first, span, span_counts_);
+      for (; i < end; ++i) {
+        const uint64_t at = candidates[i].entry.pfn - first;
+        // One that cannot be read has no struct page.
+        if (at < std::min(flags, counts)) {
+          frames.push_back({first + at, span_flags_[at], span_counts_[at]});
+        } else {
+          frames.push_back({first + at, Bit(KPF_NOPAGE), 0});
+        }
+      }
     }
-    return frame;
+    return frames;
+  }
+
+  // How many of `span` entries could be read.
+  static size_t ReadSpan(int fd, uint64_t first, uint64_t span, std::vector<uint64_t>& to) {
+    to.resize(span);
+    const ssize_t n = pread(fd, to.data(), span * 8, static_cast<off_t>(first * 8));
+    return n < 0 ? 0 : static_cast<size_t>(n) / 8;
   }
 
   // What to make of pages that are a file's.
@@ -118,7 +166,7 @@ class Finder {
     kOwn,    // shmem that is
   };
 
-  // Pages of most files are not even looked up, which takes two system calls each.
+  // Pages of most files are not even looked up: there are many.
   static bool MayShowShmem(const proc::MapsEntry& entry) {
     return entry.shared || entry.path.starts_with("/memfd:") || entry.path.starts_with("/dev/zero");
   }
@@ -130,27 +178,37 @@ class Finder {
       const ssize_t n = pread(pagemap, raw.data(), count * 8, static_cast<off_t>(at / kPage * 8));
       if (n < 0) return ErrnoStatus("read pagemap");
       if (n == 0) return absl::OkStatus();
+      candidates_.clear();
       for (size_t i = 0; i < static_cast<size_t>(n) / 8; ++i) {
         const proc::PagemapEntry entry = proc::DecodePagemap(raw[i]);
         if (!entry.present || (entry.file_or_shared && files == Files::kNone)) continue;
         if (entry.pfn == 0)
           return absl::PermissionDeniedError("pagemap hides frame numbers; run with CAP_SYS_ADMIN");
-        MOULT_ASSIGN_OR_RETURN(const Frame frame, Look(entry.pfn));
-        const uint64_t address = at + i * kPage;
-        if (IsExclusiveAnonymous(entry, frame, ram_)) {
-          frames_.push_back(entry.pfn);
-          if (wipe_) MOULT_RETURN_IF_ERROR(Wipe(address));
-        }
-        if (!entry.file_or_shared || !IsShmem(frame, ram_)) continue;
-        if (files == Files::kOwn) {
-          frames_.push_back(entry.pfn);
-        } else {
-          auto& mappings = shmem_[entry.pfn];
-          ++mappings.first;
-          mappings.second = frame.mapped;
-        }
+        candidates_.push_back({at + i * kPage, entry});
       }
+      std::sort(candidates_.begin(), candidates_.end());
+      MOULT_RETURN_IF_ERROR(AddCandidates(files));
       at += static_cast<uint64_t>(n) / 8 * kPage;
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status AddCandidates(Files files) {
+    const std::vector<Frame> frames = Look(candidates_);
+    for (size_t i = 0; i < frames.size(); ++i) {
+      const auto& [address, entry] = candidates_[i];
+      if (IsExclusiveAnonymous(entry, frames[i], ram_)) {
+        frames_.push_back(entry.pfn);
+        if (wipe_) MOULT_RETURN_IF_ERROR(Wipe(address));
+      }
+      if (!entry.file_or_shared || !IsShmem(frames[i], ram_)) continue;
+      if (files == Files::kOwn) {
+        frames_.push_back(entry.pfn);
+      } else {
+        auto& mappings = shmem_[entry.pfn];
+        ++mappings.first;
+        mappings.second = frames[i].mapped;
+      }
     }
     return absl::OkStatus();
   }
@@ -162,9 +220,9 @@ class Finder {
     return ErrnoStatus(absl::StrFormat("fill the page at %#x with zeros", address));
   }
 
-  absl::Status AddFile(int pagemap, const std::string& path) {
+  absl::Status AddFile(int pagemap, const std::string& path, int flags = 0) {
     const int access = wipe_ ? O_RDWR : O_RDONLY;
-    const UniqueFd fd(open(path.c_str(), access | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
+    const UniqueFd fd(open(path.c_str(), access | flags | O_CLOEXEC | O_NONBLOCK));
     struct stat st {};
     if (!fd.valid() || fstat(fd.get(), &st) < 0) return ErrnoStatus(absl::StrCat("open ", path));
     // Data only: reading a hole would make pages.
@@ -191,6 +249,9 @@ class Finder {
   std::vector<RamRange> ram_;
   UniqueFd flags_;
   UniqueFd counts_;
+  std::vector<Candidate> candidates_;  // these three: of the piece at hand
+  std::vector<uint64_t> span_flags_;
+  std::vector<uint64_t> span_counts_;
   std::vector<uint64_t> frames_;
   std::map<uint64_t, std::pair<uint64_t, uint64_t>> shmem_;  // frame: seen here, mapped at all
 };
@@ -235,7 +296,9 @@ absl::StatusOr<std::vector<FrameRun>> Find(pid_t init_pid, bool wipe) {
   MOULT_ASSIGN_OR_RETURN(const std::vector<int> pids, proc::ListNumeric(root + "/proc"));
   for (const int pid : pids) {
     if (pid == 1) continue;
-    const absl::Status status = finder.AddProcess(absl::StrCat(root, "/proc/", pid));
+    const std::string process = absl::StrCat(root, "/proc/", pid);
+    absl::Status status = finder.AddProcess(process);
+    if (status.ok()) status = finder.AddOpenFiles(process);
     // A zombie has no memory; it may also have been reaped since.
     if (!status.ok() && !absl::IsNotFound(status)) return status;
   }

@@ -10,6 +10,7 @@
 
 #include "ledger/exclusive.h"
 #include "ledger/hold.h"
+#include "ledger/pipes.h"
 #include "rpc/log.h"
 #include "rpc/worker.h"
 
@@ -20,18 +21,23 @@ constexpr std::chrono::seconds kFreezeTime{10};
 constexpr std::chrono::seconds kAnswerTime{30};
 constexpr std::chrono::seconds kEndTime{30};
 
-// What the host may discard; none where the guest had to wipe it. `hold` keeps it what it is as long as it
-// lives.
+// What the host may discard. `hold` keeps it what it is as long as it lives; empty: there is no driver to do
+// so, nothing may be discarded, and the guest wipes it.
 absl::StatusOr<std::vector<FrameRun>> FindPages(pid_t init_pid, std::optional<FrameHold>* hold) {
   auto opened = FrameHold::Open();
   if (!opened.ok()) {
     Log(absl::StrCat("detach: pages are wiped, not given back: ", opened.status().message()));
-    MOULT_RETURN_IF_ERROR(WipeExclusive(init_pid));
     return std::vector<FrameRun>();
   }
   hold->emplace(*std::move(opened));
   return HoldWhatIsFound([init_pid] { return FindExclusive(init_pid); },
                          [hold](const std::vector<FrameRun>& runs) { return (*hold)->Hold(runs); });
+}
+
+// There is no way back: the host has discarded, and the function ends.
+absl::Status Wipe(Worker& worker, bool pages) {
+  if (pages) MOULT_RETURN_IF_ERROR(WipeExclusive(worker.function->init_pid));
+  return WipePipes(worker.function->init_pid);
 }
 
 absl::Status Report(Worker& worker, std::optional<FrameHold>* hold) {
@@ -62,8 +68,11 @@ absl::Status Finish(Worker& worker) {
   worker.phases.End("host");
   const bool commit = request->body.AsDetachEnd()->commit;
   if (commit) {
-    const absl::Status killed = Kill(worker);
+    const absl::Status wiped = Wipe(worker, !hold.has_value());
+    worker.phases.End("wipe");
+    absl::Status killed = Kill(worker);
     worker.phases.End("kill");
+    killed.Update(wiped);
     worker.Tell({.done = true});
     if (!killed.ok())
       return worker.channel.Respond(call, rpc::ErrorResponse(killed), Clock::now() + kAnswerTime);

@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * canary SEED: fills heap, stack, a private file, a memfd and a pipe with a marker that is made of SEED, and
+ * answers GET on port 8080 with how often it finds it. Neither this file nor an argument holds the marker.
+ */
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define HEAP (8u << 20)
+#define STACK (1u << 20)
+#define FILE_BYTES (2u << 20)
+
+static uint64_t marker[2];
+
+/* splitmix64 */
+static uint64_t mix(uint64_t* state) {
+  uint64_t z = (*state += 0x9e3779b97f4a7c15u);
+  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+  z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+  return z ^ (z >> 31);
+}
+
+static void fill(void* to, size_t size) {
+  for (size_t at = 0; at < size; at += sizeof(marker)) memcpy((char*)to + at, marker, sizeof(marker));
+}
+
+static void must(int good, const char* what) {
+  if (good) return;
+  perror(what);
+  exit(1);
+}
+
+static void fill_file(int fd, size_t size) {
+  char buffer[65536];
+  must(fd >= 0, "open");
+  fill(buffer, sizeof(buffer));
+  for (size_t at = 0; at < size; at += sizeof(buffer))
+    must(write(fd, buffer, sizeof(buffer)) == sizeof(buffer), "write");
+}
+
+static void serve(size_t planted) {
+  const struct sockaddr_in address = {
+      .sin_family = AF_INET, .sin_port = htons(8080), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+  const int on = 1, listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+  must(bind(listener, (const struct sockaddr*)&address, sizeof(address)) == 0 && listen(listener, 8) == 0,
+       "listen");
+  for (;;) {
+    char request[4096], answer[256], body[32];
+    const int client = accept(listener, NULL, NULL);
+    if (client < 0) continue;
+    if (read(client, request, sizeof(request)) > 0) {
+      const int length = snprintf(body, sizeof(body), "%zu", planted);
+      const int size =
+          snprintf(answer, sizeof(answer),
+                   "HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s", length, body);
+      must(write(client, answer, (size_t)size) == size, "answer");
+    }
+    close(client);
+  }
+}
+
+int main(int argc, char** argv) {
+  char stack[STACK];
+  int ends[2];
+  uint64_t state = argc > 1 ? strtoull(argv[1], NULL, 10) : 0;
+  marker[0] = mix(&state);
+  marker[1] = mix(&state);
+  char* heap = malloc(HEAP);
+  must(heap != NULL, "malloc");
+  fill(heap, HEAP);
+  fill(stack, sizeof(stack));
+  __asm__ volatile("" : : "r"(stack), "r"(heap) : "memory");
+  fill_file(open("/tmp/canary", O_RDWR | O_CREAT | O_EXCL, 0600), FILE_BYTES);
+  fill_file(memfd_create("canary", MFD_CLOEXEC), FILE_BYTES);
+  must(pipe(ends) == 0, "pipe");
+  fill_file(ends[1], 65536);
+  serve((HEAP + STACK + 2 * FILE_BYTES + 65536) / sizeof(marker));
+}
