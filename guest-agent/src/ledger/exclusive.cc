@@ -38,6 +38,15 @@ bool InRam(uint64_t frame, const std::vector<RamRange>& ram) {
 constexpr uint64_t kNever = Bit(KPF_NOPAGE) | Bit(KPF_HWPOISON) | Bit(KPF_KSM) | Bit(KPF_ZERO_PAGE) |
                             Bit(KPF_HUGE) | Bit(KPF_SLAB) | Bit(KPF_BUDDY);
 
+// Whether the kernel has merged pages, or may do so.
+bool KsmShares() {
+  for (const char* name : {"run", "pages_shared"}) {
+    const auto text = proc::ReadFile(absl::StrCat("/sys/kernel/mm/ksm/", name));
+    if (text.ok() && *text != "0\n") return true;
+  }
+  return false;
+}
+
 // Finds the pages, and fills them with zeros if asked to.
 class Finder {
  public:
@@ -47,6 +56,7 @@ class Finder {
     ram_ = ReadSystemRam();
     if (ram_.empty())
       return absl::FailedPreconditionError("/proc/iomem shows no RAM; run as root (CAP_SYS_ADMIN)");
+    if (!KsmShares()) never_true_ = Bit(KPF_KSM);
     flags_.Reset(open("/proc/kpageflags", O_RDONLY | O_CLOEXEC));
     counts_.Reset(open("/proc/kpagecount", O_RDONLY | O_CLOEXEC));
     if (!flags_.valid() || !counts_.valid())
@@ -143,7 +153,7 @@ class Finder {
         const uint64_t at = candidates[i].entry.pfn - first;
         // One that cannot be read has no struct page.
         if (at < std::min(flags, counts)) {
-          frames.push_back({first + at, span_flags_[at], span_counts_[at]});
+          frames.push_back({first + at, span_flags_[at] & ~never_true_, span_counts_[at]});
         } else {
           frames.push_back({first + at, Bit(KPF_NOPAGE), 0});
         }
@@ -246,6 +256,8 @@ class Finder {
 
   const bool wipe_;
   UniqueFd memory_;  // of the process at hand, when wiping
+  // Flags that mean nothing here: 6.12 shows every anonymous page as one of KSM.
+  uint64_t never_true_ = 0;
   std::vector<RamRange> ram_;
   UniqueFd flags_;
   UniqueFd counts_;
