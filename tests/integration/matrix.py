@@ -210,7 +210,7 @@ class Case:
                      + ", ".join(memory.where(pid, a) for a in sorted(always)[:4]))
 
     def noise(self):
-        """Pages that change by themselves while the victim polls for "go"."""
+        """Pages that change by themselves while the victim polls for "go", and timers of up to 50 ms fire."""
         pid, noisy, last = self.victim.pid, set(), None
         for _ in range(3):
             rig.stop(pid)
@@ -220,6 +220,7 @@ class Case:
             last = now
             rig.resume(pid)
             switches = rig.status_field(pid, "voluntary_ctxt_switches")
+            time.sleep(0.05)
             rig.wait_until(lambda: rig.status_field(pid, "voluntary_ctxt_switches") != switches, 0.1)
         return noisy
 

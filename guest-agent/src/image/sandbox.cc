@@ -168,6 +168,8 @@ absl::Status Sandbox::SetClocks(int64_t monotonic_ns, int64_t boottime_ns) {
 
 void Sandbox::SetChild(pid_t inner_pid) {
   __atomic_store_n(&static_cast<Shared*>(shared_)->init.child, static_cast<uint32_t>(inner_pid), __ATOMIC_RELEASE);
+  // It may have ended already; the init then has an old signal behind it.
+  syscall(SYS_pidfd_send_signal, pidfd_.get(), SIGCHLD, nullptr, 0);
 }
 
 int Sandbox::ChildStatus() const {

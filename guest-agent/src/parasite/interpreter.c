@@ -118,11 +118,13 @@ __attribute__((used)) void MoultInitMain(struct MoultInit* init) {
       if (sig > 0 && child) Syscall(__NR_kill, child, (moult_u64)sig, 0, 0, 0, 0);
       continue;
     }
+    /* One that ends before the maker has told of it stays a zombie until then, else nobody would notice. */
+    if (!child) continue;
     for (;;) {
       int status = 0;
       moult_s64 pid = Syscall(__NR_wait4, ~0ul, (moult_u64)&status, 1 /* WNOHANG */, 0, 0, 0);
       if (pid <= 0) break;
-      if (child && pid == child) {
+      if (pid == child) {
         init->status = (moult_u32)status;
         __atomic_store_n(&init->ended, 1, __ATOMIC_RELEASE);
         int code = (status & 0x7f) ? 128 + (status & 0x7f) : (status >> 8) & 0xff;

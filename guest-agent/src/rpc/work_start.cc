@@ -87,13 +87,6 @@ absl::Status Start(Worker& worker) {
   function.sandbox->SetChild(started.inner_pid);
   Begun(worker, started.pid, started.inner_pid);
   worker.phases.End("start");
-  // It may have ended before the init knew whom to wait for: then nobody would notice.
-  pollfd ended{started.pidfd.get(), POLLIN, 0};
-  if (poll(&ended, 1, 0) > 0 && spec.readiness != nullptr &&
-      spec.readiness->kind != rpc::ReadinessKind::Started) {
-    return absl::AbortedError(
-        absl::StrCat("the function has ended; the end of its output:\n", LogTail(function)));
-  }
   MOULT_RETURN_IF_ERROR(AwaitReady(function, worker.MakeWatch()));
   worker.phases.End("ready");
   return absl::OkStatus();
