@@ -26,7 +26,8 @@ final class Primes {
       if (COMPOSITE.get(i)) continue;
       for (int j = i * i; j < LIMIT; j += i) COMPOSITE.set(j);
     }
-    HttpServer server = HttpServer.create(new InetSocketAddress("127.0.0.1", 8080), 0);
+    String address = System.getenv().getOrDefault("ADDRESS", "127.0.0.1");
+    HttpServer server = HttpServer.create(new InetSocketAddress(address, 8080), 0);
     server.createContext("/", exchange -> {
       String query = exchange.getRequestURI().getQuery();
       int seed = query == null ? 0 : Integer.parseInt(query.substring("seed=".length()));

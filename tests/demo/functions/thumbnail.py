@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """GET /?seed=N: the thumbnail of picture N, as PNG."""
 import io
+import os
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from urllib.parse import parse_qs, urlsplit
 
@@ -30,4 +31,4 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
-HTTPServer(("127.0.0.1", 8080), Handler).serve_forever()
+HTTPServer((os.environ.get("ADDRESS", "127.0.0.1"), 8080), Handler).serve_forever()
