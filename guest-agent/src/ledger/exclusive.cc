@@ -14,6 +14,7 @@
 #include <cstring>
 #include <filesystem>
 #include <map>
+#include <memory>
 #include <set>
 
 #include "moult/base/unique_fd.h"
@@ -34,7 +35,7 @@ bool InRam(uint64_t frame, const std::vector<RamRange>& ram) {
                      [at](const RamRange& range) { return at >= range.start && at + kPage <= range.end; });
 }
 
-// Pages that are not the function's to give, whatever else they look like.
+// Pages of shmem that are not the function's to give, whatever else they look like.
 constexpr uint64_t kNever = Bit(KPF_NOPAGE) | Bit(KPF_HWPOISON) | Bit(KPF_KSM) | Bit(KPF_ZERO_PAGE) |
                             Bit(KPF_HUGE) | Bit(KPF_SLAB) | Bit(KPF_BUDDY);
 
@@ -52,11 +53,18 @@ class Finder {
  public:
   explicit Finder(bool wipe) : wipe_(wipe) {}
 
+  // Forgets what was found, not where to look.
+  void Reset() {
+    frames_.clear();
+    shmem_.clear();
+  }
+
   absl::Status Open() {
+    if (!ram_.empty()) return absl::OkStatus();
     ram_ = ReadSystemRam();
     if (ram_.empty())
       return absl::FailedPreconditionError("/proc/iomem shows no RAM; run as root (CAP_SYS_ADMIN)");
-    if (!KsmShares()) never_true_ = Bit(KPF_KSM);
+    ksm_shares_ = KsmShares();
     flags_.Reset(open("/proc/kpageflags", O_RDONLY | O_CLOEXEC));
     counts_.Reset(open("/proc/kpagecount", O_RDONLY | O_CLOEXEC));
     if (!flags_.valid() || !counts_.valid())
@@ -66,20 +74,20 @@ class Finder {
 
   // Anonymous pages, and shmem pages that are mapped: of memfds and shared memory that only this sandbox has.
   absl::Status AddProcess(const std::string& folder) {
-    MOULT_ASSIGN_OR_RETURN(const std::string text, proc::ReadFile(folder + "/maps"));
-    MOULT_ASSIGN_OR_RETURN(const auto maps, proc::ParseMaps(text));
+    auto known = spans_.find(folder);
+    if (known == spans_.end()) {
+      MOULT_ASSIGN_OR_RETURN(const std::string text, proc::ReadFile(folder + "/maps"));
+      MOULT_ASSIGN_OR_RETURN(const auto maps, proc::ParseMaps(text));
+      known = spans_.emplace(folder, Spans(maps)).first;
+    }
     const UniqueFd pagemap(open((folder + "/pagemap").c_str(), O_RDONLY | O_CLOEXEC));
     if (!pagemap.valid()) return ErrnoStatus(absl::StrCat("open ", folder, "/pagemap"));
     if (wipe_) {
       memory_.Reset(open((folder + "/mem").c_str(), O_RDWR | O_CLOEXEC));
       if (!memory_.valid()) return ErrnoStatus(absl::StrCat("open ", folder, "/mem"));
     }
-    for (const proc::MapsEntry& entry : maps) {
-      if (entry.path == "[vsyscall]" || entry.path == "[vdso]" || entry.path == "[vvar]" ||
-          entry.path == "[vvar_vclock]")
-        continue;
-      MOULT_RETURN_IF_ERROR(AddRange(pagemap.get(), entry.start, entry.end,
-                                     MayShowShmem(entry) ? Files::kShmem : Files::kNone));
+    for (const Span& span : known->second) {
+      MOULT_RETURN_IF_ERROR(AddRange(pagemap.get(), span.start, span.end, span.files));
     }
     return absl::OkStatus();
   }
@@ -127,6 +135,41 @@ class Finder {
   }
 
  private:
+  // What to make of pages that are a file's.
+  enum class Files {
+    kNone,   // not of interest: page cache of a file that others may have
+    kShmem,  // shmem counts, when it is this sandbox's alone
+    kOwn,    // shmem that is
+  };
+
+  // Pages of most files are not even looked up: there are many.
+  static bool MayShowShmem(const proc::MapsEntry& entry) {
+    return entry.shared || entry.path.starts_with("/memfd:") || entry.path.starts_with("/dev/zero");
+  }
+
+  // Mappings that are looked through with one system call.
+  struct Span {
+    uint64_t start;
+    uint64_t end;
+    Files files;
+  };
+
+  // Neighbours are put together: a system call takes longer than a look at a few pages that are not there.
+  static std::vector<Span> Spans(const std::vector<proc::MapsEntry>& maps) {
+    constexpr uint64_t kGap = 64 * kPage;
+    std::vector<Span> spans;
+    for (const proc::MapsEntry& entry : maps) {
+      if (entry.path == "[vsyscall]") continue;
+      const Files files = MayShowShmem(entry) ? Files::kShmem : Files::kNone;
+      if (!spans.empty() && spans.back().files == files && entry.start - spans.back().end <= kGap) {
+        spans.back().end = entry.end;
+      } else {
+        spans.push_back({entry.start, entry.end, files});
+      }
+    }
+    return spans;
+  }
+
   // A present page at an address.
   struct Candidate {
     uint64_t address;
@@ -153,7 +196,7 @@ class Finder {
         const uint64_t at = candidates[i].entry.pfn - first;
         // One that cannot be read has no struct page.
         if (at < std::min(flags, counts)) {
-          frames.push_back({first + at, span_flags_[at] & ~never_true_, span_counts_[at]});
+          frames.push_back({first + at, span_flags_[at], span_counts_[at]});
         } else {
           frames.push_back({first + at, Bit(KPF_NOPAGE), 0});
         }
@@ -169,34 +212,20 @@ class Finder {
     return n < 0 ? 0 : static_cast<size_t>(n) / 8;
   }
 
-  // What to make of pages that are a file's.
-  enum class Files {
-    kNone,   // not of interest: page cache of a file that others may have
-    kShmem,  // shmem counts, when it is this sandbox's alone
-    kOwn,    // shmem that is
-  };
-
-  // Pages of most files are not even looked up: there are many.
-  static bool MayShowShmem(const proc::MapsEntry& entry) {
-    return entry.shared || entry.path.starts_with("/memfd:") || entry.path.starts_with("/dev/zero");
-  }
-
   absl::Status AddRange(int pagemap, uint64_t start, uint64_t end, Files files) {
-    std::vector<uint64_t> raw(kPiece);
     for (uint64_t at = start; at < end;) {
       const size_t count = std::min<uint64_t>(kPiece, (end - at) / kPage);
-      const ssize_t n = pread(pagemap, raw.data(), count * 8, static_cast<off_t>(at / kPage * 8));
+      const ssize_t n = pread(pagemap, raw_.data(), count * 8, static_cast<off_t>(at / kPage * 8));
       if (n < 0) return ErrnoStatus("read pagemap");
       if (n == 0) return absl::OkStatus();
       candidates_.clear();
       for (size_t i = 0; i < static_cast<size_t>(n) / 8; ++i) {
-        const proc::PagemapEntry entry = proc::DecodePagemap(raw[i]);
+        const proc::PagemapEntry entry = proc::DecodePagemap(raw_[i]);
         if (!entry.present || (entry.file_or_shared && files == Files::kNone)) continue;
         if (entry.pfn == 0)
           return absl::PermissionDeniedError("pagemap hides frame numbers; run with CAP_SYS_ADMIN");
         candidates_.push_back({at + i * kPage, entry});
       }
-      std::sort(candidates_.begin(), candidates_.end());
       MOULT_RETURN_IF_ERROR(AddCandidates(files));
       at += static_cast<uint64_t>(n) / 8 * kPage;
     }
@@ -204,10 +233,13 @@ class Finder {
   }
 
   absl::Status AddCandidates(Files files) {
-    const std::vector<Frame> frames = Look(candidates_);
-    for (size_t i = 0; i < frames.size(); ++i) {
+    // Pagemap itself tells of an anonymous page that it is mapped once; for the rest frames are looked up.
+    const bool look = !candidates_.empty() && (ksm_shares_ || files != Files::kNone);
+    if (look) std::sort(candidates_.begin(), candidates_.end());
+    const std::vector<Frame> frames = look ? Look(candidates_) : std::vector<Frame>();
+    for (size_t i = 0; i < candidates_.size(); ++i) {
       const auto& [address, entry] = candidates_[i];
-      if (IsExclusiveAnonymous(entry, frames[i], ram_)) {
+      if (IsExclusiveAnonymous(entry, ram_) && !(ksm_shares_ && (frames[i].flags & Bit(KPF_KSM)) != 0)) {
         frames_.push_back(entry.pfn);
         if (wipe_) MOULT_RETURN_IF_ERROR(Wipe(address));
       }
@@ -256,8 +288,10 @@ class Finder {
 
   const bool wipe_;
   UniqueFd memory_;  // of the process at hand, when wiping
-  // Flags that mean nothing here: 6.12 shows every anonymous page as one of KSM.
-  uint64_t never_true_ = 0;
+  // 6.12 shows every anonymous page as one of KSM, so the flag is believed only where there can be some.
+  bool ksm_shares_ = false;
+  std::map<std::string, std::vector<Span>> spans_;  // by the process's folder: all stand still
+  std::vector<uint64_t> raw_ = std::vector<uint64_t>(kPiece);
   std::vector<RamRange> ram_;
   UniqueFd flags_;
   UniqueFd counts_;
@@ -270,10 +304,8 @@ class Finder {
 
 }  // namespace
 
-bool IsExclusiveAnonymous(const proc::PagemapEntry& entry, const Frame& frame,
-                          const std::vector<RamRange>& ram) {
-  return entry.present && !entry.file_or_shared && (frame.flags & Bit(KPF_ANON)) != 0 &&
-         (frame.flags & kNever) == 0 && frame.mapped == 1 && InRam(frame.number, ram);
+bool IsExclusiveAnonymous(const proc::PagemapEntry& entry, const std::vector<RamRange>& ram) {
+  return entry.present && !entry.file_or_shared && entry.exclusive && InRam(entry.pfn, ram);
 }
 
 bool IsShmem(const Frame& frame, const std::vector<RamRange>& ram) {
@@ -300,9 +332,9 @@ std::vector<FrameRun> MergeFrames(std::vector<uint64_t> frames) {
 
 namespace {
 
-absl::StatusOr<std::vector<FrameRun>> Find(pid_t init_pid, bool wipe) {
-  Finder finder(wipe);
+absl::StatusOr<std::vector<FrameRun>> Find(pid_t init_pid, Finder& finder) {
   MOULT_RETURN_IF_ERROR(finder.Open());
+  finder.Reset();
   const std::string root = absl::StrCat("/proc/", init_pid, "/root");
   // Its own /proc lists the sandbox's processes and no others. The init itself is ours.
   MOULT_ASSIGN_OR_RETURN(const std::vector<int> pids, proc::ListNumeric(root + "/proc"));
@@ -320,8 +352,13 @@ absl::StatusOr<std::vector<FrameRun>> Find(pid_t init_pid, bool wipe) {
 
 }  // namespace
 
-absl::StatusOr<std::vector<FrameRun>> FindExclusive(pid_t init_pid) { return Find(init_pid, /*wipe=*/false); }
+std::function<absl::StatusOr<std::vector<FrameRun>>()> ExclusiveFinder(pid_t init_pid) {
+  return [init_pid, finder = std::make_shared<Finder>(/*wipe=*/false)] { return Find(init_pid, *finder); };
+}
 
-absl::Status WipeExclusive(pid_t init_pid) { return Find(init_pid, /*wipe=*/true).status(); }
+absl::Status WipeExclusive(pid_t init_pid) {
+  Finder finder(/*wipe=*/true);
+  return Find(init_pid, finder).status();
+}
 
 }  // namespace moult::agent

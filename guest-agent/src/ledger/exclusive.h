@@ -7,6 +7,7 @@
 #include <sys/types.h>
 
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "moult/base/status.h"
@@ -22,10 +23,9 @@ struct Frame {
   uint64_t mapped = 0;  // how often it is mapped
 };
 
-// A private anonymous page that nobody else maps, in RAM and not one that the kernel shares on its own (KSM,
-// the zero page) or that has no owner here (a window's, a driver's).
-bool IsExclusiveAnonymous(const proc::PagemapEntry& entry, const Frame& frame,
-                          const std::vector<RamRange>& ram);
+// A private anonymous page that nobody else maps, in RAM: neither a window's nor a driver's. The zero page is not
+// mapped exclusively; one that the kernel has merged (KSM) may be.
+bool IsExclusiveAnonymous(const proc::PagemapEntry& entry, const std::vector<RamRange>& ram);
 // A page of shmem (tmpfs, memfd, shared anonymous memory) in RAM. Who else uses it the flags do not tell.
 bool IsShmem(const Frame& frame, const std::vector<RamRange>& ram);
 
@@ -37,10 +37,10 @@ struct FrameRun {
 // Rising and disjoint, each frame once, neighbours put together.
 std::vector<FrameRun> MergeFrames(std::vector<uint64_t> frames);
 
-// The exclusive pages of all processes in the sandbox whose init is `init_pid`, and of its private tmpfs.
-// They must stand still (frozen). Needs CAP_SYS_ADMIN. The kernel may move a page after this was read
-// (compaction): see hold.h.
-absl::StatusOr<std::vector<FrameRun>> FindExclusive(pid_t init_pid);
+// Finds, at each call anew, the exclusive pages of all processes in the sandbox whose init is `init_pid`, and of its
+// private tmpfs. From the first call on they must stand still (frozen). Needs CAP_SYS_ADMIN. The kernel may move a page
+// after this was read (compaction): see hold.h.
+std::function<absl::StatusOr<std::vector<FrameRun>>()> ExclusiveFinder(pid_t init_pid);
 
 // Fills these pages with zeros, by their addresses in the processes, where they are whatever the kernel does.
 // For guests whose driver cannot hold frames.

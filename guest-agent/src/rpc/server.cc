@@ -178,9 +178,16 @@ void Server::Poll() {
   }
   int timeout = functions_.empty() && leftovers_.empty() ? -1 : kTidyMs;
   if (wake != Clock::time_point::max()) timeout = kTidyMs;
+  if (shells_.size() < config_.warm_shells) {
+    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(refill_at_ - Clock::now()).count();
+    if (left >= 0 && (timeout < 0 || left < timeout)) timeout = static_cast<int>(left) + 1;
+  }
   const int n = poll(fds.data(), fds.size(), timeout);
   if (n < 0 && errno != EINTR) Log(ErrnoStatus("poll").ToString());
-  if (n == 0) KeepTidy();
+  if (n == 0) {
+    KeepTidy();
+    FillShells();
+  }
   if (n <= 0) return;
 
   if (fds[0].revents != 0) HandleSignals();

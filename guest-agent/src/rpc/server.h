@@ -97,6 +97,7 @@ class Server {
   std::list<std::shared_ptr<Connection>> connections_;
   std::map<uint64_t, std::unique_ptr<Function>> functions_;
   std::list<std::unique_ptr<Function>> shells_;
+  Clock::time_point refill_at_;  // not before: making one takes CPU time
   std::list<Running> workers_;
   std::vector<PendingKill> kills_;
   std::vector<std::unique_ptr<Cgroup>> leftovers_;  // cgroups that could not be removed yet

@@ -30,7 +30,7 @@ absl::StatusOr<std::vector<FrameRun>> FindPages(pid_t init_pid, std::optional<Fr
     return std::vector<FrameRun>();
   }
   hold->emplace(*std::move(opened));
-  return HoldWhatIsFound([init_pid] { return FindExclusive(init_pid); },
+  return HoldWhatIsFound(ExclusiveFinder(init_pid),
                          [hold](const std::vector<FrameRun>& runs) { return (*hold)->Hold(runs); });
 }
 

@@ -21,6 +21,7 @@ using rpc::FunctionState;
 using rpc::RequestBody;
 
 constexpr std::chrono::milliseconds kDefaultDeadline{300'000};
+constexpr std::chrono::milliseconds kRefillDelay{100};
 
 bool IsStream(RequestBody verb) { return verb == RequestBody::Tunnel || verb == RequestBody::Logs; }
 bool IsStart(RequestBody verb) { return verb == RequestBody::Run || verb == RequestBody::Attach; }
@@ -131,6 +132,7 @@ void Server::WorkerEnded(std::list<Running>::iterator it, int status) {
   Running worker = std::move(*it);
   workers_.erase(it);
   worker.connection->busy = false;
+  if (IsStart(worker.verb)) refill_at_ = Clock::now() + kRefillDelay;
   const bool keeps =
       WIFEXITED(status) && WEXITSTATUS(status) == static_cast<int>(WorkerExit::kKeepConnection);
   if (!keeps) {
@@ -222,8 +224,9 @@ absl::StatusOr<std::unique_ptr<Function>> Server::TakeShell() {
 }
 
 void Server::FillShells() {
-  // Not while anybody waits for a worker that may need the CPU: refilled when it has answered.
-  if (std::any_of(workers_.begin(), workers_.end(),
+  // Not while anybody waits for a worker that may need the CPU, nor when a function that has just begun is about to be
+  // called for the first time.
+  if (Clock::now() < refill_at_ || std::any_of(workers_.begin(), workers_.end(),
                   [](const Running& worker) { return !worker.stream && !worker.done; }))
     return;
   while (!stopping_ && shells_.size() < config_.warm_shells) {
