@@ -44,7 +44,7 @@ class Criu:
             try:
                 self.get(seeds[0])
                 break
-            except (OSError, http.client.HTTPException, TrialError):
+            except (OSError, TrialError):
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.2)

@@ -172,7 +172,7 @@ def main():
         finally:
             setting.vm.close()
         if counts["failed"]:
-            print((setting.folder / "first" / "trial.log").read_text(errors="replace")[-4000:])
+            print(setting.vm.logs())
     print(f"{counts['passed']} passed, {counts['failed']} failed, {counts['skipped']} skipped")
     return 1 if counts["failed"] else 0
 

@@ -72,6 +72,8 @@ class Control:
             client.request("GET", path, headers={"Connection": "close"})
             answer = client.getresponse()
             body = answer.read()
+        except http.client.HTTPException as e:
+            raise TrialError(f"GET {path} of function {function}: the connection ended: {e}") from None
         finally:
             client.close()
         if answer.status != 200:
@@ -102,26 +104,20 @@ class Trial:
         told = self._first_line(900)
         if not told:
             self.close()
-            raise TrialError("moultctl vm: " + (self.folder / "trial.log").read_text(errors="replace")[-2000:])
+            raise TrialError("moultctl vm: " + self.logs())
         told = json.loads(told)
         self.accel, self.qemu = told["accel"], told["pid"]
         self.control = Control(told["control"])
 
     def _first_line(self, seconds):
-        """What it prints before is the guest's console."""
-        deadline = time.monotonic() + seconds
-        text = b""
-        while True:
-            left = deadline - time.monotonic()
-            if left <= 0 or not select.select([self.process.stdout], [], [], left)[0]:
-                return None
-            got = os.read(self.process.stdout.fileno(), 4096)
-            if not got:
-                return None
-            text += got
-            for line in text.split(b"\n")[:-1]:
-                if line.startswith(b'{"control"'):
-                    return line
+        if not select.select([self.process.stdout], [], [], seconds)[0]:
+            return None
+        return self.process.stdout.readline()
+
+    def logs(self):
+        """The ends of what moultctl, QEMU, and the guest's console said."""
+        logs = [self.folder / name for name in ("trial.log", "console.log")]
+        return "\n".join(f.read_text(errors="replace")[-2000:] for f in logs if f.exists())
 
     def run(self, name):
         """Cold start of one of COMMANDS, until it is ready; its id."""

@@ -175,7 +175,7 @@ absl::Status DoCapture(Worker& worker) {
   if (was_frozen && !(ending.end && status.ok()))
     (void)function.cgroup->Freeze(Clock::now() + std::chrono::seconds(5));
   if (!(ending.end && status.ok())) worker.Tell({.state = function.info.state});
-  return Close(worker, status, ending);
+  return Close(worker, worker.Explain(status), ending);
 }
 
 }  // namespace moult::agent

@@ -29,7 +29,8 @@ namespace {
 constexpr std::chrono::seconds kEndTime{10};
 
 // What is half-made goes, before the host hears of the failure.
-absl::Status Undo(Worker& worker, const absl::Status& status) {
+absl::Status Undo(Worker& worker, const absl::Status& failed) {
+  const absl::Status status = worker.Explain(failed);
   syscall(SYS_pidfd_send_signal, worker.function->init_pidfd.get(), SIGKILL, nullptr, 0);
   Watch watch;
   watch.deadline = Clock::now() + kEndTime;

@@ -16,7 +16,8 @@ namespace {
 using nlohmann::json;
 using rpc::RequestBody;
 
-constexpr std::chrono::seconds kAnswerTime{30};  // for the host to take an answer
+constexpr std::chrono::seconds kAnswerTime{30};     // for the host to take an answer
+constexpr std::chrono::milliseconds kEndTime{300};  // for a sandbox to end after its function
 
 struct Verb {
   RequestBody body;
@@ -68,6 +69,16 @@ void Worker::Tell(const Report& report) const {
   const std::string text = EncodeReport(report);
   // An agent that has gone reads the truth from /proc when it is back.
   (void)!send(agent, text.data(), text.size(), MSG_NOSIGNAL);
+}
+
+absl::Status Worker::Explain(const absl::Status& status) const {
+  // What the kernel answers about a process that is being killed: ESRCH, ENOENT, EIO, no page map.
+  const bool may_be = absl::IsNotFound(status) || absl::IsInternal(status) || absl::IsUnavailable(status);
+  if (!may_be || function == nullptr) return status;
+  Watch watch;
+  watch.deadline = Clock::now() + kEndTime;
+  if (!Wait(watch, function->init_pidfd.get(), POLLIN).ok()) return status;
+  return absl::AbortedError(absl::StrCat("the function has ended meanwhile: ", status.message()));
 }
 
 absl::Status Worker::Respond(const rpc::ResponseT& response) {

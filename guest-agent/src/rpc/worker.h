@@ -47,6 +47,9 @@ struct Worker {
   // False when the agent has gone, or the host.
   bool MayGoOn() const;
   void Tell(const Report& report) const;
+  // An error that comes of the function's end says so: kAborted. For failures while it was worked on, when nothing of
+  // the engine holds it any more.
+  absl::Status Explain(const absl::Status& status) const;
   absl::Status Respond(const rpc::ResponseT& response);
   // The answer of Run, Attach, Freeze, Thaw.
   absl::Status RespondFunction(std::vector<std::string> notes);

@@ -190,7 +190,11 @@ absl::Status StartQemu(Vm* vm) {
       "-drive",
       absl::StrCat("file=", (vm->dir / "payload.tar").string(), ",format=raw,if=none,id=payload,readonly=on"),
       "-device", "nvme,drive=root,serial=moult", "-device", "virtio-blk-pci,drive=payload", "-chardev",
-      "file,id=serial,append=on,path=/proc/self/fd/1", "-serial", "chardev:serial", "-qmp",
+      absl::StrCat("file,id=serial,append=on,path=",
+                   // Who wants JSON may stop to read after it; a full pipe would stop the guest.
+                   a.json ? absl::StrReplaceAll((vm->dir / "console.log").string(), {{",", ",,"}})
+                          : "/proc/self/fd/1"),
+      "-serial", "chardev:serial", "-qmp",
       absl::StrCat("unix:", (vm->dir / "qmp.sock").string(), ",server=on,wait=off")};
   if (a.window_mb > 0) {
     argv.insert(argv.end(),
