@@ -30,13 +30,29 @@ struct moult_window_state {
  * struct moult_file - one open file description
  * @restriction: what MOULT_RESTRICT left; restriction.length 0 means everything.
  *	moult_windows_lock
- * @lock: of @held
- * @held: what MOULT_HOLD took, see moult_hold.c
+ * @lock: of what is below
+ * @held: of struct moult_held
+ * @kept: of address spaces, @kept_count of them; see moult_keep.c
  */
 struct moult_file {
 	struct moult_extent restriction;
 	struct mutex lock;
 	struct list_head held;
+	struct list_head kept;
+	u32 kept_count;
+};
+
+/**
+ * struct moult_held - references that one call took
+ * @node: in moult_file.held
+ * @count: of folios; there is room for @capacity
+ * @folios: MOULT_HOLD: one for each frame, so a large one may be there more than once
+ */
+struct moult_held {
+	struct list_head node;
+	u64 count;
+	u64 capacity;
+	struct folio *folios[];
 };
 
 /*
@@ -59,7 +75,14 @@ int moult_attach(struct moult_file *file, void __user *argument);
 
 /* moult_hold.c */
 int moult_hold(struct moult_file *file, struct moult_hold *call);
+struct moult_held *moult_held_alloc(u64 capacity);
+void moult_held_drop(struct moult_held *held);
 void moult_release_held(struct moult_file *file);
+
+/* moult_keep.c */
+int moult_keep(struct moult_file *file, const struct moult_keep *call);
+int moult_list(struct moult_file *file, struct moult_list *call);
+void moult_release_kept(struct moult_file *file, bool wipe);
 
 /* moult_busy.c: with moult_windows_lock held; fills in the counts */
 int moult_count_users(struct moult_window_state *window,

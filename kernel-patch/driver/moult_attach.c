@@ -3,7 +3,8 @@
  * MOULT_ATTACH: read-only entries for window pages in anonymous private
  * mappings of the caller. The mapping keeps vm_ops == NULL, so that it is
  * anonymous memory for everyone: a write fault copies the page, MADV_DONTNEED
- * brings zeros.
+ * brings zeros. In a private mapping of a file the same entry stands for a copy
+ * that was written there; absent pages go on coming from the file.
  *
  * With struct pages an entry is what vm_insert_page() would make: an ordinary
  * one, that holds a reference and a mapping of the page. So the kernel's copy
@@ -15,6 +16,7 @@
  */
 
 #include <linux/bitmap.h>
+#include <linux/fs.h>
 #include <linux/hugetlb.h>
 #include <linux/mm.h>
 #include <linux/mman.h>
@@ -44,6 +46,7 @@
  * @mm: the caller's, locked for writing
  * @ranges: copied from the caller
  * @windows: of each range; NULL before validation
+ * @flags: MOULT_ATTACH_*
  * @marked: the ranges whose mapping got VM_MIXEDMAP from this call; windows
  *	without struct pages only
  * @count: of ranges
@@ -55,6 +58,7 @@ struct batch {
 	struct moult_range *ranges;
 	struct moult_window_state **windows;
 	unsigned long *marked;
+	u32 flags;
 	u32 count;
 	u32 begun;
 	u64 current_done;
@@ -162,16 +166,29 @@ static int prepare_anon_vma(struct batch *batch, struct vm_area_struct *vma,
 	return err;
 }
 
-static int check_vma(struct vm_area_struct *vma, const struct moult_range *range)
+/*
+ * A private mapping of /dev/zero is anonymous, but has a file; one of a driver
+ * may look the same and own its entries. Both are rare. A DAX file's pages may
+ * come in entries of two megabytes.
+ */
+static bool takes_pages(struct vm_area_struct *vma, u32 flags)
+{
+	const struct inode *inode;
+
+	if (!vma->vm_file)
+		return vma_is_anonymous(vma);
+	inode = file_inode(vma->vm_file);
+	return (flags & MOULT_ATTACH_FILES) && !vma_is_anonymous(vma) &&
+	       S_ISREG(inode->i_mode) && !IS_DAX(inode);
+}
+
+static int check_vma(struct vm_area_struct *vma, const struct moult_range *range,
+		     u32 flags)
 {
 	unsigned long access = vma->vm_flags & VM_ACCESS_FLAGS;
 	unsigned long wanted = 0;
 
-	/*
-	 * A private mapping of /dev/zero is anonymous, but has a file; one of
-	 * a driver may look the same and own its entries. Both are rare.
-	 */
-	if (!vma_is_anonymous(vma) || vma->vm_file)
+	if (!takes_pages(vma, flags))
 		return -EOPNOTSUPP;
 	if ((vma->vm_flags & REFUSED_FLAGS) || userfaultfd_armed(vma))
 		return -EOPNOTSUPP;
@@ -296,7 +313,7 @@ static int check_range(struct batch *batch, const struct moult_file *file,
 	if (!vma)
 		return -ENOMEM;
 	batch->windows[index] = window;
-	return check_vma(vma, range);
+	return check_vma(vma, range, batch->flags);
 }
 
 /* With moult_windows_lock and the mmap lock held. */
@@ -362,7 +379,7 @@ static int get_call(struct moult_attach *call, void __user *argument)
 	err = copy_struct_from_user(call, sizeof(*call), argument, size);
 	if (err)
 		return err;
-	if (call->flags || !call->count)
+	if ((call->flags & ~MOULT_ATTACH_FILES) || !call->count)
 		return -EINVAL;
 	return call->count > MOULT_MAX_RANGES ? -E2BIG : 0;
 }
@@ -377,6 +394,7 @@ int moult_attach(struct moult_file *file, void __user *argument)
 		return err;
 	call.attached = 0;
 	call.failed = call.count;
+	batch.flags = call.flags;
 	batch.count = call.count;
 	batch.ranges = vmemdup_user(u64_to_user_ptr(call.ranges),
 				    array_size(call.count, sizeof(*batch.ranges)));

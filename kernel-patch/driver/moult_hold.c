@@ -20,18 +20,26 @@
 #define STEP 4096
 
 /**
- * struct moult_held - what one call holds
- * @node: in moult_file.held
- * @count: of folios
- * @folios: one for each frame, so a large one may be there more than once
+ * moult_held_alloc() - room for references
+ * @capacity: how many
+ *
+ * Return: NULL when there is no memory.
  */
-struct moult_held {
-	struct list_head node;
-	u64 count;
-	struct folio *folios[];
-};
+struct moult_held *moult_held_alloc(u64 capacity)
+{
+	struct moult_held *held = kvzalloc(struct_size(held, folios, capacity),
+					   GFP_KERNEL_ACCOUNT);
 
-static void drop(struct moult_held *held)
+	if (held)
+		held->capacity = capacity;
+	return held;
+}
+
+/**
+ * moult_held_drop() - lets go
+ * @held: in no list
+ */
+void moult_held_drop(struct moult_held *held)
 {
 	u64 i;
 
@@ -118,7 +126,7 @@ static int hold(struct moult_file *file, struct moult_hold *call,
 	u64 *bitmap;
 	int err;
 
-	held = kvzalloc(struct_size(held, folios, frames), GFP_KERNEL_ACCOUNT);
+	held = moult_held_alloc(frames);
 	bitmap = kvcalloc(words, sizeof(*bitmap), GFP_KERNEL_ACCOUNT);
 	err = held && bitmap ? hold_runs(runs, call->count, held, bitmap) :
 			       -ENOMEM;
@@ -128,7 +136,7 @@ static int hold(struct moult_file *file, struct moult_hold *call,
 	kvfree(bitmap);
 	if (err) {
 		if (held)
-			drop(held);
+			moult_held_drop(held);
 		return err;
 	}
 	call->held = held->count;
@@ -178,5 +186,5 @@ void moult_release_held(struct moult_file *file)
 	list_splice_init(&file->held, &all);
 	mutex_unlock(&file->lock);
 	list_for_each_entry_safe(held, next, &all, node)
-		drop(held);
+		moult_held_drop(held);
 }

@@ -25,12 +25,14 @@ static int moult_open(struct inode *inode, struct file *filp)
 		return -ENOMEM;
 	mutex_init(&file->lock);
 	INIT_LIST_HEAD(&file->held);
+	INIT_LIST_HEAD(&file->kept);
 	filp->private_data = file;
 	return 0;
 }
 
 static int moult_release(struct inode *inode, struct file *filp)
 {
+	moult_release_kept(filp->private_data, true);
 	moult_release_held(filp->private_data);
 	kfree(filp->private_data);
 	return 0;
@@ -172,20 +174,51 @@ static int moult_restrict(struct moult_file *file, void __user *argument)
 	return err;
 }
 
-static int moult_hold_frames(struct moult_file *file, void __user *argument)
+/* May the caller act on other memory than its own? */
+static int check_whole(struct moult_file *file)
 {
-	struct moult_hold call;
 	bool narrowed;
-	int err;
 
 	if (!capable(CAP_SYS_ADMIN))
 		return -EPERM;
 	down_read(&moult_windows_lock);
 	narrowed = file->restriction.length;
 	up_read(&moult_windows_lock);
-	if (narrowed)
-		return -EPERM;
-	err = copy_in(&call, sizeof(call), sizeof(call), argument);
+	return narrowed ? -EPERM : 0;
+}
+
+static int moult_keep_memory(struct moult_file *file, void __user *argument)
+{
+	struct moult_keep call;
+	int err = check_whole(file);
+
+	if (!err)
+		err = copy_in(&call, sizeof(call), sizeof(call), argument);
+	return err ?: moult_keep(file, &call);
+}
+
+static int moult_list_frames(struct moult_file *file, void __user *argument)
+{
+	struct moult_list call;
+	int err = check_whole(file);
+
+	if (!err)
+		err = copy_in(&call, sizeof(call), sizeof(call), argument);
+	if (!err)
+		err = moult_list(file, &call);
+	/* Frames that it was not told of stay held, which does no harm. */
+	if (!err && copy_to_user(argument, &call, sizeof(call)))
+		err = -EFAULT;
+	return err;
+}
+
+static int moult_hold_frames(struct moult_file *file, void __user *argument)
+{
+	struct moult_hold call;
+	int err = check_whole(file);
+
+	if (!err)
+		err = copy_in(&call, sizeof(call), sizeof(call), argument);
 	if (!err)
 		err = moult_hold(file, &call);
 	if (!err && copy_to_user(argument, &call, sizeof(call))) {
@@ -215,8 +248,13 @@ static long moult_ioctl(struct file *filp, unsigned int command,
 	case MOULT_HOLD:
 		return moult_hold_frames(filp->private_data, to);
 	case MOULT_RELEASE:
+		moult_release_kept(filp->private_data, false);
 		moult_release_held(filp->private_data);
 		return 0;
+	case MOULT_KEEP:
+		return moult_keep_memory(filp->private_data, to);
+	case MOULT_LIST:
+		return moult_list_frames(filp->private_data, to);
 	default:
 		return -ENOTTY;
 	}

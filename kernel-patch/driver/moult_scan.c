@@ -117,9 +117,13 @@ static int count_mm(struct mm_struct *mm, struct count *count)
 	if (err)
 		return err;
 	for_each_vma(vmi, vma) {
-		/* Nothing but an attach sets this on memory without a file. */
-		if (!vma_is_anonymous(vma) || vma->vm_file ||
-		    !(vma->vm_flags & VM_MIXEDMAP))
+		/*
+		 * Nothing but an attach sets this on memory without a file; in
+		 * mappings of files others may, and have other page frames.
+		 */
+		if (!(vma->vm_flags & VM_MIXEDMAP) ||
+		    (vma->vm_file ? !!(vma->vm_flags & VM_SHARED) :
+				    !vma_is_anonymous(vma)))
 			continue;
 		err = count_vma(vma, count);
 		if (err)

@@ -19,7 +19,7 @@
 #include <linux/types.h>
 
 #define MOULT_MAGIC		0x746c756fu	/* "oult" */
-#define MOULT_VERSION		2
+#define MOULT_VERSION		3
 #define MOULT_IOC		0xCB
 
 /* More windows than this a guest never has. */
@@ -39,6 +39,15 @@
  * write such a page from the process itself first.
  */
 #define MOULT_WINDOW_STRUCT_PAGES	(1u << 0)
+
+/* struct moult_attach.flags */
+/*
+ * Since version 3. Ranges may also lie in private mappings of regular files: the
+ * pages are what the caller wrote there in an earlier life. As such copies do, they
+ * turn into the file's content again on MADV_DONTNEED; unlike them, also when the
+ * file is truncated or its page cache invalidated there.
+ */
+#define MOULT_ATTACH_FILES	(1u << 0)
 
 /* struct moult_window.source */
 #define MOULT_SOURCE_PCI		1	/* BAR 2 of a PCI device 1af4:1110 */
@@ -105,7 +114,7 @@ struct moult_range {
 /**
  * struct moult_attach - MOULT_ATTACH: show template pages in the caller
  * @size: sizeof(struct moult_attach)
- * @flags: 0
+ * @flags: MOULT_ATTACH_*
  * @count: of ranges, 1 to MOULT_MAX_RANGES
  * @failed: out: on an error that one range caused, that range's index; else
  *	the count
@@ -115,8 +124,9 @@ struct moult_range {
  *
  * All or nothing: after an error the caller's memory is as before.
  *
- * Each range lies in one mapping, which is anonymous, private, without a file,
- * not hugetlb, not locked, not registered with userfaultfd. No page of the range may be
+ * Each range lies in one mapping, which is private, anonymous without a file (see
+ * also MOULT_ATTACH_FILES), not hugetlb, not locked, not registered with
+ * userfaultfd. No page of the range may be
  * there yet. Pages come read-only whatever the mapping's protection is; a
  * write makes a private copy, as for any anonymous memory.
  *
@@ -200,6 +210,62 @@ struct moult_hold {
 	__u64 held;
 };
 
+/**
+ * struct moult_keep - MOULT_KEEP: keep a process's memory beyond its end
+ * @size: sizeof(struct moult_keep)
+ * @flags: 0
+ * @pid: of the process, in the caller's pid namespace
+ * @reserved: 0
+ *
+ * The process goes on. When it ends, its memory stays as it is, mapped by nobody,
+ * until MOULT_RELEASE. The last close of this open file description without
+ * that fills with zeros what was the process's alone, if it has ended by then.
+ *
+ * Errors: -EPERM without CAP_SYS_ADMIN, or after MOULT_RESTRICT; -EINVAL
+ * malformed, or the caller itself; -ESRCH no such process, or it has no memory; -E2BIG
+ * too many; -ENOMEM; -EFAULT.
+ */
+struct moult_keep {
+	__u32 size;
+	__u32 flags;
+	__s32 pid;
+	__u32 reserved;
+};
+
+/* struct moult_list.index: there is nothing more */
+#define MOULT_LIST_END		(~0u)
+
+/**
+ * struct moult_list - MOULT_LIST: page frames that kept memory alone has
+ * @size: sizeof(struct moult_list)
+ * @flags: 0
+ * @index: in: 0 at first, then as it came out. Out: MOULT_LIST_END when this was all
+ * @reserved: 0
+ * @cursor: in: 0 at first, then as it came out
+ * @runs: user address of an array of struct moult_run
+ * @capacity: of @runs; at least 512, at most MOULT_MAX_RANGES
+ * @count: out: how many are filled in. In no order; no frame is there twice
+ * @frames: out: frames in these
+ *
+ * The frames are held as MOULT_HOLD does: anonymous memory that no other process
+ * maps, and shared memory without a name that none has mapped or open.
+ *
+ * Errors: -EPERM as for MOULT_KEEP; -EINVAL malformed; -E2BIG; -EBUSY a process that
+ * has this memory has not ended; -ENOMEM; -EFAULT; -EINTR a fatal signal. After an error no
+ * more is held than before.
+ */
+struct moult_list {
+	__u32 size;
+	__u32 flags;
+	__u32 index;
+	__u32 reserved;
+	__u64 cursor;
+	__u64 runs;
+	__u32 capacity;
+	__u32 count;
+	__u64 frames;
+};
+
 /* Cheap, no capability. */
 #define MOULT_INFO	_IO(MOULT_IOC, 0)
 
@@ -231,7 +297,11 @@ struct moult_hold {
 /* Since version 2. */
 #define MOULT_HOLD	_IO(MOULT_IOC, 5)
 
-/* Lets go of all that this open file description holds. Takes no argument. */
+/* Lets go of all that this open file description holds and keeps. Takes no argument. */
 #define MOULT_RELEASE	_IO(MOULT_IOC, 6)
+
+/* Since version 3. */
+#define MOULT_KEEP	_IO(MOULT_IOC, 7)
+#define MOULT_LIST	_IO(MOULT_IOC, 8)
 
 #endif /* _UAPI_LINUX_MOULT_H */
