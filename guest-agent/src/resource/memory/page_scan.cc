@@ -8,7 +8,7 @@
 #include <unistd.h>
 
 #include "absl/strings/match.h"
-#include "proc/pagemap.h"
+#include "image/window.h"
 
 namespace moult::engine {
 namespace {
@@ -77,6 +77,17 @@ bool HoldsWindowPages(const proc::SmapsEntry& vma) {
   return vma.inode == 0 && !vma.shared && !kernels && vma.rss > vma.anonymous;
 }
 
+// Where a private mapping of a file may show pages of a window; the kernel tells neither by counts nor by flags.
+bool MayHoldWindowPages(const proc::SmapsEntry& vma) { return vma.inode != 0 && !vma.shared && vma.rss > vma.anonymous; }
+
+std::vector<AddressRange> WindowFrames() {
+  std::vector<AddressRange> frames;
+  const auto windows = ListWindows();
+  if (!windows.ok()) return frames;  // no driver, no windows
+  for (const moult_window& window : *windows) frames.push_back({window.gpa / kPage, window.length / kPage});
+  return frames;
+}
+
 // Both rising and disjoint, also with each other.
 std::vector<AddressRange> Merge(const std::vector<AddressRange>& a, const std::vector<AddressRange>& b) {
   std::vector<AddressRange> both;
@@ -116,7 +127,7 @@ absl::StatusOr<PageScan> PageScan::Open(pid_t pid) {
   probe = PmScanArg();
   probe.return_mask = kIsGuard;
   const bool has_guards = has_scan && ioctl(fd.get(), kPagemapScan, &probe) >= 0;
-  return PageScan(std::move(fd), has_scan, has_guards);
+  return PageScan(std::move(fd), has_scan, has_guards, WindowFrames());
 }
 
 absl::StatusOr<std::vector<AddressRange>> PageScan::Private(const std::vector<proc::SmapsEntry>& layout) const {
@@ -125,7 +136,14 @@ absl::StatusOr<std::vector<AddressRange>> PageScan::Private(const std::vector<pr
     std::vector<AddressRange> ranges;
     for (const proc::SmapsEntry& vma : layout) {
       // Gigabytes of reserved address space hold nothing, and pagemap costs 8 bytes a page to learn so.
-      if (vma.rss != 0 || vma.swap != 0 || vma.Has(proc::kVmMixedMap)) MOULT_RETURN_IF_ERROR(ReadPagemap(vma, ranges));
+      if (vma.rss == 0 && vma.swap == 0 && !vma.Has(proc::kVmMixedMap)) continue;
+      const bool holds_window_pages = HoldsWindowPages(vma);
+      // The shared zero page looks private here; its content is dropped later like that of any zero page.
+      const auto is_private = [&](const proc::PagemapEntry& entry) {
+        if (entry.guard || !(entry.present || entry.swapped)) return false;
+        return !entry.file_or_shared || (entry.present && (holds_window_pages || (!vma.shared && InWindow(entry))));
+      };
+      MOULT_RETURN_IF_ERROR(ReadPagemap(vma, is_private, ranges));
     }
     return ranges;
   }
@@ -142,6 +160,10 @@ absl::StatusOr<std::vector<AddressRange>> PageScan::Private(const std::vector<pr
   arg.category_mask = kIsFile | kIsPresent;
   arg.category_anyof_mask = 0;
   for (const proc::SmapsEntry& vma : layout) {
+    if (!windows_.empty() && MayHoldWindowPages(vma)) {
+      const auto in_window = [this](const proc::PagemapEntry& entry) { return InWindow(entry); };
+      MOULT_RETURN_IF_ERROR(ReadPagemap(vma, in_window, attached));
+    }
     if (!HoldsWindowPages(vma)) continue;
     arg.start = vma.start;
     arg.end = vma.end;
@@ -161,21 +183,23 @@ absl::StatusOr<std::vector<AddressRange>> PageScan::Guards(const std::vector<pro
   return SplitAtMappings(found, layout);
 }
 
-absl::Status PageScan::ReadPagemap(const proc::SmapsEntry& vma, std::vector<AddressRange>& ranges) const {
+bool PageScan::InWindow(const proc::PagemapEntry& entry) const {
+  return entry.present && std::any_of(windows_.begin(), windows_.end(), [&](const AddressRange& window) {
+           return entry.pfn - window.start < window.length;
+         });
+}
+
+template <typename Wanted>
+absl::Status PageScan::ReadPagemap(const proc::SmapsEntry& vma, const Wanted& wanted, std::vector<AddressRange>& ranges) const {
   uint64_t entries[8192];
   const size_t first = ranges.size();
-  const bool holds_window_pages = HoldsWindowPages(vma);
   for (uint64_t at = vma.start; at < vma.end;) {
     const uint64_t count = std::min<uint64_t>((vma.end - at) / kPage, std::size(entries));
     const ssize_t n = pread(fd_.get(), entries, count * sizeof(uint64_t), static_cast<off_t>(at / kPage * sizeof(uint64_t)));
     if (n <= 0) return ErrnoStatus(n < 0 ? errno : EIO, absl::StrFormat("read pagemap at %#x", at));
     const uint64_t got = static_cast<uint64_t>(n) / sizeof(uint64_t);
     for (uint64_t i = 0; i < got; ++i) {
-      const proc::PagemapEntry entry = proc::DecodePagemap(entries[i]);
-      // The shared zero page looks private here; its content is dropped later like that of any zero page.
-      const bool ours = !entry.file_or_shared || (holds_window_pages && entry.present);
-      const bool wanted = (entry.present || entry.swapped) && ours && !entry.guard;
-      if (wanted) Append(ranges, first, at + i * kPage, at + (i + 1) * kPage);
+      if (wanted(proc::DecodePagemap(entries[i]))) Append(ranges, first, at + i * kPage, at + (i + 1) * kPage);
     }
     at += got * kPage;
   }

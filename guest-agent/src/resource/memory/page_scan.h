@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Which pages of a process are its own: anonymous memory and copied-on-write pages of private file mappings.
+// Which pages of a process are its own: anonymous memory, copied-on-write pages of private file mappings, and template
+// pages that stand for such.
 #ifndef MOULT_RESOURCE_MEMORY_PAGE_SCAN_H_
 #define MOULT_RESOURCE_MEMORY_PAGE_SCAN_H_
 
@@ -13,6 +14,7 @@
 #include "moult/base/status.h"
 #include "moult/base/unique_fd.h"
 #include "proc/maps.h"
+#include "proc/pagemap.h"
 
 namespace moult::engine {
 
@@ -30,13 +32,16 @@ class PageScan {
   absl::StatusOr<std::vector<AddressRange>> Guards(const std::vector<proc::SmapsEntry>& layout) const;
 
  private:
-  PageScan(UniqueFd fd, bool has_scan, bool has_guards)
-      : fd_(std::move(fd)), has_scan_(has_scan), has_guards_(has_guards) {}
-  absl::Status ReadPagemap(const proc::SmapsEntry& vma, std::vector<AddressRange>& ranges) const;
+  PageScan(UniqueFd fd, bool has_scan, bool has_guards, std::vector<AddressRange> windows)
+      : fd_(std::move(fd)), has_scan_(has_scan), has_guards_(has_guards), windows_(std::move(windows)) {}
+  bool InWindow(const proc::PagemapEntry& entry) const;
+  template <typename Wanted>
+  absl::Status ReadPagemap(const proc::SmapsEntry& vma, const Wanted& wanted, std::vector<AddressRange>& ranges) const;
 
   UniqueFd fd_;
   bool has_scan_;
   bool has_guards_;  // PAGE_IS_GUARD, since 6.15
+  std::vector<AddressRange> windows_;  // of the driver, in page frames
 };
 
 }  // namespace moult::engine

@@ -8,6 +8,7 @@
 #include <linux/moult.h>
 #include <linux/prctl.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 
@@ -44,15 +45,18 @@ struct Range {
   uint64_t end;
 };
 
-// Template pages can be shown where the kernel has no other idea of what an absent page holds than zeros.
-bool CanAttach(const image::VmaT& vma, const FdNumbers& numbers) {
-  return numbers.pages.attach && vma.kind == image::VmaKind::Anonymous && !vma.huge_tlb && !vma.droppable;
+// Template pages can be shown in anonymous memory, and in place of copies that were written to a private mapping of a
+// regular file.
+bool CanAttach(const image::ProcessImageT& image, const image::VmaT& vma, const FdNumbers& numbers) {
+  if (!numbers.pages.attach || vma.huge_tlb || vma.droppable) return false;
+  if (vma.kind == image::VmaKind::Anonymous) return true;
+  return vma.kind == image::VmaKind::PrivateFile && S_ISREG(image.files[vma.file]->mode);
 }
 
 class MappingPlanner {
  public:
   MappingPlanner(const image::ProcessImageT& image, const FdNumbers& numbers, uint64_t view, ptrace::ProgramBuilder& program)
-      : numbers_(numbers), view_(view), program_(program), memory_(*image.processes.front()->memory) {}
+      : image_(image), numbers_(numbers), view_(view), program_(program), memory_(*image.processes.front()->memory) {}
 
   FillTimes Plan() {
     size_t run = 0;
@@ -114,7 +118,7 @@ class MappingPlanner {
     uint32_t prot = vma.prot;
     // A private mapping that once was writable stays accounted for when it no longer is.
     const bool was_writable = vma.accounted && !vma.noreserve && !IsShared(vma);
-    if (((has_content && !CanAttach(vma, numbers_)) || was_writable) && (prot & PROT_WRITE) == 0) {
+    if (((has_content && !CanAttach(image_, vma, numbers_)) || was_writable) && (prot & PROT_WRITE) == 0) {
       // Nothing but writable: the kernel would merge it with a neighbour that is readable, too, to be split again.
       prot = PROT_WRITE;
       protect_later_.push_back(&vma);
@@ -170,7 +174,7 @@ class MappingPlanner {
     for (const image::PageRun& run : memory_.runs) {
       while ((*vma)->end <= run.start()) ++vma;
       const uint64_t offset = numbers_.pages.offset + run.pages_offset();
-      if (CanAttach(**vma, numbers_)) {
+      if (CanAttach(image_, **vma, numbers_)) {
         ranges.push_back({run.start(), run.length(), offset, MappedProt(**vma), numbers_.pages.window});
       } else {
         views.push_back({view_ + viewed, run.length(), offset, PROT_READ, numbers_.pages.window});
@@ -195,6 +199,7 @@ class MappingPlanner {
       const size_t count = std::min<size_t>(MOULT_MAX_RANGES, ranges.size() - at);
       moult_attach attach{};
       attach.size = sizeof(attach);
+      attach.flags = MOULT_ATTACH_FILES;
       attach.count = static_cast<uint32_t>(count);
       const size_t list = program_.AddData(std::as_bytes(std::span(ranges).subspan(at, count)));
       const size_t data = program_.AddObject(attach);
@@ -221,6 +226,7 @@ class MappingPlanner {
     }
   }
 
+  const image::ProcessImageT& image_;
   const FdNumbers& numbers_;
   const uint64_t view_;
   ptrace::ProgramBuilder& program_;
@@ -310,7 +316,7 @@ uint64_t CopiedBytes(const image::ProcessImageT& image, const FdNumbers& numbers
   auto vma = memory.vmas.begin();
   for (const image::PageRun& run : memory.runs) {
     while ((*vma)->end <= run.start()) ++vma;
-    if (!CanAttach(**vma, numbers)) bytes += run.length();
+    if (!CanAttach(image, **vma, numbers)) bytes += run.length();
   }
   return bytes;
 }
