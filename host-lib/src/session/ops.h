@@ -42,8 +42,8 @@ Task<absl::Status> Repurpose(Vm* vm, Op* op, uint64_t function, AttachConfig con
 
 // Parts that operations share.
 
-// Freezes, discards, ends. On success, and when the connection was lost but the function could be killed
-// after it, result().detached is set.
+// Freezes, discards, ends. result().detached is set when the function has ended, also where that is all that
+// can be said (kDataLoss).
 Task<absl::Status> DetachOn(Vm* vm, Op* op, Connection* connection, uint64_t function);
 
 // A place in a window that an attach holds on to. Given back when destroyed: free, unless the agent was asked

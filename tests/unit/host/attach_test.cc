@@ -97,6 +97,32 @@ TEST_F(AttachTest, Pages_AreStreamed_WhenTheGuestHasNoDriver) {
   EXPECT_THAT(moult_last_error(), HasSubstr("load the driver"));
 }
 
+TEST_F(AttachTest, WindowThatTheGuestLost_MeansCopy_AndIsNoPlace) {
+  moult_vm_close(vm_);
+  Options options = DefaultOptions(&guest_);
+  options.window.gpa = 0;  // The guest places it: then its number alone says which it is.
+  vm_ = Create(options);
+  rpc::HelloReplyT hello;
+  hello.version = 1;
+  hello.boot_id = "boot-1";
+  hello.features = {"copy", "window"};
+  for (int i = 0; i < 2; ++i) hello.windows.push_back(std::make_unique<rpc::WindowT>());
+  hello.windows[1]->gpa = kWindowGpa;
+  hello.windows[1]->size = kWindowBytes;
+  agent_->SetHello(std::move(hello));
+  ASSERT_EQ(Attach("sample"), 0) << moult_last_error();
+  EXPECT_EQ(attach_source_, static_cast<int>(rpc::PageSource::Stream));
+  EXPECT_EQ(Attach("sample", MOULT_PAGES_IN_PLACE), -EBUSY);
+  // A report at address 0 is neither in RAM nor in that window.
+  agent_->On(rpc::RequestBody::Capture, [](rpc::Channel& channel, uint64_t id, rpc::RequestT&) {
+    rpc::CaptureReportT report = Report(true);
+    report.pages[3] = rpc::GpaRun(0, kPageBytes);
+    return Respond(channel, id, rpc::MakeResponse(std::move(report)));
+  });
+  EXPECT_EQ(Capture("low", MOULT_PAGES_IN_PLACE), -EBADMSG);
+  EXPECT_THAT(moult_last_error(), HasSubstr("not inside one region"));
+}
+
 TEST_F(AttachTest, Window_IsRefused_WhenItHasNoRoom) {
   MakeTemplate("b");
   MakeTemplate("c");
