@@ -51,6 +51,8 @@ class Server {
   absl::Status PrepareFolders();
   absl::Status Listen();
   void Adopt();
+  void AdoptLiving(Function& function);
+  void SettleLost();
   void Poll();
   void HandleSignals();
   void Accept(int listener);
@@ -81,6 +83,7 @@ class Server {
   void ReadReports(Running& worker);
   void Apply(Running& worker, const Report& report);
   void WorkerEnded(std::list<Running>::iterator worker, int status);
+  bool Settle(Function& function);
   void FunctionEnded(Function& function, int status);
   void Drop(uint64_t id);
   absl::StatusOr<std::unique_ptr<Function>> TakeShell();
@@ -100,6 +103,7 @@ class Server {
   Clock::time_point refill_at_;  // not before: making one takes CPU time
   std::list<Running> workers_;
   std::vector<PendingKill> kills_;
+  std::vector<uint64_t> lost_;  // ids of functions that an earlier agent's worker may still be changing
   std::vector<std::unique_ptr<Cgroup>> leftovers_;  // cgroups that could not be removed yet
 };
 

@@ -64,7 +64,8 @@ void Begun(Worker& worker, pid_t pid, pid_t inner_pid) {
 
 absl::Status Ready(Worker& worker, std::vector<std::string> notes) {
   worker.function->info.state = rpc::FunctionState::Running;
-  worker.Tell({.state = rpc::FunctionState::Running, .done = true});
+  if (!worker.Tell({.state = rpc::FunctionState::Running, .done = true}))
+    return Undo(worker, absl::CancelledError("the agent has ended"));
   // A host that is not there to hear it finds the function in List.
   (void)worker.RespondFunction(std::move(notes));
   return absl::OkStatus();
