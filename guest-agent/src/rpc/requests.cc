@@ -129,6 +129,8 @@ absl::Status Server::Handle(const std::shared_ptr<Connection>& connection, uint6
       return HandleKill(connection, call, FunctionOf(request));
     case RequestBody::Forget:
       return HandleForget(*connection, call, FunctionOf(request));
+    case RequestBody::Release:
+      return HandleRelease(*connection, call, *request.body.AsRelease());
     case RequestBody::Run:
     case RequestBody::Attach:
       return HandleStart(connection, call, request);
@@ -168,6 +170,7 @@ absl::Status Server::HandleHello(Connection& connection, uint64_t call, const rp
   reply.agent_version = engine::kVersion;
   reply.features = {"copy", "in_place", "tunnel", "logs"};
   if (use_cgroup_) reply.features.push_back("freeze");
+  if (config_.Allows("Release")) reply.features.push_back("release");
   AddWindows(reply);
   reply.boot_id = engine::BootId();
   utsname name{};
@@ -225,6 +228,12 @@ absl::Status Server::HandleForget(Connection& connection, uint64_t call, uint64_
     return absl::FailedPreconditionError(absl::StrCat(
         "function ", id, " is ", rpc::EnumNameFunctionState(function->info.state), "; Kill it first"));
   Drop(id);
+  Answer(connection, call, rpc::MakeResponse(rpc::DoneT{}));
+  return absl::OkStatus();
+}
+
+absl::Status Server::HandleRelease(Connection& connection, uint64_t call, const rpc::ReleaseT& release) {
+  MOULT_RETURN_IF_ERROR(engine::ReleaseWindow(release.window, release.offset, release.length));
   Answer(connection, call, rpc::MakeResponse(rpc::DoneT{}));
   return absl::OkStatus();
 }

@@ -71,6 +71,7 @@ class Server {
   void HandleList(Connection& connection, uint64_t call);
   absl::Status HandleKill(const std::shared_ptr<Connection>& connection, uint64_t call, uint64_t id);
   absl::Status HandleForget(Connection& connection, uint64_t call, uint64_t id);
+  absl::Status HandleRelease(Connection& connection, uint64_t call, const rpc::ReleaseT& release);
   absl::Status HandleStart(const std::shared_ptr<Connection>& connection, uint64_t call,
                            const rpc::RequestT& request);
   absl::Status HandleWork(const std::shared_ptr<Connection>& connection, uint64_t call,

@@ -3,6 +3,7 @@
 // Connections of a vm: made, said hello on, lent, returned.
 #include <algorithm>
 
+#include "absl/algorithm/container.h"
 #include "absl/strings/str_cat.h"
 #include "moult/base/status.h"
 #include "moult/protocol/frame.h"
@@ -90,6 +91,8 @@ void Vm::TookHello(rpc::HelloReplyT hello) {
     for (Window& window : windows_) window.Clear();
   }
   hello_ = std::move(hello);
+  const bool asks = absl::c_linear_search(hello_.features, "release");
+  for (Window& window : windows_) window.set_asks(asks);
 }
 
 Task<absl::StatusOr<std::unique_ptr<Connection>>> Vm::Connect(Op* op) {

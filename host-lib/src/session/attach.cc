@@ -80,6 +80,8 @@ Task<absl::StatusOr<std::optional<SlotHold>>> Place(Vm* vm, Op* op, Connection* 
     auto reply = co_await connection->Call<rpc::ListReplyT>(op->strand(), std::move(list), rpc::kMaxResponse);
     if (!reply.ok()) co_return reply.status();
     vm->Reconcile(*reply);
+    (void)co_await ReleaseIdle(vm, op, connection);
+    if (connection->broken()) co_return absl::UnavailableError("the agent closed the connection");
     hold = TakeSlot(vm, *content, &why);
   }
   op->EndPhase("map_window");

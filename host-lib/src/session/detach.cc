@@ -202,11 +202,34 @@ Task<absl::Status> DetachOn(Vm* vm, Op* op, Connection* connection, uint64_t fun
   co_return absl::OkStatus();
 }
 
+Task<absl::Status> ReleaseIdle(Vm* vm, Op* op, Connection* connection) {
+  for (Window& window : vm->windows()) {
+    const std::vector<Window::Extent> idle = window.Idle();
+    for (const auto& [offset, length] : idle) {
+      rpc::ReleaseT release;
+      release.window = window.config().number;
+      release.offset = offset;
+      release.length = length;
+      auto done = co_await connection->Call<rpc::DoneT>(op->strand(), std::move(release));
+      if (connection->broken()) co_return done.status();
+      if (done.ok() || absl::IsNotFound(done.status())) {
+        window.Free(offset);
+      } else {
+        op->result().json["notes"].push_back(absl::StrCat("a template stays mapped: ", done.status().message()));
+      }
+    }
+  }
+  op->EndPhase("release");
+  co_return absl::OkStatus();
+}
+
 Task<absl::Status> Detach(Vm* vm, Op* op, uint64_t function) {
   op->result().function = function;
   op->result().json["detached"] = false;
   MOULT_CO_ASSIGN_OR_RETURN(Lease lease, co_await vm->Acquire(op));
-  co_return co_await DetachOn(vm, op, &*lease, function);
+  MOULT_CO_RETURN_IF_ERROR(co_await DetachOn(vm, op, &*lease, function));
+  if (!lease->broken()) (void)co_await ReleaseIdle(vm, op, &*lease);
+  co_return absl::OkStatus();
 }
 
 }  // namespace moult::host::ops

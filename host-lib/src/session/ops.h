@@ -46,6 +46,10 @@ Task<absl::Status> Repurpose(Vm* vm, Op* op, uint64_t function, AttachConfig con
 // can be said (kDataLoss).
 Task<absl::Status> DetachOn(Vm* vm, Op* op, Connection* connection, uint64_t function);
 
+// Empties slots that no function uses, where the agent says that nothing in the guest has their pages. On errors
+// they stay; those of the connection show in it.
+Task<absl::Status> ReleaseIdle(Vm* vm, Op* op, Connection* connection);
+
 // A place in a window that an attach holds on to. Given back when destroyed: free, unless the agent was asked
 // to use it and did not say what became of it.
 class SlotHold {

@@ -111,23 +111,42 @@ void Window::Reconcile(const std::function<bool(uint64_t)>& is_live,
 }
 
 void Window::Clear() {
-  for (Slot& slot : slots_) {
-    slot.users.clear();
-    slot.uncertain = false;
+  for (auto slot = slots_.begin(); slot != slots_.end();) {
+    slot->users.clear();
+    slot->uncertain = false;
+    if (slot->used() || !TryFree(&slot)) ++slot;
   }
-  FreeUnused();
+}
+
+std::vector<Window::Extent> Window::Idle() const {
+  std::vector<Extent> idle;
+  for (const Slot& slot : slots_) {
+    if (!slot.used()) idle.push_back({slot.offset, slot.length});
+  }
+  return idle;
+}
+
+void Window::Free(uint64_t offset) {
+  const auto slot =
+      std::find_if(slots_.begin(), slots_.end(), [&](const Slot& one) { return one.offset == offset; });
+  if (slot == slots_.end() || slot->used()) return;
+  auto at = slot;
+  (void)TryFree(&at);
 }
 
 void Window::FreeUnused() {
+  if (asks_) return;
   for (auto slot = slots_.begin(); slot != slots_.end();) {
-    // What cannot be emptied (out of mappings) stays as it is, and is tried again.
-    if (slot->used() || !Hide(*slot).ok()) {
-      ++slot;
-      continue;
-    }
-    changed_(config_.number, slot->offset, slot->length);
-    slot = slots_.erase(slot);
+    if (slot->used() || !TryFree(&slot)) ++slot;
   }
+}
+
+bool Window::TryFree(std::list<Slot>::iterator* slot) {
+  // What cannot be emptied (out of mappings) stays as it is, and is tried again.
+  if (!Hide(**slot).ok()) return false;
+  changed_(config_.number, (*slot)->offset, (*slot)->length);
+  *slot = slots_.erase(*slot);
+  return true;
 }
 
 }  // namespace moult::host

@@ -6,8 +6,10 @@
 namespace moult::host::testing {
 namespace {
 
+using ::testing::Contains;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 class AttachTest : public HostTest {
  protected:
@@ -23,6 +25,30 @@ class AttachTest : public HostTest {
     std::ifstream in(store_path_ + "/" + name + "/pages", std::ios::binary);
     return {std::istreambuf_iterator<char>(in), {}};
   }
+  // A new vm, whose agent is asked before pages go.
+  void OfferRelease() {
+    moult_vm_close(vm_);
+    rpc::HelloReplyT hello = WindowHello();
+    hello.features.push_back("release");
+    agent_->SetHello(std::move(hello));
+    agent_->On(rpc::RequestBody::Release, [this](rpc::Channel& channel, uint64_t id, rpc::RequestT& request) {
+      EXPECT_EQ(request.body.AsRelease()->length, kSlotEnd);
+      released_.push_back(request.body.AsRelease()->offset);
+      return RespondDone(channel, id);
+    });
+    CreateVm();
+  }
+  // `function` 0: attach.
+  int Repurpose(uint64_t function, const char* name) {
+    if (function == 0) return Attach(name);
+    moult_attach_options attach = MOULT_INIT(attach);
+    attach.name = name;
+    OpHandle op;
+    if (const int failed = moult_vm_repurpose(vm_, function, &attach, nullptr, op.out()); failed != 0)
+      return failed;
+    return op.Wait();
+  }
+  std::vector<uint64_t> released_;  // read when the operation has ended
   static uint64_t PrivateDirtyKb(const uint8_t* at) {
     std::ifstream in("/proc/self/smaps");
     std::string line;
@@ -60,6 +86,62 @@ TEST_F(AttachTest, Slot_IsShared_AndFreedWithItsLastFunction) {
   ASSERT_EQ(Detach(100), 0) << moult_last_error();
   EXPECT_EQ(Info()["windows"][0]["slots"].size(), 1u);
   ASSERT_EQ(Detach(101), 0);
+  EXPECT_EQ(Info()["windows"][0]["slots"].size(), 0u);
+  for (uint64_t at = 0; at < kSlotEnd; ++at) ASSERT_EQ(guest_.window[at], 0) << at;
+}
+
+TEST_F(AttachTest, Slot_IsKept_ForItsTemplate_UntilItsPlaceIsNeeded) {
+  OfferRelease();
+  MakeTemplate("b");
+  MakeTemplate("c");
+  ScriptDetach({});
+  agent_->ForgetVerbs();
+  ASSERT_EQ(Repurpose(0, "sample"), 0) << moult_last_error();
+  ASSERT_EQ(Repurpose(100, "b"), 0) << moult_last_error();
+  EXPECT_EQ(attach_offset_, kSlotEnd);
+  EXPECT_EQ(Info()["windows"][0]["slots"].size(), 2u);
+  ASSERT_EQ(Repurpose(101, "sample"), 0) << moult_last_error();
+  EXPECT_EQ(attach_offset_, 0u);
+  EXPECT_THAT(agent_->Verbs(), Not(Contains("Release")));
+  // There is room for two: that of "b" goes.
+  ASSERT_EQ(Repurpose(102, "c"), 0) << moult_last_error();
+  EXPECT_EQ(attach_offset_, kSlotEnd);
+  EXPECT_THAT(released_, ElementsAre(kSlotEnd));
+  EXPECT_EQ(std::memcmp(guest_.window + kSlotEnd, Pages("c").data(), Pages("c").size()), 0);
+}
+
+TEST_F(AttachTest, Slot_Stays_WhileTheGuestHasItsPages) {
+  OfferRelease();
+  const std::string pages = Pages();
+  ScriptDetach({});
+  agent_->On(rpc::RequestBody::Release, [](rpc::Channel& channel, uint64_t id, rpc::RequestT&) {
+    return Respond(channel, id, rpc::ErrorResponse(absl::FailedPreconditionError("1 held by something else")));
+  });
+  ASSERT_EQ(Attach("sample"), 0) << moult_last_error();
+  nlohmann::json json;
+  ASSERT_EQ(Detach(100, &json), 0) << moult_last_error();
+  EXPECT_THAT(json["notes"][0].get<std::string>(), HasSubstr("a template stays mapped: "));
+  EXPECT_THAT(json["notes"][0].get<std::string>(), HasSubstr("1 held by something else"));
+  EXPECT_EQ(Info()["windows"][0]["slots"][0]["users"].size(), 0u);
+  EXPECT_EQ(std::memcmp(guest_.window, pages.data(), pages.size()), 0);
+  // It may be used again, and nothing else comes to its place.
+  MakeTemplate("b");
+  ASSERT_EQ(Attach("b"), 0) << moult_last_error();
+  EXPECT_EQ(attach_offset_, kSlotEnd);
+  ASSERT_EQ(Attach("sample"), 0) << moult_last_error();
+  EXPECT_EQ(attach_offset_, 0u);
+  // A guest that boots anew has nothing.
+  moult_vm_guest_reset(vm_);
+  EXPECT_EQ(Info()["windows"][0]["slots"].size(), 0u);
+}
+
+TEST_F(AttachTest, Slot_IsFreed_WithDetach_WhenTheGuestSaysSo) {
+  OfferRelease();
+  ScriptDetach({});
+  ASSERT_EQ(Attach("sample"), 0) << moult_last_error();
+  agent_->ForgetVerbs();
+  ASSERT_EQ(Detach(100), 0) << moult_last_error();
+  EXPECT_THAT(agent_->Verbs(), ElementsAre("Detach", "DetachEnd", "Release"));
   EXPECT_EQ(Info()["windows"][0]["slots"].size(), 0u);
   for (uint64_t at = 0; at < kSlotEnd; ++at) ASSERT_EQ(guest_.window[at], 0) << at;
 }
