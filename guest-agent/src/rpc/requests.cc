@@ -93,6 +93,7 @@ void Server::Serve(const std::shared_ptr<Connection>& connection) {
   if (!frame->has_value()) return;
   const uint64_t call = (*frame)->id;
   auto request = rpc::ParseRequest((*frame)->payload);
+  frame->reset();  // Before a fork: its memory is wiped as it goes, and a worker would have a copy.
   if (!request.ok()) {
     Refuse(*connection, call, request.status());
     // An unknown verb is a newer host's; bytes that are no message are nobody's.
@@ -100,6 +101,9 @@ void Server::Serve(const std::shared_ptr<Connection>& connection) {
     return;
   }
   const absl::Status status = Handle(connection, call, **request);
+  // For the same reason a worker's request lives as long as the worker.
+  if (status.ok() && !workers_.empty() && workers_.back().connection == connection)
+    workers_.back().request = *std::move(request);
   if (status.ok()) return;
   const char* verb = rpc::VerbName((*request)->body.type);
   Log(absl::StrCat(verb, ": ", status.ToString()));

@@ -37,6 +37,7 @@ class Server {
     uint64_t function = 0;  // 0: none
     rpc::RequestBody verb{};
     std::shared_ptr<Connection> connection;
+    std::unique_ptr<const rpc::RequestT> request;
     bool done = false;  // it has said so
     bool was_frozen = false;
     bool stream = false;

@@ -104,6 +104,11 @@ TEST_F(AttachTest, Slot_IsKept_ForItsTemplate_UntilItsPlaceIsNeeded) {
   EXPECT_EQ(attach_offset_, 0u);
   EXPECT_THAT(agent_->Verbs(), Not(Contains("Release")));
   // There is room for two: that of "b" goes.
+  agent_->On(rpc::RequestBody::List, [](rpc::Channel& channel, uint64_t id, rpc::RequestT&) {
+    rpc::ListReplyT list;
+    list.functions.push_back(std::move(FunctionReply(102).function));
+    return Respond(channel, id, rpc::MakeResponse(std::move(list)));
+  });
   ASSERT_EQ(Repurpose(102, "c"), 0) << moult_last_error();
   EXPECT_EQ(attach_offset_, kSlotEnd);
   EXPECT_THAT(released_, ElementsAre(kSlotEnd));
