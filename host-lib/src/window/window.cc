@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "window/window.h"
 
+#include <fcntl.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <utility>
@@ -9,12 +11,26 @@
 #include "absl/strings/str_cat.h"
 #include "memory/guest_memory.h"
 #include "moult/base/status.h"
+#include "moult/base/unique_fd.h"
 
 namespace moult::host {
 namespace {
 
 uint64_t SlotLength(uint64_t size) {
   return std::max((size + kSlotAlign - 1) / kSlotAlign * kSlotAlign, kSlotAlign);
+}
+
+// Whether there are copies among the pages of a private mapping. Also when that cannot be told.
+bool IsWritten(const std::byte* start, uint64_t length) {
+  constexpr uint64_t kThere = 3ull << 62;  // present, or swapped
+  constexpr uint64_t kOfFile = 1ull << 61;
+  const UniqueFd pagemap(open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC));
+  std::vector<uint64_t> entries(length / kPage);
+  const size_t size = entries.size() * sizeof(uint64_t);
+  const auto at = static_cast<off_t>(reinterpret_cast<uint64_t>(start) / kPage * sizeof(uint64_t));
+  if (!pagemap.valid() || pread(pagemap.get(), entries.data(), size, at) != static_cast<ssize_t>(size)) return true;
+  return std::any_of(entries.begin(), entries.end(),
+                     [](uint64_t entry) { return (entry & kThere) != 0 && (entry & kOfFile) == 0; });
 }
 
 }  // namespace
@@ -68,6 +84,11 @@ absl::StatusOr<Slot*> Window::Take(const std::string& digest, const std::string&
                                    uint64_t size, uint64_t limit) {
   for (Slot& slot : slots_) {
     if (slot.digest != digest || slot.offset + slot.length > limit) continue;
+    // Kept, and written to by the guest meanwhile: the function gets the template, not that.
+    if (!slot.used() && IsWritten(config_.hva + slot.offset, slot.length)) {
+      MOULT_RETURN_IF_ERROR(Show(slot, fd, size));
+      changed_(config_.number, slot.offset, slot.length);
+    }
     ++slot.attaching;
     return &slot;
   }

@@ -129,12 +129,14 @@ TEST_F(AttachTest, Slot_Stays_WhileTheGuestHasItsPages) {
   EXPECT_THAT(json["notes"][0].get<std::string>(), HasSubstr("1 held by something else"));
   EXPECT_EQ(Info()["windows"][0]["slots"][0]["users"].size(), 0u);
   EXPECT_EQ(std::memcmp(guest_.window, pages.data(), pages.size()), 0);
-  // It may be used again, and nothing else comes to its place.
+  // It may be used again, as it was, and nothing else comes to its place.
+  std::memset(guest_.window, 0xee, 2 * kPageBytes);
   MakeTemplate("b");
   ASSERT_EQ(Attach("b"), 0) << moult_last_error();
   EXPECT_EQ(attach_offset_, kSlotEnd);
   ASSERT_EQ(Attach("sample"), 0) << moult_last_error();
   EXPECT_EQ(attach_offset_, 0u);
+  EXPECT_EQ(std::memcmp(guest_.window, pages.data(), pages.size()), 0);
   // A guest that boots anew has nothing.
   moult_vm_guest_reset(vm_);
   EXPECT_EQ(Info()["windows"][0]["slots"].size(), 0u);
