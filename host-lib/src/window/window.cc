@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -55,6 +56,12 @@ absl::StatusOr<uint64_t> Window::FindRoom(uint64_t length, uint64_t limit, uint6
 }
 
 absl::Status Window::Show(const Slot& slot, int fd, uint64_t size) {
+  struct stat info;
+  if (fstat(fd, &info) != 0) return ErrnoStatus(absl::StrCat("stat pages of ", slot.template_name));
+  if (static_cast<uint64_t>(info.st_size) < size) {
+    return absl::DataLossError(absl::StrCat("template ", slot.template_name, ": pages: has ", info.st_size,
+                                            " bytes, must have ", size));
+  }
   // SAFETY: FindRoom keeps slots inside the window, which the embedder gave us whole, and apart from each
   // other. Private and writable: a guest that writes there gets copies of its own, the template stays. Not
   // past the end of the file, where an access would be a SIGBUS of the VMM.

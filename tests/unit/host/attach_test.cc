@@ -153,6 +153,45 @@ TEST_F(AttachTest, Slot_IsFreed_WithDetach_WhenTheGuestSaysSo) {
   for (uint64_t at = 0; at < kSlotEnd; ++at) ASSERT_EQ(guest_.window[at], 0) << at;
 }
 
+TEST_F(AttachTest, Template_LivesOn_WhenItsFileIsCutOrGone) {
+  const std::string pages = Pages();
+  ASSERT_EQ(Attach("sample", MOULT_PAGES_IN_PLACE), 0) << moult_last_error();
+  const std::string file = store_path_ + "/sample/pages";
+  ASSERT_EQ(chmod(file.c_str(), 0600), 0);
+  ASSERT_EQ(truncate(file.c_str(), 0), 0);
+  // Untouched so far: were it the file's mapping, this would be a SIGBUS.
+  EXPECT_EQ(std::memcmp(guest_.window, pages.data(), pages.size()), 0);
+  EXPECT_EQ(Attach("sample"), -EBADMSG);
+  EXPECT_THAT(moult_last_error(), HasSubstr("pages"));
+  EXPECT_EQ(moult_store_remove(store_, "sample"), 0) << moult_last_error();
+  EXPECT_EQ(std::memcmp(guest_.window, pages.data(), pages.size()), 0);
+}
+
+TEST_F(AttachTest, TwoStores_HaveOneCopyOfATemplate) {
+  const auto inode = [this](const uint8_t* at) {
+    std::ifstream in("/proc/self/maps");
+    for (std::string line; std::getline(in, line);) {
+      unsigned long start, end, number;
+      if (sscanf(line.c_str(), "%lx-%lx %*s %*x %*s %lu", &start, &end, &number) == 3 &&
+          start == reinterpret_cast<uint64_t>(at))
+        return line.find("/memfd:moult-template") != std::string::npos ? number : 0;
+    }
+    return 0ul;
+  };
+  moult_store* again = nullptr;
+  ASSERT_EQ(moult_store_open(store_path_.c_str(), nullptr, &again), 0) << moult_last_error();
+  FakeGuest other_guest;
+  Options options = DefaultOptions(&other_guest);
+  options.vm.store = again;
+  moult_vm* other = Create(options);
+  ASSERT_EQ(Attach("sample"), 0) << moult_last_error();
+  ASSERT_EQ(Attach("sample", MOULT_PAGES_AUTO, nullptr, other), 0) << moult_last_error();
+  EXPECT_NE(inode(guest_.window), 0u);
+  EXPECT_EQ(inode(guest_.window), inode(other_guest.window));
+  moult_vm_close(other);
+  moult_store_close(again);
+}
+
 TEST_F(AttachTest, TwoVms_SharePages_AndWritesStayInOne) {
   FakeGuest other_guest;
   moult_vm* other = Create(DefaultOptions(&other_guest));
