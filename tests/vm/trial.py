@@ -151,20 +151,23 @@ class Trial:
 
 # Template pages are in shared memory that counts as private while one VM alone maps it: what a VM has of its own there
 # are anonymous copies.
-COUNTED = {"ram": ("Private_Clean:", "Private_Dirty:"), "slots": ("Anonymous:",), "rest": ("Private_Dirty:",)}
+COUNTED = {"ram": ("Private_Clean:", "Private_Dirty:"), "slots": ("Anonymous:",), "rest": ("Private_Dirty:",), "code": ()}
 
 
 def host_memory(pid, store):
-    """What QEMU's process alone holds, in bytes: {"ram": of guest RAM, "slots": copies of template pages, "rest": its own}.
+    """What QEMU's process alone holds, in bytes: {"ram": of guest RAM, "slots": copies of template pages, "rest": its own
+    memory}; what the emulator has translated is not among it.
     Template pages themselves, of which a host has one copy, count for nobody."""
-    held = {"ram": 0, "slots": 0, "rest": 0}
+    held = {"ram": 0, "slots": 0, "rest": 0, "code": 0}
     with open(f"/proc/{pid}/smaps", encoding="utf-8") as smaps:
         for line in smaps:
             words = line.split()
             if "-" in words[0] and not words[0].endswith(":"):
                 kind = "ram" if "memory-backend" in line else "slots" if "moult-template" in line or str(store) in line else "rest"
+                kind = "code" if kind == "rest" and "x" in words[1] else kind
             elif words[0] in COUNTED[kind]:
                 held[kind] += int(words[1]) * 1024
+    del held["code"]
     return held
 
 

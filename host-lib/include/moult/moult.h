@@ -369,7 +369,9 @@ struct moult_attach_options {
   uint32_t reserved;
 };
 
-/* Makes a function of a template; ends when it is ready. On failure the guest is as before.
+/* Makes a function of a template; ends when it is ready. On failure the guest is as before. A place in a window that
+ * no function uses any more keeps its template, for the next attach, until another needs it or moult_vm_detach() ends
+ * the last one, and longer where the agent says that something in the guest still has its pages.
  * Result: {"function": {...}, "pages": "in_place" | "copy", "phases", "notes"} */
 MOULT_API int moult_vm_attach(struct moult_vm *vm, const struct moult_attach_options *attach,
                               const struct moult_op_options *options, struct moult_op **op) MOULT_CHECKED;

@@ -6,6 +6,7 @@
 /scribble                     a module writes over the window of templates, past the driver
 /idle                         whether no strike is under way, and how much the last one has hit
 /limits?function=ID           of its cgroup
+/cap-namespaces               no more than two dozen of a kind from now on
 /state                        how much there is of what could leak"""
 import http.server
 import json
@@ -147,8 +148,16 @@ def state():
     return {"available": memory["MemAvailable"], "slab": memory["Slab"], "page_tables": memory["PageTables"],
             "files": int(pathlib.Path("/proc/sys/fs/file-nr").read_text(encoding="ascii").split()[0]),
             "agent_fds": fds, "namespaces": len(namespaces), "mounts": len(open("/proc/self/mounts").readlines()),
+            "dying_cgroups": int((CGROUPS / "cgroup.stat").read_text(encoding="ascii").split()[3]),
             "cgroups": sum(1 for _ in pathlib.Path("/sys/fs/cgroup").glob("**/")),
             "folders": sum(1 for _ in pathlib.Path("/run/moult/functions").glob("**/*"))}
+
+
+def cap_namespaces():
+    """From now on there can be few more than there are: also one that nothing but a descriptor or the kernel holds counts."""
+    for kind in ("pid", "mnt", "ipc", "time", "cgroup"):
+        pathlib.Path(f"/proc/sys/user/max_{kind}_namespaces").write_text("24", encoding="ascii")
+    return {}
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -161,7 +170,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             answer = {}
         else:
             answer = {"/scribble": scribble, "/idle": lambda: {"idle": not PENDING, "hit": HITS[-1] if HITS else 0},
-                      "/limits": lambda: limits(query["function"][0]), "/state": state}[url.path]()
+                      "/cap-namespaces": cap_namespaces, "/limits": lambda: limits(query["function"][0]), "/state": state}[url.path]()
         body = json.dumps(answer).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
