@@ -2,10 +2,14 @@
 /* Every wrong MOULT_ATTACH gets an error, and changes nothing. */
 #include "moult_test.h"
 
+#include <dirent.h>
 #include <linux/userfaultfd.h>
 #include <sys/syscall.h>
 
 #define PAGES 16
+/* Newer than this libc. */
+#define SYS_mseal_number 462
+#define MAP_DROPPABLE_TYPE 0x08
 
 static char *va;
 
@@ -101,18 +105,64 @@ static void refuse_at(void *at, int prot, int want, const char *text)
 	CHECK_EQ(at == MAP_FAILED ? -1 : attach(at, 1, 1, prot), want, text);
 }
 
-static unsigned long vdso_address(void)
+static unsigned long mapping_address(const char *name)
 {
 	unsigned long start = 0;
 	char line[256];
 	FILE *maps = fopen("/proc/self/maps", "re");
 
 	while (maps && fgets(line, sizeof(line), maps))
-		if (strstr(line, "[vdso]"))
+		if (!start && strstr(line, name))
 			start = strtoul(line, NULL, 16);
 	if (maps)
 		fclose(maps);
 	return start;
+}
+
+/* Memory of a device, which its driver maps: VM_IO and VM_PFNMAP. MAP_FAILED: no device lets it be mapped. */
+static void *map_bar(void)
+{
+	DIR *devices = opendir("/sys/bus/pci/devices");
+	void *at = MAP_FAILED;
+	struct dirent *entry;
+
+	while (devices && at == MAP_FAILED && (entry = readdir(devices))) {
+		for (int bar = 0; bar < 6 && at == MAP_FAILED; bar++) {
+			char path[512];
+			int fd;
+
+			snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/resource%d", entry->d_name, bar);
+			fd = open(path, O_RDWR | O_CLOEXEC);
+			if (fd < 0)
+				continue;
+			at = mmap(NULL, PAGE, RW, MAP_SHARED, fd, 0);
+			close(fd);
+		}
+	}
+	if (devices)
+		closedir(devices);
+	return at;
+}
+
+static void test_special(void)
+{
+	void *at = map_bar();
+
+	refuse_at((void *)mapping_address("[vvar]"), PROT_READ, -EOPNOTSUPP, "the kernel's vvar pages");
+	if (at == MAP_FAILED)
+		skip("a device's memory", "no PCI device lets its BAR be mapped");
+	else
+		refuse_at(at, RW, -EOPNOTSUPP, "a device's memory");
+	at = map_pages(1, RW);
+	if (syscall(SYS_mseal_number, at, PAGE, 0))
+		skip("sealed memory", "this kernel has no mseal (since 6.10)");
+	else
+		refuse_at(at, RW, -EOPNOTSUPP, "sealed memory");
+	at = mmap(NULL, PAGE, RW, MAP_DROPPABLE_TYPE | MAP_ANONYMOUS, -1, 0);
+	if (at == MAP_FAILED)
+		skip("droppable memory", "this kernel has none (since 6.11)");
+	else
+		refuse_at(at, RW, -EOPNOTSUPP, "droppable memory");
 }
 
 static void test_kinds(void)
@@ -132,7 +182,7 @@ static void test_kinds(void)
 	refuse_at(mmap(NULL, PAGE, RW, MAP_PRIVATE, memfd, 0), RW, -EOPNOTSUPP, "a private memfd mapping");
 	refuse_at(mmap(NULL, PAGE, RW, MAP_SHARED | MAP_ANONYMOUS, -1, 0), RW, -EOPNOTSUPP, "shared anonymous memory");
 	refuse_at(mmap(NULL, PAGE, RW, MAP_PRIVATE, zero, 0), RW, -EOPNOTSUPP, "/dev/zero");
-	refuse_at((void *)vdso_address(), PROT_READ | PROT_EXEC, -EOPNOTSUPP, "the vdso");
+	refuse_at((void *)mapping_address("[vdso]"), PROT_READ | PROT_EXEC, -EOPNOTSUPP, "the vdso");
 	at = mmap(NULL, PAGE, RW, MAP_PRIVATE | MAP_ANONYMOUS | MAP_LOCKED, -1, 0);
 	refuse_at(at, RW, -EOPNOTSUPP, "locked memory");
 	if (write_file("/proc/sys/vm/nr_hugepages", "2")) {
@@ -203,6 +253,7 @@ int main(void)
 	memset(va, 0x11, PAGE);
 	test_batches();
 	test_kinds();
+	test_special();
 	test_many();
 	munmap(va, PAGES * PAGE);
 	all = extent_of(1000, window_pages() - 1000);

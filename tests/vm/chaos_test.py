@@ -9,11 +9,14 @@ import os
 import pathlib
 import shutil
 import socket
+import subprocess
 import sys
 import time
 
+from canary_test import guest_ram, marker, places
+from cutter import Cutter
 from machine import missing_parts, skip_all
-from trial import CallError, Trial, TrialError, scratch
+from trial import CallError, REPO, Trial, TrialError, host_memory, scratch
 
 HERE = pathlib.Path(__file__).resolve().parent
 STRIKER = HERE / "guest" / "striker.py"
@@ -22,6 +25,7 @@ SEEDS = range(2)
 # Shares of what an operation takes when nothing happens. Before it, in it, just after it.
 WHEN = (0.0, 0.15, 0.3, 0.45, 0.6, 0.75, 0.9, 1.1)
 RECOVERS = 60  # seconds
+OPERATIONS = ("capture", "detach", "repurpose", "attach")
 CASES = []
 
 
@@ -43,8 +47,7 @@ class Setting:
         self.store = self.folder / "store"
         self.vm = Trial(options.bin, self.folder / "vm", self.store, options.kernel,
                         more=["--payload", f"init.d/60-striker={STRIKER}",
-                              # So that root may write to the window past the driver that has it.
-                              "--append", "iomem=relaxed"])
+                              "--payload", f"functions/canary={pathlib.Path(options.bin) / 'moult-vm-canary'}"])
         self.control = self.vm.control
         self.cold, self.sums, self.took, self.errors = {}, {}, {}, []
         for name in NAMES:
@@ -62,16 +65,23 @@ class Setting:
         folder = self.store / name
         return {f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in sorted(folder.iterdir())}
 
-    def fresh(self, name):
-        """The one function of the VM is of template `name`, and answers right."""
+    def clear(self):
+        """No function but the striker is left."""
         for info in self.control.call("ps")["functions"]:
             if info["state"] != "ended" and info["name"] != "striker":
                 try:
                     self.control.call("kill", function=info["id"])
                 except CallError as e:
-                    expect("has ended" in str(e), str(e))  # meanwhile
+                    expect("has ended" in str(e) or "no function" in str(e), str(e))  # meanwhile
+
+    def fresh(self, name):
+        """The one function of the VM is of template `name`, and answers right."""
+        self.clear()
         self.current = self.control.call("attach", name=name)["function"]["id"]
         expect(self.answers(self.current) == self.cold[name], f"{name}: a wrong answer")
+
+    def states(self):
+        return {info["id"]: info["state"] for info in self.control.call("ps")["functions"] if info["name"] != "striker"}
 
     def striker(self):
         """A way to the guest's striker, which a restarted agent has still."""
@@ -84,13 +94,14 @@ class Setting:
         self.control.get(self.striker(), f"/strike?what={what}&after_ms={round(after_ms)}")
 
     def settle(self):
-        """Until the agent answers and nothing is under way."""
+        """Until the agent answers and nothing is under way; how much the last strike has hit."""
         deadline = time.monotonic() + RECOVERS
         while True:
             try:
-                if not self.control.call("status")["running"] and \
-                        json.loads(self.control.get(self.striker(), "/idle"))["idle"]:
-                    return
+                struck = json.loads(self.control.get(self.striker(), "/idle"))
+                if not self.control.call("status")["running"] and struck["idle"] and \
+                        not set(self.states().values()) & {"capturing", "detaching", "attaching", "starting", "lost"}:
+                    return struck["hit"]
             except (TrialError, OSError):
                 if time.monotonic() > deadline:
                     raise
@@ -99,29 +110,54 @@ class Setting:
 
     def do(self, operation, **more):
         """One operation on the current function: its result, None when it failed with a clear error."""
-        params = {"capture": {"function": self.current, "name": "chaos"}, "detach": {"function": self.current},
-                  "repurpose": {"function": self.current, "name": "node"}}[operation]
         try:
-            result = self.control.call(operation, seconds=RECOVERS, **params, **more)
+            return self.control.call(operation, seconds=RECOVERS, **self.params(operation), **more)
         except CallError as e:
             expect(len(str(e)) > 20 and e.name not in ("INTERNAL", "UNKNOWN"), f"{operation}: no clear error: {e}")
             self.errors.append(str(e))
             return None
-        return result
 
-    def went_well(self, operation, result):
-        """What must be so after an operation that did, when all is quiet again."""
-        if operation == "capture":
+    def params(self, operation):
+        return {"capture": {"function": self.current, "name": "chaos"}, "detach": {"function": self.current},
+                "repurpose": {"function": self.current, "name": "node"}, "attach": {"name": "node"}}[operation]
+
+    def ready_for(self, operation):
+        """What the operation needs is there, and nothing else."""
+        if operation == "attach":
+            self.clear()
+            self.current = None
+        else:
+            self.fresh("python")
+
+    def check(self, operation, result, killed=False):
+        """What must be so after an operation that went well or failed, when all is quiet again. `killed`: somebody ended
+        the function."""
+        states = self.states()
+        live = {function: state for function, state in states.items() if state != "ended"}
+        if result and operation == "capture":
             self.control.call("templates.verify", name="chaos")
-            expect(self.answers(self.current) == self.cold["python"], "a wrong answer after capture")
-        if operation == "repurpose":
-            expect(self.answers(result["function"]["id"]) == self.cold["node"], "a wrong answer after repurpose")
+        if result and operation in ("repurpose", "attach"):
+            made = result["function"]["id"]
+            if not killed:
+                expect(live == {made: "running"}, f"after {operation}: {states}, {made} was made")
+                expect(self.answers(made) == self.cold["node"], f"a wrong answer after {operation}")
+            return
+        if operation == "attach":
+            expect(not live, f"half-made after a failed attach: {states}")
+        elif operation == "capture" or not result:
+            # Unharmed, or gone, which nothing but a kill or a lost detach explains.
+            may_be_gone = killed or operation != "capture"
+            expect(live == {self.current: "running"} or (may_be_gone and not live), f"after {operation}: {states}")
+            if live:
+                expect(self.answers(self.current) == self.cold["python"], f"a wrong answer after {operation}")
+        else:
+            expect(not live, f"after {operation}: {states}")
 
     def duration(self, operation):
         """Milliseconds that it takes undisturbed, of the second time."""
         if operation not in self.took:
             for _ in range(2):
-                self.fresh("python")
+                self.ready_for(operation)
                 start = time.monotonic()
                 expect(self.do(operation), f"{operation}: {self.errors[-1:]}")
                 self.took[operation] = (time.monotonic() - start) * 1000
@@ -138,21 +174,21 @@ class Setting:
 
 
 def strikes(s, what):
-    for operation in ("capture", "detach", "repurpose"):
-        took, outcomes = s.duration(operation), []
+    for operation in OPERATIONS:
+        took, well, hits = s.duration(operation), 0, 0
         for share in WHEN:
-            s.fresh("python")
+            s.ready_for(operation)
             s.strike(what, took * share)
             result = s.do(operation)
-            s.settle()
-            outcomes.append(result is not None)
-            # A function that was killed cannot be asked.
-            if result is not None and what != "function":
-                s.went_well(operation, result)
+            hit = s.settle()
+            hits += hit > 0
+            well += result is not None
+            s.check(operation, result, killed=hit > 0 and what in ("function", "oom"))
             s.forget()
             s.fresh("node")
             s.unchanged()
-        print(f"  {operation}, {took:.0f} ms, struck at {len(WHEN)} points: {sum(outcomes)} went well", flush=True)
+        print(f"  {operation}, {took:.0f} ms, struck at {len(WHEN)} points: {hits} hit, {well} went well", flush=True)
+        expect(hits >= (len(WHEN) if what in ("agent", "both") else 1), f"{operation}: only {hits} strikes hit anything")
 
 
 @case
@@ -166,31 +202,108 @@ def worker_is_killed(s):
 
 
 @case
+def agent_and_worker_are_killed(s):
+    strikes(s, "both")
+
+
+@case
 def function_is_killed(s):
     strikes(s, "function")
 
 
 @case
+def function_runs_out_of_memory(s):
+    strikes(s, "oom")
+    expect(any("out of memory" in (info.get("end_reason") or "") for info in s.control.call("ps")["functions"]),
+           "no function's end says that it was out of memory")
+
+
+@case
+def limits_go_with_the_function(s):
+    def limits(function):
+        return json.loads(s.control.get(s.striker(), f"/limits?function={function}"))
+
+    s.clear()
+    wanted = {"memory.max": str(256 << 20), "cpu.max": "50000 100000", "pids.max": "65"}
+    s.current = s.vm.run("python", "--memory", "256M", "--cpu", "0.5", "--pids", "64")
+    expect(limits(s.current) == wanted, f"limits: {limits(s.current)}")
+    s.control.call("capture", function=s.current, name="chaos", end=True)
+    s.current = s.control.call("attach", name="chaos")["function"]["id"]
+    expect(limits(s.current) == wanted, f"limits after attach: {limits(s.current)}")
+    s.forget()
+    s.clear()
+
+
+@case
+def nothing_is_left_after_strikes(s):
+    ram, mark = guest_ram(s.vm.qemu), marker(1)
+
+    def plant():
+        s.clear()
+        s.current = s.vm.start("canary", ["/run/moult/functions/canary", "1", ""], "--ready", "http:/")
+        expect(len(places(ram, mark)) > 1000, "the canary has left no marks")
+
+    for operation in ("detach", "repurpose"):
+        plant()
+        start = time.monotonic()
+        expect(s.do(operation), f"{operation}: {s.errors[-1:]}")
+        took = (time.monotonic() - start) * 1000
+        for what in ("agent", "worker", "both"):
+            for share in (0.2, 0.5, 0.8):
+                plant()
+                s.strike(what, took * share)
+                result = s.do(operation)
+                s.settle()
+                left = len(places(ram, mark))
+                # An error has said that something may be left, or the function is there.
+                expect(left == 0 or (result is None and ("running" in s.states().values() or "discarded" in s.errors[-1])),
+                       f"{operation}, {what} struck at {share}: {left} marks are left: {s.errors[-1:]}")
+    ram.close()
+
+
+@case
 def control_client_goes(s):
-    for operation in ("capture", "detach", "repurpose"):
+    for operation in OPERATIONS:
+        took = s.duration(operation)
         for share in (0.0, 0.3, 0.7):
-            s.fresh("python")
-            params = {"function": s.current, **({"name": "chaos"} if operation == "capture" else {}),
-                      **({"name": "node"} if operation == "repurpose" else {})}
+            s.ready_for(operation)
             with socket.socket(socket.AF_UNIX) as client:
                 client.connect(s.control.path)
-                client.sendall(json.dumps({"id": 1, "method": operation, "params": params}).encode() + b"\n")
-                time.sleep(s.duration(operation) * share / 1000) if operation in s.took else None
+                client.sendall(json.dumps({"id": 1, "method": operation, "params": s.params(operation)}).encode() + b"\n")
+                time.sleep(took * share / 1000)
             s.settle()
             # It goes on to its end.
-            states = {f["id"]: f["state"] for f in s.control.call("ps")["functions"]}
-            if operation == "capture":
-                expect(states.get(s.current) == "running", f"the captured function: {states}")
-                s.control.call("templates.verify", name="chaos")
-            else:
-                expect(states.get(s.current, "ended") == "ended", f"the function after {operation}: {states}")
+            made = [function for function, state in s.states().items() if state != "ended"]
+            expect(len(made) == (0 if operation == "detach" else 1), f"after {operation}: {s.states()}")
+            s.check(operation, {"function": {"id": made[0] if made else 0}})
             s.forget()
             s.fresh("node")
+    s.unchanged()
+
+
+@case
+def connection_is_cut(s):
+    device = s.folder / "vm" / "vsock.sock"
+    if not device.exists():
+        print("  skipped: the kernel's vsock has no socket to stand before")
+        return
+    cutter = Cutter(str(device))
+    for operation, more in (("capture", {}), ("capture", {"pages": "copy"}), ("detach", {}), ("repurpose", {}),
+                            ("repurpose", {"pages": "copy"}), ("attach", {"pages": "copy"})):
+        cuts, well = 0, 0
+        for side, after in (("host", 10), ("host", 30), ("host", 20000), ("host", 3 << 20), ("guest", 0), ("guest", 10),
+                            ("guest", 1000), ("guest", 3 << 20)):
+            s.ready_for(operation)
+            cutter.arm(side, after)
+            result = s.do(operation, **more)
+            cuts += cutter.disarm()
+            well += result is not None
+            s.settle()
+            s.check(operation, result)
+            s.forget()
+        print(f"  {operation} {more.get('pages', '')}: {cuts} cuts, {well} went well", flush=True)
+        expect(cuts >= 3, f"{operation}: only {cuts} cuts")
+    s.fresh("node")
     s.unchanged()
 
 
@@ -240,6 +353,15 @@ def template_is_damaged(s):
     for how in (pages_flipped, pages_truncated, image_flipped, manifest_emptied):
         damaged(how, ("DATA_LOSS",))
     damaged(removed, ("NOT_FOUND",))
+    # The same to one that a function runs from.
+    for how in (pages_flipped, pages_truncated, removed):
+        s.control.call("capture", function=s.current, name="chaos", end=True)
+        s.current = s.control.call("attach", name="chaos", pages="in_place")["function"]["id"]
+        how(s.store / "chaos")
+        expect(s.answers(s.current) == s.cold["python"], f"{how.__name__} while attached: a wrong answer")
+        shutil.rmtree(s.store / "chaos", ignore_errors=True)
+        s.fresh("node")
+        s.fresh("python")
 
 
 @case
@@ -267,17 +389,81 @@ def driver_is_missing(s):
             expect([vm.control.get(current, f"/?seed={i}") for i in SEEDS] == s.cold[name], f"{name}: a wrong answer")
 
 
+def build_scribble(s):
+    """The module for this guest's kernel."""
+    folder = s.folder / "scribble"
+    shutil.copytree(HERE / "guest" / "scribble", folder)
+    kernel = subprocess.run([REPO / "guest-agent/rootfs/kernel", s.options.kernel], capture_output=True, text=True,
+                            check=True).stdout.strip()
+    subprocess.run(["make", "-sC", f"{kernel}/build", f"M={folder}", "CONFIG_DEBUG_INFO_BTF_MODULES=", "modules"],
+                   check=True, stdout=subprocess.DEVNULL)
+    return folder / "scribble.ko"
+
+
 @case
 def guest_writes_over_the_window(s):
-    s.fresh("python")
-    written = json.loads(s.control.get(s.striker(), "/scribble"))["bytes"]
-    expect(written > 0, "nothing was written")
-    s.unchanged()
-    with Trial(s.options.bin, s.folder / "other", s.store, s.options.kernel) as vm:
-        for name in NAMES:
-            function = vm.control.call("attach", name=name)["function"]["id"]
-            expect([vm.control.get(function, f"/?seed={i}") for i in SEEDS] == s.cold[name], f"{name}: a wrong answer")
-            vm.control.call("kill", function=function)
+    more = ["--payload", f"init.d/60-striker={STRIKER}", "--payload", f"functions/scribble.ko={build_scribble(s)}",
+            "--window", "64"]
+    with Trial(s.options.bin, s.folder / "other", s.store, s.options.kernel, more=more) as vm:
+        function = vm.control.call("attach", name="python", pages="in_place")["function"]["id"]
+        expect([vm.control.get(function, f"/?seed={i}") for i in SEEDS] == s.cold["python"], "a wrong answer")
+        striker = vm.start("striker", ["/usr/bin/sleep", "1000000"], "--ready", "started", port=9091)
+        written = json.loads(vm.control.get(striker, "/scribble"))
+        expect(written["bytes"] == written["length"] == 64 << 20, f"written: {written}")
+        # They have landed where the template is shown, in copies that are this VM's.
+        own = host_memory(vm.qemu, s.store)["slots"]
+        expect(own >= (s.store / "python" / "pages").stat().st_size, f"only {own} bytes of the template were written over")
+        s.unchanged()
+        s.fresh("python")
+        # Its slot is mapped anew, so this VM recovers, too.
+        vm.control.call("kill", function=function)
+        function = vm.control.call("attach", name="python", pages="in_place")["function"]["id"]
+        expect([vm.control.get(function, f"/?seed={i}") for i in SEEDS] == s.cold["python"], "a wrong answer after it")
+
+
+@case
+def template_does_not_fit(s):
+    """Another kernel, or a CPU that lacks something: refused by name, and the VM serves."""
+    other = "6.12" if s.options.kernel == "6.1" else "6.1"
+    for kernel, more, words in ((other, [], ("kernel", "vdso")), (s.options.kernel, ["--cpu", "max,-erms,-fsrm,-cx16,-avx2"],
+                                                                  ("CPU", "avx2"))):
+        with Trial(s.options.bin, s.folder / f"misfit-{kernel}", s.store, kernel, more=more) as vm:
+            for pages in ("in_place", "copy"):
+                try:
+                    vm.control.call("attach", name="python", pages=pages)
+                    raise TrialError(f"{kernel} {more}: a template that does not fit was attached")
+                except CallError as e:
+                    expect(e.name == "FAILED_PRECONDITION" and any(word in str(e) for word in words), str(e))
+            live = [info for info in vm.control.call("ps")["functions"] if info["state"] != "ended"]
+            expect(not live, f"half-made: {live}")
+            function = vm.run("node")
+            expect([vm.control.get(function, f"/?seed={i}") for i in SEEDS] == s.cold["node"], "a wrong answer")
+
+
+@case
+def store_is_full(s):
+    store = s.folder / "full"
+    store.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8M", "none", store], capture_output=True, check=False).returncode:
+        print("  skipped: this machine lets nobody mount a tmpfs")
+        return
+    try:
+        with Trial(s.options.bin, s.folder / "full-vm", store, s.options.kernel) as vm:
+            function = vm.run("python")
+            for more in ({}, {"pages": "copy"}, {"end": True}):
+                try:
+                    vm.control.call("capture", function=function, name="big", **more)
+                    raise TrialError("28 MB went into a store of 8")
+                except CallError as e:
+                    expect(e.name == "RESOURCE_EXHAUSTED" and "big" in str(e), str(e))
+                expect([vm.control.get(function, f"/?seed={i}") for i in SEEDS] == s.cold["python"], "a wrong answer")
+                left = [f.name for f in store.iterdir() if f.is_dir()]
+                expect(not left, f"left in the store: {left}")
+            subprocess.run(["mount", "-o", "remount,size=64M", store], check=True)
+            vm.control.call("capture", function=function, name="big")
+            vm.control.call("templates.verify", name="big")
+    finally:
+        subprocess.run(["umount", store], check=True)
 
 
 def main():
@@ -300,9 +486,13 @@ def main():
                     function(setting)
                     counts["passed"] += 1
                     print(f"ok {function.__name__}", flush=True)
-                except (TrialError, OSError, KeyError) as e:
+                except (TrialError, OSError, KeyError, subprocess.CalledProcessError) as e:
                     counts["failed"] += 1
                     print(f"FAIL {function.__name__}: {type(e).__name__}: {e}", flush=True)
+            setting.unchanged()
+        except TrialError as e:
+            counts["failed"] += 1
+            print(f"FAIL at the end: {e}", flush=True)
         finally:
             setting.vm.close()
         for error in sorted(set(setting.errors)):

@@ -119,9 +119,9 @@ class Trial:
         logs = [self.folder / name for name in ("trial.log", "console.log")]
         return "\n".join(f.read_text(errors="replace")[-2000:] for f in logs if f.exists())
 
-    def run(self, name):
+    def run(self, name, *options):
         """Cold start of one of COMMANDS, until it is ready; its id."""
-        return self.start(name, COMMANDS[name], "--ready", "http:/", "--ready-timeout", "120000")
+        return self.start(name, COMMANDS[name], "--ready", "http:/", "--ready-timeout", "120000", *options)
 
     def start(self, name, command, *options, port=8080):
         argv = [self.bin / "moultctl", "--control", self.control.path, "run", "--json", "--name", name,
@@ -149,17 +149,32 @@ class Trial:
         self.close()
 
 
-def private_bytes(pid, store):
-    """What QEMU's process alone holds of guest RAM and of template pages."""
-    total, counted = 0, False
+# Template pages are in shared memory that counts as private while one VM alone maps it: what a VM has of its own there
+# are anonymous copies.
+COUNTED = {"ram": ("Private_Clean:", "Private_Dirty:"), "slots": ("Anonymous:",), "rest": ("Private_Dirty:",), "code": ()}
+
+
+def host_memory(pid, store):
+    """What QEMU's process alone holds, in bytes: {"ram": of guest RAM, "slots": copies of template pages, "rest": its own
+    memory}; what the emulator has translated is not among it.
+    Template pages themselves, of which a host has one copy, count for nobody."""
+    held = {"ram": 0, "slots": 0, "rest": 0, "code": 0}
     with open(f"/proc/{pid}/smaps", encoding="utf-8") as smaps:
         for line in smaps:
             words = line.split()
             if "-" in words[0] and not words[0].endswith(":"):
-                counted = "memory-backend" in line or str(store) in line
-            elif counted and words[0] in ("Private_Clean:", "Private_Dirty:"):
-                total += int(words[1]) * 1024
-    return total
+                kind = "ram" if "memory-backend" in line else "slots" if "moult-template" in line or str(store) in line else "rest"
+                kind = "code" if kind == "rest" and "x" in words[1] else kind
+            elif words[0] in COUNTED[kind]:
+                held[kind] += int(words[1]) * 1024
+    del held["code"]
+    return held
+
+
+def private_bytes(pid, store):
+    """What a VM takes for itself of guest RAM and of template pages."""
+    held = host_memory(pid, store)
+    return held["ram"] + held["slots"]
 
 
 def scratch():

@@ -50,6 +50,7 @@ absl::Status Parse(const std::string& text, Function* function) {
   function->init_pid = root["init_pid"].get<pid_t>();
   function->init_start = root["init_start"].get<uint64_t>();
   function->shell = root.value("shell", false);
+  function->was_frozen = root.value("was_frozen", false);
   return absl::OkStatus();
 }
 
@@ -65,6 +66,7 @@ absl::Status Save(const Function& function) {
                      {"init_pid", function.init_pid},
                      {"init_start", function.init_start},
                      {"shell", function.shell},
+                     {"was_frozen", function.was_frozen},
                      {"info", absl::Base64Escape(info)}};
   return WriteWhole(function.folder + "/state.json",
                     root.dump(1, ' ', false, json::error_handler_t::replace) + "\n");

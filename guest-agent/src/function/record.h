@@ -31,6 +31,9 @@ struct Function {
   std::string busy;    // the verb that is changing it now
   bool shell = false;  // nobody's yet
   bool kill_asked = false;
+  bool was_frozen = false;  // before the verb that is changing it, or was the last to
+  // Lost: what it was when the agent ended under which a worker may still be changing it.
+  rpc::FunctionState interrupted{};
   UniqueFd init_pidfd;
   std::unique_ptr<engine::Sandbox> sandbox;  // null: an earlier agent made it
   std::unique_ptr<Cgroup> cgroup;            // null: goes without

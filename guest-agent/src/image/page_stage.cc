@@ -69,6 +69,7 @@ absl::StatusOr<std::unique_ptr<PageStage>> PageStage::Create(image::TemplateWrit
 
 PageStage::~PageStage() {
   StopCopies();
+  explicit_bzero(buffer_, std::max(used_, most_used_));  // It is a process's memory.
   munmap(buffer_, capacity_);
 }
 
@@ -241,6 +242,7 @@ absl::Status PageStage::Finish() {
     at += piece.length;
   }
   pieces_.clear();
+  most_used_ = std::max(most_used_, used_);
   used_ = 0;
   return absl::OkStatus();
 }

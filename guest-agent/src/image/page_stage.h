@@ -67,6 +67,7 @@ class PageStage : public PageSink {
   std::byte* buffer_;
   size_t capacity_;
   size_t used_ = 0;
+  size_t most_used_ = 0;  // ever
   uint64_t staged_ = 0;
   std::vector<Piece> pieces_;
   // Fixed while the helper runs, but for the next one to do and the first error.

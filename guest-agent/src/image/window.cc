@@ -47,6 +47,21 @@ absl::StatusOr<std::vector<moult_window>> ListWindows() {
   return windows;
 }
 
+absl::Status ReleaseWindow(uint32_t window, uint64_t offset, uint64_t length) {
+  MOULT_ASSIGN_OR_RETURN(const UniqueFd fd, OpenDevice());
+  moult_extent extent{};
+  extent.size = sizeof(extent);
+  extent.window = window;
+  extent.offset = offset;
+  extent.length = length;
+  if (ioctl(fd.get(), MOULT_DETACH, &extent) == 0) return absl::OkStatus();
+  const std::string context = absl::StrFormat("release window %d at %#x, %d bytes", window, offset, length);
+  if (errno == ENXIO) return absl::NotFoundError(absl::StrCat(context, ": there is no such window"));
+  if (errno != EBUSY) return ErrnoStatus(context);
+  return absl::FailedPreconditionError(absl::StrCat(context, ": pages are in use: mapped ", extent.mapped,
+                                                    " times, ", extent.pinned, " held by something else"));
+}
+
 absl::StatusOr<WindowView> WindowView::Map(const PageSource& pages, uint64_t offset, uint64_t length) {
   void* memory = mmap(nullptr, length, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (memory == MAP_FAILED) return ErrnoStatus(absl::StrCat("map ", length, " bytes to see template pages"));

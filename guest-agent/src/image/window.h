@@ -25,6 +25,10 @@ absl::StatusOr<UniqueFd> OpenWindow(uint32_t window, uint64_t offset, uint64_t l
 // The windows that the driver has. kNotFound: no driver.
 absl::StatusOr<std::vector<moult_window>> ListWindows();
 
+// OK: nothing uses these pages, and the host may show others there. kFailedPrecondition: something does, which the
+// message counts. kNotFound: no driver, or no such window, so nothing can.
+absl::Status ReleaseWindow(uint32_t window, uint64_t offset, uint64_t length);
+
 // A part of the content, readable in this process as long as the view lives.
 class WindowView {
  public:

@@ -86,6 +86,8 @@ bool Config::Allows(std::string_view verb) const {
   // What ends a capture or a detach belongs to it.
   if (verb == "CaptureEnd") verb = "Capture";
   if (verb == "DetachEnd") verb = "Detach";
+  // And the pages that an attach shows must be got back.
+  if (verb == "Release") verb = "Attach";
   return verbs.empty() || verb == "Hello" || std::find(verbs.begin(), verbs.end(), verb) != verbs.end();
 }
 

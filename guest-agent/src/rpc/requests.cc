@@ -93,6 +93,7 @@ void Server::Serve(const std::shared_ptr<Connection>& connection) {
   if (!frame->has_value()) return;
   const uint64_t call = (*frame)->id;
   auto request = rpc::ParseRequest((*frame)->payload);
+  frame->reset();  // Before a fork: its memory is wiped as it goes, and a worker would have a copy.
   if (!request.ok()) {
     Refuse(*connection, call, request.status());
     // An unknown verb is a newer host's; bytes that are no message are nobody's.
@@ -100,6 +101,9 @@ void Server::Serve(const std::shared_ptr<Connection>& connection) {
     return;
   }
   const absl::Status status = Handle(connection, call, **request);
+  // For the same reason a worker's request lives as long as the worker.
+  if (status.ok() && !workers_.empty() && workers_.back().connection == connection)
+    workers_.back().request = *std::move(request);
   if (status.ok()) return;
   const char* verb = rpc::VerbName((*request)->body.type);
   Log(absl::StrCat(verb, ": ", status.ToString()));
@@ -129,6 +133,8 @@ absl::Status Server::Handle(const std::shared_ptr<Connection>& connection, uint6
       return HandleKill(connection, call, FunctionOf(request));
     case RequestBody::Forget:
       return HandleForget(*connection, call, FunctionOf(request));
+    case RequestBody::Release:
+      return HandleRelease(*connection, call, *request.body.AsRelease());
     case RequestBody::Run:
     case RequestBody::Attach:
       return HandleStart(connection, call, request);
@@ -168,6 +174,7 @@ absl::Status Server::HandleHello(Connection& connection, uint64_t call, const rp
   reply.agent_version = engine::kVersion;
   reply.features = {"copy", "in_place", "tunnel", "logs"};
   if (use_cgroup_) reply.features.push_back("freeze");
+  if (config_.Allows("Release")) reply.features.push_back("release");
   AddWindows(reply);
   reply.boot_id = engine::BootId();
   utsname name{};
@@ -225,6 +232,12 @@ absl::Status Server::HandleForget(Connection& connection, uint64_t call, uint64_
     return absl::FailedPreconditionError(absl::StrCat(
         "function ", id, " is ", rpc::EnumNameFunctionState(function->info.state), "; Kill it first"));
   Drop(id);
+  Answer(connection, call, rpc::MakeResponse(rpc::DoneT{}));
+  return absl::OkStatus();
+}
+
+absl::Status Server::HandleRelease(Connection& connection, uint64_t call, const rpc::ReleaseT& release) {
+  MOULT_RETURN_IF_ERROR(engine::ReleaseWindow(release.window, release.offset, release.length));
   Answer(connection, call, rpc::MakeResponse(rpc::DoneT{}));
   return absl::OkStatus();
 }

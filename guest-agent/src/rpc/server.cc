@@ -23,6 +23,9 @@ namespace {
 
 constexpr std::chrono::seconds kStopTime{10};
 constexpr int kTidyMs = 5000;
+constexpr int kSettleMs = 50;
+
+using rpc::FunctionState;
 
 absl::StatusOr<UniqueFd> ListenUnix(const std::string& path) {
   sockaddr_un address{};
@@ -99,7 +102,7 @@ void Server::Adopt() {
       if (group.ok()) function->cgroup = *std::move(group);
     }
     function->init_pidfd = OpenSame(function->init_pid, function->init_start);
-    const bool ended = info.state == rpc::FunctionState::Ended;
+    const bool ended = info.state == FunctionState::Ended;
     if (function->shell) {
       if (function->init_pidfd.valid())
         syscall(SYS_pidfd_send_signal, function->init_pidfd.get(), SIGKILL, nullptr, 0);
@@ -114,20 +117,35 @@ void Server::Adopt() {
       FunctionEnded(adopted, -1);
       continue;
     }
-    const bool settled =
-        adopted.info.state == rpc::FunctionState::Running || adopted.info.state == rpc::FunctionState::Frozen;
-    if (settled) {
-      adopted.info.state = adopted.cgroup && adopted.cgroup->IsFrozen() ? rpc::FunctionState::Frozen
-                                                                        : rpc::FunctionState::Running;
-    } else if (adopted.info.state != rpc::FunctionState::Lost) {
-      adopted.info.end_reason =
-          absl::StrCat("the agent ended while it was ", rpc::EnumNameFunctionState(adopted.info.state));
-      adopted.info.state = rpc::FunctionState::Lost;
-    }
-    Log(absl::StrCat("found function ", adopted.info.id, " (", adopted.info.spec->name,
-                     ") again: ", rpc::EnumNameFunctionState(adopted.info.state)));
+    AdoptLiving(adopted);
   }
   for (const std::string& error : errors) Log(absl::StrCat("cleared away: ", error));
+}
+
+// What it is told by the record, unless somebody was changing it when the earlier agent ended. The record keeps that
+// until it is settled, also for a third agent.
+void Server::AdoptLiving(Function& function) {
+  rpc::FunctionInfoT& info = function.info;
+  const bool settled = info.state == FunctionState::Running || info.state == FunctionState::Frozen;
+  if (settled && LockFolder(function.folder).ok()) {
+    info.state = function.cgroup && function.cgroup->IsFrozen() ? FunctionState::Frozen : FunctionState::Running;
+  } else {
+    function.interrupted = info.state;
+    info.end_reason = absl::StrCat("the agent ended while it was ", rpc::EnumNameFunctionState(info.state));
+    info.state = FunctionState::Lost;
+    lost_.push_back(info.id);
+  }
+  Log(absl::StrCat("found function ", info.id, " (", info.spec->name,
+                   ") again: ", rpc::EnumNameFunctionState(info.state)));
+}
+
+void Server::SettleLost() {
+  std::erase_if(lost_, [this](uint64_t id) {
+    const auto it = functions_.find(id);
+    // A worker of ours may have it by now.
+    return it == functions_.end() || it->second->info.state != FunctionState::Lost ||
+           (it->second->busy.empty() && Settle(*it->second));
+  });
 }
 
 absl::Status Server::Start() {
@@ -142,6 +160,7 @@ absl::Status Server::Start() {
   if (!signals_.valid()) return ErrnoStatus("signalfd");
   MOULT_RETURN_IF_ERROR(PrepareFolders());
   Adopt();
+  SettleLost();
   MOULT_RETURN_IF_ERROR(Listen());
   FillShells();
   return absl::OkStatus();
@@ -182,7 +201,9 @@ void Server::Poll() {
     const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(refill_at_ - Clock::now()).count();
     if (left >= 0 && (timeout < 0 || left < timeout)) timeout = static_cast<int>(left) + 1;
   }
+  if (!lost_.empty()) timeout = timeout < 0 ? kSettleMs : std::min(timeout, kSettleMs);
   const int n = poll(fds.data(), fds.size(), timeout);
+  SettleLost();
   if (n < 0 && errno != EINTR) Log(ErrnoStatus("poll").ToString());
   if (n == 0) {
     KeepTidy();

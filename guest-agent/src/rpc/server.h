@@ -37,6 +37,7 @@ class Server {
     uint64_t function = 0;  // 0: none
     rpc::RequestBody verb{};
     std::shared_ptr<Connection> connection;
+    std::unique_ptr<const rpc::RequestT> request;
     bool done = false;  // it has said so
     bool was_frozen = false;
     bool stream = false;
@@ -51,6 +52,8 @@ class Server {
   absl::Status PrepareFolders();
   absl::Status Listen();
   void Adopt();
+  void AdoptLiving(Function& function);
+  void SettleLost();
   void Poll();
   void HandleSignals();
   void Accept(int listener);
@@ -69,6 +72,7 @@ class Server {
   void HandleList(Connection& connection, uint64_t call);
   absl::Status HandleKill(const std::shared_ptr<Connection>& connection, uint64_t call, uint64_t id);
   absl::Status HandleForget(Connection& connection, uint64_t call, uint64_t id);
+  absl::Status HandleRelease(Connection& connection, uint64_t call, const rpc::ReleaseT& release);
   absl::Status HandleStart(const std::shared_ptr<Connection>& connection, uint64_t call,
                            const rpc::RequestT& request);
   absl::Status HandleWork(const std::shared_ptr<Connection>& connection, uint64_t call,
@@ -81,6 +85,7 @@ class Server {
   void ReadReports(Running& worker);
   void Apply(Running& worker, const Report& report);
   void WorkerEnded(std::list<Running>::iterator worker, int status);
+  bool Settle(Function& function);
   void FunctionEnded(Function& function, int status);
   void Drop(uint64_t id);
   absl::StatusOr<std::unique_ptr<Function>> TakeShell();
@@ -100,6 +105,7 @@ class Server {
   Clock::time_point refill_at_;  // not before: making one takes CPU time
   std::list<Running> workers_;
   std::vector<PendingKill> kills_;
+  std::vector<uint64_t> lost_;  // ids of functions that an earlier agent's worker may still be changing
   std::vector<std::unique_ptr<Cgroup>> leftovers_;  // cgroups that could not be removed yet
 };
 

@@ -7,7 +7,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <filesystem>
 
 #include "absl/cleanup/cleanup.h"
 #include "function/ready.h"
@@ -15,6 +14,7 @@
 #include "moult/protocol/limits.h"
 #include "moult/protocol/parse.h"
 #include "proc/read.h"
+#include "rpc/streamed_pages.h"
 #include "rpc/worker.h"
 
 namespace moult::agent {
@@ -109,12 +109,8 @@ absl::Status Close(Worker& worker, const absl::Status& captured, const Ending& e
 
 absl::Status CaptureCopy(Worker& worker, Ending& ending) {
   const std::string folder = worker.function->folder + "/capture";
-  std::error_code ignored;
-  std::filesystem::remove_all(folder, ignored);
-  const absl::Cleanup remove = [&folder] {
-    std::error_code error;
-    std::filesystem::remove_all(folder, error);
-  };
+  WipeFolder(folder);  // of a worker that was killed
+  const absl::Cleanup wipe = [&folder] { WipeFolder(folder); };
   const auto begins = Clock::now();
   engine::CaptureOptions options;
   options.may_go_on = [&worker] { return worker.MayGoOn(); };

@@ -49,9 +49,11 @@ absl::Status Report(Worker& worker, std::optional<FrameHold>* hold) {
   return worker.Respond(rpc::MakeResponse(std::move(report)));
 }
 
-absl::Status Kill(Worker& worker) {
+absl::Status Kill(Worker& worker, const absl::Status& wiped) {
   const int init = worker.function->init_pidfd.get();
-  worker.Tell({.end_reason = "detached"});
+  // A host that has lost the connection asks for this reason.
+  worker.Tell({.end_reason = wiped.ok() ? rpc::kEndReasonDetached
+                                        : absl::StrCat("detached, but not wiped: ", wiped.message())});
   if (syscall(SYS_pidfd_send_signal, init, SIGKILL, nullptr, 0) < 0 && errno != ESRCH)
     return ErrnoStatus("kill the function");
   // With the init all in its pid namespace have gone, and their memory with them.
@@ -70,7 +72,7 @@ absl::Status Finish(Worker& worker) {
   if (commit) {
     const absl::Status wiped = Wipe(worker, !hold.has_value());
     worker.phases.End("wipe");
-    absl::Status killed = Kill(worker);
+    absl::Status killed = Kill(worker, wiped);
     worker.phases.End("kill");
     killed.Update(wiped);
     worker.Tell({.done = true});

@@ -3,24 +3,22 @@
 // Run and Attach: a shell becomes a function.
 #include <fcntl.h>
 #include <poll.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <csignal>
-#include <filesystem>
 
 #include "function/exec.h"
 #include "function/ready.h"
 #include "image/restore.h"
 #include "image/window.h"
 #include "moult/protocol/digest.h"
-#include "moult/protocol/limits.h"
 #include "moult/protocol/parse.h"
 #include "moult/protocol/validate.h"
 #include "proc/read.h"
 #include "proc/status.h"
+#include "rpc/streamed_pages.h"
 #include "rpc/worker.h"
 
 namespace moult::agent {
@@ -64,7 +62,8 @@ void Begun(Worker& worker, pid_t pid, pid_t inner_pid) {
 
 absl::Status Ready(Worker& worker, std::vector<std::string> notes) {
   worker.function->info.state = rpc::FunctionState::Running;
-  worker.Tell({.state = rpc::FunctionState::Running, .done = true});
+  if (!worker.Tell({.state = rpc::FunctionState::Running, .done = true}))
+    return Undo(worker, absl::CancelledError("the agent has ended"));
   // A host that is not there to hear it finds the function in List.
   (void)worker.RespondFunction(std::move(notes));
   return absl::OkStatus();
@@ -91,34 +90,6 @@ absl::Status Start(Worker& worker) {
   MOULT_RETURN_IF_ERROR(AwaitReady(function, worker.MakeWatch()));
   worker.phases.End("ready");
   return absl::OkStatus();
-}
-
-absl::Status WriteFile(const std::string& path, absl::Span<const uint8_t> bytes) {
-  const UniqueFd fd(open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
-  if (!fd.valid()) return ErrnoStatus(absl::StrCat("make ", path));
-  for (size_t done = 0; done < bytes.size();) {
-    const ssize_t n = write(fd.get(), bytes.data() + done, bytes.size() - done);
-    if (n < 0) return ErrnoStatus(absl::StrCat("write ", path));
-    done += static_cast<size_t>(n);
-  }
-  return absl::OkStatus();
-}
-
-absl::Status ReceivePages(Worker& worker, const std::string& path, uint64_t size) {
-  const UniqueFd fd(open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
-  if (!fd.valid()) return ErrnoStatus(absl::StrCat("make ", path));
-  std::vector<std::byte> piece(rpc::kMaxDataFrame);
-  absl::Status failed;
-  for (uint64_t at = 0; at < size;) {
-    const absl::Span<std::byte> part(piece.data(), std::min<uint64_t>(piece.size(), size - at));
-    MOULT_RETURN_IF_ERROR(worker.channel.ReceiveData(worker.call, part, worker.deadline));
-    // After an error the rest is taken in all the same, so that the stream stays in step.
-    if (failed.ok() && pwrite(fd.get(), part.data(), part.size(), static_cast<off_t>(at)) !=
-                           static_cast<ssize_t>(part.size()))
-      failed = ErrnoStatus(absl::StrCat("write ", path));
-    at += part.size();
-  }
-  return failed;
 }
 
 // What a template says of itself, checked as a folder's would be.
@@ -156,15 +127,14 @@ engine::RestoreOptions Options(const Function& function) {
 }
 
 absl::StatusOr<engine::RestoreResult> RestoreStreamed(Worker& worker, const rpc::AttachT& attach) {
-  const std::string folder = worker.function->folder + "/template";
   // The data follow whatever happens here, so they are read before anything else can fail.
-  if (mkdir(folder.c_str(), 0700) < 0) return ErrnoStatus(absl::StrCat("make ", folder));
-  MOULT_RETURN_IF_ERROR(
-      ReceivePages(worker, absl::StrCat(folder, "/", image::kPagesFile), attach.pages_size));
+  MOULT_ASSIGN_OR_RETURN(const StreamedPages pages, StreamedPages::Receive(worker, attach.pages_size));
   worker.phases.End("receive");
-  MOULT_RETURN_IF_ERROR(WriteFile(absl::StrCat(folder, "/", image::kImageFile), attach.image));
-  MOULT_RETURN_IF_ERROR(WriteFile(absl::StrCat(folder, "/", image::kManifestFile), attach.manifest));
-  return engine::Restore(folder, Options(*worker.function));
+  MOULT_ASSIGN_OR_RETURN(const Described described, Describe(attach));
+  MOULT_RETURN_IF_ERROR(pages.Verify(*described.manifest));
+  worker.phases.End("read image");
+  return engine::RestoreFrom({attach.name, *described.image, *described.manifest, {pages.fd()}},
+                             Options(*worker.function));
 }
 
 absl::StatusOr<engine::RestoreResult> RestoreWindow(Worker& worker, const rpc::AttachT& attach) {
@@ -197,8 +167,6 @@ absl::Status Attach(Worker& worker, std::vector<std::string>* notes) {
   auto restored = attach.source == rpc::PageSource::Window
                       ? (prepared.ok() ? RestoreWindow(worker, attach) : prepared)
                       : RestoreStreamed(worker, attach);
-  std::error_code ignored;
-  std::filesystem::remove_all(function.folder + "/template", ignored);
   MOULT_RETURN_IF_ERROR(prepared);
   MOULT_RETURN_IF_ERROR(restored.status());
   const pid_t pid = restored->processes.front().pid;

@@ -65,10 +65,9 @@ bool Worker::MayGoOn() const {
   return poll(fds, 2, 0) == 0 && Clock::now() < deadline;
 }
 
-void Worker::Tell(const Report& report) const {
+bool Worker::Tell(const Report& report) const {
   const std::string text = EncodeReport(report);
-  // An agent that has gone reads the truth from /proc when it is back.
-  (void)!send(agent, text.data(), text.size(), MSG_NOSIGNAL);
+  return send(agent, text.data(), text.size(), MSG_NOSIGNAL) >= 0;
 }
 
 absl::Status Worker::Explain(const absl::Status& status) const {

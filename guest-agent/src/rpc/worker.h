@@ -46,7 +46,8 @@ struct Worker {
   Watch MakeWatch() const;
   // False when the agent has gone, or the host.
   bool MayGoOn() const;
-  void Tell(const Report& report) const;
+  // False: the agent has gone. One that is back reads the truth from /proc.
+  bool Tell(const Report& report) const;
   // An error that comes of the function's end says so: kAborted. For failures while it was worked on, when nothing of
   // the engine holds it any more.
   absl::Status Explain(const absl::Status& status) const;

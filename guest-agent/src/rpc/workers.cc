@@ -96,7 +96,9 @@ absl::Status Server::Fork(const std::shared_ptr<Connection>& connection, uint64_
   if (function == nullptr) return absl::OkStatus();
   running.function = function->info.id;
   running.was_frozen = function->info.state == FunctionState::Frozen;
-  if (!running.stream) function->busy = rpc::VerbName(verb);
+  if (running.stream) return absl::OkStatus();
+  function->busy = rpc::VerbName(verb);
+  function->was_frozen = running.was_frozen;
   return absl::OkStatus();
 }
 
@@ -156,6 +158,27 @@ void Server::WorkerEnded(std::list<Running>::iterator it, int status) {
                             ? FunctionState::Frozen
                             : FunctionState::Running;
   (void)Save(function);
+}
+
+// An operation of an earlier agent's is over, by itself or with its worker: what it left half-done is put right.
+// False: it still goes on.
+bool Server::Settle(Function& function) {
+  if (!LockFolder(function.folder).ok()) return false;
+  rpc::FunctionInfoT& info = function.info;
+  if (function.interrupted == FunctionState::Starting || function.interrupted == FunctionState::Attaching) {
+    // It was never ready, and no host was told that it was.
+    info.end_reason = "the agent ended before it was ready";
+    syscall(SYS_pidfd_send_signal, function.init_pidfd.get(), SIGKILL, nullptr, 0);
+    return true;
+  }
+  if (function.cgroup && !function.was_frozen) (void)function.cgroup->Thaw();
+  info.state = function.was_frozen && function.cgroup && function.cgroup->IsFrozen() ? FunctionState::Frozen
+                                                                                     : FunctionState::Running;
+  info.end_reason.clear();
+  if (const absl::Status saved = Save(function); !saved.ok()) Log(saved.ToString());
+  Log(absl::StrCat("function ", info.id, " (", info.spec->name, ") is ",
+                   rpc::EnumNameFunctionState(info.state), " again"));
+  return true;
 }
 
 void Server::FunctionEnded(Function& function, int status) {

@@ -369,15 +369,18 @@ struct moult_attach_options {
   uint32_t reserved;
 };
 
-/* Makes a function of a template; ends when it is ready. On failure the guest is as before.
+/* Makes a function of a template; ends when it is ready. On failure the guest is as before. A place in a window that
+ * no function uses any more keeps its template, for the next attach, until another needs it or moult_vm_detach() ends
+ * the last one, and longer where the agent says that something in the guest still has its pages.
  * Result: {"function": {...}, "pages": "in_place" | "copy", "phases", "notes"} */
 MOULT_API int moult_vm_attach(struct moult_vm *vm, const struct moult_attach_options *attach,
                               const struct moult_op_options *options, struct moult_op **op) MOULT_CHECKED;
 
 /* Ends a function, and discards its pages while it still owns them, so that nothing of it is left. When the
- * agent is lost in between, the operation fails with DATA_LOSS: the function's memory is gone, the function
- * is killed on the next connection (moult_vm_info_json() "half_detached").
- * Needs regions. Result: {"discarded_bytes", "phases", "counters": {"ranges"}} */
+ * connection is lost in between, all of it is done again over another. Where that cannot be, the operation
+ * fails with DATA_LOSS, and nobody knows what of the function is left in guest RAM; "detached" tells whether
+ * its end is confirmed, else it is killed on the next connection (moult_vm_info_json() "half_detached").
+ * Needs regions. Result: {"detached", "discarded_bytes", "phases", "counters": {"ranges"}} */
 MOULT_API int moult_vm_detach(struct moult_vm *vm, uint64_t function, const struct moult_op_options *options,
                               struct moult_op **op) MOULT_CHECKED;
 

@@ -3,6 +3,7 @@
 // Connections of a vm: made, said hello on, lent, returned.
 #include <algorithm>
 
+#include "absl/algorithm/container.h"
 #include "absl/strings/str_cat.h"
 #include "moult/base/status.h"
 #include "moult/protocol/frame.h"
@@ -90,6 +91,8 @@ void Vm::TookHello(rpc::HelloReplyT hello) {
     for (Window& window : windows_) window.Clear();
   }
   hello_ = std::move(hello);
+  const bool asks = absl::c_linear_search(hello_.features, "release");
+  for (Window& window : windows_) window.set_asks(asks);
 }
 
 Task<absl::StatusOr<std::unique_ptr<Connection>>> Vm::Connect(Op* op) {
@@ -112,8 +115,9 @@ Task<absl::StatusOr<std::unique_ptr<Connection>>> Vm::Connect(Op* op) {
   co_return std::move(connection);
 }
 
-Task<absl::Status> Vm::KillHalfDetached(Op* op, Connection* connection) {
-  const std::set<uint64_t> functions = half_detached_;
+Task<absl::Status> Vm::KillHalfDetached(Op* op, Connection* connection, uint64_t spared) {
+  std::set<uint64_t> functions = half_detached_;
+  functions.erase(spared);
   for (const uint64_t function : functions) {
     rpc::KillT kill;
     kill.function = function;
@@ -121,7 +125,8 @@ Task<absl::Status> Vm::KillHalfDetached(Op* op, Connection* connection) {
     if (connection->broken()) co_return done.status();
     if (done.ok() || absl::IsNotFound(done.status())) FunctionGone(function);
   }
-  if (half_detached_.empty()) co_return absl::OkStatus();
+  std::erase_if(functions, [this](uint64_t function) { return !IsHalfDetached(function); });
+  if (functions.empty()) co_return absl::OkStatus();
   // Refused: it may have ended by itself, or the agent is still busy with it. Neither is a reason for `op`
   // not to go on.
   rpc::ListT list;
@@ -138,7 +143,7 @@ Task<absl::Status> Vm::KillHalfDetached(Op* op, Connection* connection) {
   co_return absl::OkStatus();
 }
 
-Task<absl::StatusOr<Lease>> Vm::Acquire(Op* op) {
+Task<absl::StatusOr<Lease>> Vm::Acquire(Op* op, uint64_t spared) {
   const size_t most = transport_.single() ? 1 : kMaxConnections;
   for (;;) {
     std::unique_ptr<Connection> connection = TakeIdle();
@@ -156,7 +161,7 @@ Task<absl::StatusOr<Lease>> Vm::Acquire(Op* op) {
       connection = *std::move(made);
     }
     Lease lease(this, std::move(connection));
-    absl::Status killed = co_await KillHalfDetached(op, &*lease);
+    absl::Status killed = co_await KillHalfDetached(op, &*lease, spared);
     if (!killed.ok()) co_return Annotate(killed, "kill a half-detached function");
     op->EndPhase("connect");
     co_return std::move(lease);

@@ -59,7 +59,7 @@ std::optional<SlotHold> TakeSlot(Vm* vm, const Template& content, absl::Status* 
   for (Window& window : vm->windows()) {
     const uint64_t usable = Usable(vm, window);
     if (usable == 0) continue;
-    auto slot = window.Take(content.digest, content.name, content.reader->pages_fd(),
+    auto slot = window.Take(content.digest, content.name, content.pages_fd(),
                             content.reader->pages_size(), usable);
     if (slot.ok()) return SlotHold(&window, *slot);
     *why = slot.status();
@@ -80,6 +80,8 @@ Task<absl::StatusOr<std::optional<SlotHold>>> Place(Vm* vm, Op* op, Connection* 
     auto reply = co_await connection->Call<rpc::ListReplyT>(op->strand(), std::move(list), rpc::kMaxResponse);
     if (!reply.ok()) co_return reply.status();
     vm->Reconcile(*reply);
+    (void)co_await ReleaseIdle(vm, op, connection);
+    if (connection->broken()) co_return absl::UnavailableError("the agent closed the connection");
     hold = TakeSlot(vm, *content, &why);
   }
   op->EndPhase("map_window");
@@ -94,7 +96,7 @@ Task<absl::Status> Stream(Op* op, Connection* connection, const Template* conten
   for (uint64_t at = 0; at < content->reader->pages_size(); at += kStreamStep) {
     const auto piece =
         absl::MakeSpan(buffer).first(std::min(kStreamStep, content->reader->pages_size() - at));
-    const ssize_t n = pread(content->reader->pages_fd(), piece.data(), piece.size(), static_cast<off_t>(at));
+    const ssize_t n = pread(content->pages_fd(), piece.data(), piece.size(), static_cast<off_t>(at));
     if (n != static_cast<ssize_t>(piece.size())) {
       connection->Break();
       co_return absl::DataLossError(absl::StrCat("template ", content->name, ": pages end early"));

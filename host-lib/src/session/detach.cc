@@ -81,35 +81,8 @@ Task<absl::Status> DiscardAll(Vm* vm, Op* op, Connection* connection, const rpc:
   co_return absl::OkStatus();
 }
 
-// The function has lost pages and nobody said that it has ended: it must not run on.
-Task<absl::Status> Recover(Vm* vm, Op* op, Connection* connection, uint64_t function, absl::Status cause) {
-  connection->Break();
-  vm->AddHalfDetached(function);
-  if (absl::IsAborted(cause)) co_return cause;  // The guest was reset: there is no function any more.
-  const auto deadline = std::max(op->strand()->deadline(), Clock::now() + kRecovery);
-  std::string last = "only one connection was given";
-  while (!vm->single_connection() && Clock::now() < deadline) {
-    op->strand()->set_deadline(deadline);
-    const auto lease = co_await vm->Acquire(op);  // Kills it.
-    if (!vm->IsHalfDetached(function)) {
-      op->EndPhase("recover");
-      co_return absl::OkStatus();
-    }
-    if (absl::IsAborted(lease.status())) co_return lease.status();
-    last = lease.ok() ? "the agent refused to kill it" : std::string(lease.status().message());
-    // An agent that starts again, or is busy undoing, needs a moment.
-    op->strand()->set_deadline(std::min(deadline, Clock::now() + kRetry));
-    (void)co_await op->strand()->ForWake("agent");
-  }
-  op->EndPhase("recover");
-  co_return absl::DataLossError(absl::StrCat(
-      "function ", function, ": its pages were discarded, but its end is not confirmed (", cause.message(),
-      "; then: ", last, "); it is killed when the agent is back, or restart the VM"));
-}
-
-}  // namespace
-
-Task<absl::Status> DetachOn(Vm* vm, Op* op, Connection* connection, uint64_t function) {
+// One attempt: freeze, discard, end. From the first discard on `*begun` is true and there is no way back.
+Task<absl::Status> TryDetach(Vm* vm, Op* op, Connection* connection, uint64_t function, bool* begun) {
   rpc::DetachT detach;
   detach.function = function;
   auto report =
@@ -121,27 +94,132 @@ Task<absl::Status> DetachOn(Vm* vm, Op* op, Connection* connection, uint64_t fun
   absl::Status ranges = CheckRanges(vm, *report);
   if (!ranges.ok()) co_return ranges;  // Closes the connection: the agent thaws the function.
 
-  // From here on there is no way back.
+  *begun = true;
   op->strand()->set_shielded(true);
-  absl::Status status = co_await DiscardAll(vm, op, connection, &*report);
-  if (status.ok()) {
-    rpc::DetachEndT end;
-    end.commit = true;
-    auto done = co_await connection->Call<rpc::DoneT>(op->strand(), std::move(end));
-    status = done.status();
-    if (done.ok()) op->AddAgentPhases(done->phases);
-    op->EndPhase("await_end");
+  MOULT_CO_RETURN_IF_ERROR(co_await DiscardAll(vm, op, connection, &*report));
+  rpc::DetachEndT end;
+  end.commit = true;
+  auto done = co_await connection->Call<rpc::DoneT>(op->strand(), std::move(end));
+  if (!done.ok()) co_return done.status();
+  op->AddAgentPhases(done->phases);
+  op->EndPhase("await_end");
+  co_return absl::OkStatus();
+}
+
+// What an agent says of a function whose detach was interrupted.
+enum class Fate { kLives, kDetached, kEnded };
+
+Task<absl::StatusOr<Fate>> AskFate(Op* op, Connection* connection, uint64_t function) {
+  rpc::ListT list;
+  auto reply = co_await connection->Call<rpc::ListReplyT>(op->strand(), std::move(list), rpc::kMaxResponse);
+  if (!reply.ok()) co_return reply.status();
+  for (const auto& info : reply->functions) {
+    if (info->id != function) continue;
+    if (info->state != rpc::FunctionState::Ended) co_return Fate::kLives;
+    co_return info->end_reason == rpc::kEndReasonDetached ? Fate::kDetached : Fate::kEnded;
   }
-  if (!status.ok()) {
-    op->result().json["notes"].push_back(absl::StrCat("ended by a kill, because: ", status.message()));
-    status = co_await Recover(vm, op, connection, function, status);
+  co_return Fate::kEnded;
+}
+
+// The function has lost pages, perhaps not all, and nobody said that it has ended. Where it lives yet, the
+// whole detach is done again: the guest's kernel must not get what was not discarded. OK: that went well, or
+// the agent says that the first one did. kFailedPrecondition: it is too late.
+Task<absl::Status> DetachAgain(Vm* vm, Op* op, uint64_t function, Clock::time_point deadline) {
+  absl::Status last = absl::UnavailableError("only one connection was given");
+  while (!vm->single_connection() && Clock::now() < deadline) {
+    op->strand()->set_deadline(deadline);
+    bool begun = false;
+    auto lease = co_await vm->Acquire(op, /*spared=*/function);
+    last = lease.status();
+    if (lease.ok()) last = co_await TryDetach(vm, op, &**lease, function, &begun);
+    if (last.ok() || absl::IsAborted(last)) co_return last;
+    if (begun) (void)(*lease)->TakeFd();  // Closed at once: that is what makes the agent give up.
+    if (begun) co_return absl::FailedPreconditionError(absl::StrCat("again: ", last.message()));
+    if (lease.ok() && !(*lease)->broken()) {
+      const auto fate = co_await AskFate(op, &**lease, function);
+      if (fate.ok() && *fate == Fate::kDetached) co_return absl::OkStatus();
+      if (fate.ok() && *fate == Fate::kEnded) co_return absl::FailedPreconditionError(last.message());
+    }
+    // An agent that starts again, or is busy undoing, needs a moment.
+    op->strand()->set_deadline(std::min(deadline, Clock::now() + kRetry));
+    (void)co_await op->strand()->ForWake("agent");
   }
+  co_return last;
+}
+
+// Whatever it still has, it must not run on.
+Task<absl::Status> KillInstead(Vm* vm, Op* op, uint64_t function, Clock::time_point deadline,
+                               absl::Status cause) {
+  std::string last = "only one connection was given";
+  while (!vm->single_connection() && vm->IsHalfDetached(function) && Clock::now() < deadline) {
+    op->strand()->set_deadline(deadline);
+    const auto lease = co_await vm->Acquire(op);  // Kills it.
+    if (absl::IsAborted(lease.status())) co_return lease.status();
+    if (!vm->IsHalfDetached(function)) break;
+    last = lease.ok() ? "the agent refused to kill it" : std::string(lease.status().message());
+    op->strand()->set_deadline(std::min(deadline, Clock::now() + kRetry));
+    (void)co_await op->strand()->ForWake("agent");
+  }
+  op->EndPhase("recover");
+  op->result().detached = !vm->IsHalfDetached(function);
+  op->result().json["detached"] = op->result().detached;
+  if (op->result().detached) {
+    co_return absl::DataLossError(absl::StrCat(
+        "function ", function, " has ended, but not all of its memory was discarded (", cause.message(),
+        "): the rest is in free memory of the guest's kernel; restart the VM where that matters"));
+  }
+  co_return absl::DataLossError(absl::StrCat(
+      "function ", function, ": its pages were discarded, but its end is not confirmed (", cause.message(),
+      "; then: ", last, "); it is killed when the agent is back, or restart the VM"));
+}
+
+Task<absl::Status> Recover(Vm* vm, Op* op, Connection* connection, uint64_t function, absl::Status cause) {
+  (void)connection->TakeFd();  // An agent that still waits on it gives up.
+  vm->AddHalfDetached(function);
+  if (absl::IsAborted(cause)) co_return cause;  // The guest was reset: there is no function any more.
+  op->result().json["notes"].push_back(absl::StrCat("detached again, because: ", cause.message()));
+  const auto deadline = std::max(op->strand()->deadline(), Clock::now() + kRecovery);
+  const auto half = Clock::now() + (deadline - Clock::now()) / 2;
+  absl::Status again = co_await DetachAgain(vm, op, function, half);
+  if (again.ok()) op->EndPhase("recover");
+  if (again.ok() || absl::IsAborted(again)) co_return again;
+  co_return co_await KillInstead(vm, op, function, deadline,
+                                 absl::UnavailableError(absl::StrCat(cause.message(), "; ", again.message())));
+}
+
+}  // namespace
+
+Task<absl::Status> DetachOn(Vm* vm, Op* op, Connection* connection, uint64_t function) {
+  bool begun = false;
+  absl::Status status = co_await TryDetach(vm, op, connection, function, &begun);
+  if (!status.ok() && begun) status = co_await Recover(vm, op, connection, function, status);
   op->strand()->set_shielded(false);
+  op->result().json["discarded_bytes"] = op->result().discarded_bytes;
   if (!status.ok()) co_return status;
   vm->FunctionGone(function);
   op->result().detached = true;
   op->result().json["detached"] = true;
-  op->result().json["discarded_bytes"] = op->result().discarded_bytes;
+  co_return absl::OkStatus();
+}
+
+Task<absl::Status> ReleaseIdle(Vm* vm, Op* op, Connection* connection) {
+  for (Window& window : vm->windows()) {
+    const std::vector<Window::Extent> idle = window.Idle();
+    for (const auto& [offset, length] : idle) {
+      rpc::ReleaseT release;
+      release.window = window.config().number;
+      release.offset = offset;
+      release.length = length;
+      auto done = co_await connection->Call<rpc::DoneT>(op->strand(), std::move(release));
+      if (connection->broken()) co_return done.status();
+      if (done.ok() || absl::IsNotFound(done.status())) {
+        window.Free(offset);
+      } else {
+        op->result().json["notes"].push_back(absl::StrCat("a template stays mapped: ", done.status().message()));
+      }
+    }
+  }
+  op->EndPhase("release");
   co_return absl::OkStatus();
 }
 
@@ -149,7 +227,9 @@ Task<absl::Status> Detach(Vm* vm, Op* op, uint64_t function) {
   op->result().function = function;
   op->result().json["detached"] = false;
   MOULT_CO_ASSIGN_OR_RETURN(Lease lease, co_await vm->Acquire(op));
-  co_return co_await DetachOn(vm, op, &*lease, function);
+  MOULT_CO_RETURN_IF_ERROR(co_await DetachOn(vm, op, &*lease, function));
+  if (!lease->broken()) (void)co_await ReleaseIdle(vm, op, &*lease);
+  co_return absl::OkStatus();
 }
 
 }  // namespace moult::host::ops

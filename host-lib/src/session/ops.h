@@ -42,9 +42,13 @@ Task<absl::Status> Repurpose(Vm* vm, Op* op, uint64_t function, AttachConfig con
 
 // Parts that operations share.
 
-// Freezes, discards, ends. On success, and when the connection was lost but the function could be killed
-// after it, result().detached is set.
+// Freezes, discards, ends. result().detached is set when the function has ended, also where that is all that
+// can be said (kDataLoss).
 Task<absl::Status> DetachOn(Vm* vm, Op* op, Connection* connection, uint64_t function);
+
+// Empties slots that no function uses, where the agent says that nothing in the guest has their pages. On errors
+// they stay; those of the connection show in it.
+Task<absl::Status> ReleaseIdle(Vm* vm, Op* op, Connection* connection);
 
 // A place in a window that an attach holds on to. Given back when destroyed: free, unless the agent was asked
 // to use it and did not say what became of it.

@@ -73,7 +73,7 @@ void AddHostChecks(Vm* vm, Json* checks) {
   for (const Window& window : vm->windows()) {
     const auto& theirs = vm->hello().windows;
     const uint32_t number = window.config().number;
-    const bool there = number < theirs.size();
+    const bool there = number < theirs.size() && theirs[number]->size != 0;
     const bool same = there && (window.config().gpa == 0 || theirs[number]->gpa == window.config().gpa);
     checks->push_back(Check("host.window_matches", same,
                             there ? absl::StrCat("window ", number, ": the guest's driver has ",

@@ -177,7 +177,7 @@ absl::StatusOr<absl::Span<const std::byte>> Vm::GuestView(GuestRange range) cons
     const WindowConfig& config = window.config();
     if (config.number >= hello_.windows.size()) continue;
     const uint64_t gpa = hello_.windows[config.number]->gpa;
-    if (range.first() < gpa || range.first() - gpa >= config.length) continue;
+    if (hello_.windows[config.number]->size == 0 || range.first() < gpa || range.first() - gpa >= config.length) continue;
     const uint64_t offset = range.first() - gpa;
     for (const Slot& slot : window.slots()) {
       if (offset < slot.offset || offset - slot.offset > slot.length) continue;

@@ -79,8 +79,8 @@ class Vm {
   // What the guest sees at `range`: its RAM, or template pages in one slot of a window. kOutOfRange: neither.
   absl::StatusOr<absl::Span<const std::byte>> GuestView(GuestRange range) const;
   bool single_connection() const { return transport_.single(); }
-  // A connection that has said hello. Kills half-detached functions first.
-  Task<absl::StatusOr<Lease>> Acquire(Op* op);
+  // A connection that has said hello. Kills half-detached functions first, but for `spared`.
+  Task<absl::StatusOr<Lease>> Acquire(Op* op, uint64_t spared = 0);
   const rpc::HelloReplyT& hello() const { return hello_; }
   bool has_hello() const { return hello_.version != 0; }
   // The agent says that a function is gone, or that these are all there are.
@@ -96,7 +96,7 @@ class Vm {
   Vm(VmConfig config, GuestMemory memory, std::unique_ptr<Reactor> reactor);
   absl::Status AddWindows();
   Task<absl::StatusOr<std::unique_ptr<Connection>>> Connect(Op* op);
-  Task<absl::Status> KillHalfDetached(Op* op, Connection* connection);
+  Task<absl::Status> KillHalfDetached(Op* op, Connection* connection, uint64_t spared);
   std::unique_ptr<Connection> TakeIdle();
   void Return(std::unique_ptr<Connection> connection);
   void TookHello(rpc::HelloReplyT hello);

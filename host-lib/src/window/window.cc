@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "window/window.h"
 
+#include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <utility>
@@ -9,12 +12,26 @@
 #include "absl/strings/str_cat.h"
 #include "memory/guest_memory.h"
 #include "moult/base/status.h"
+#include "moult/base/unique_fd.h"
 
 namespace moult::host {
 namespace {
 
 uint64_t SlotLength(uint64_t size) {
   return std::max((size + kSlotAlign - 1) / kSlotAlign * kSlotAlign, kSlotAlign);
+}
+
+// Whether there are copies among the pages of a private mapping. Also when that cannot be told.
+bool IsWritten(const std::byte* start, uint64_t length) {
+  constexpr uint64_t kThere = 3ull << 62;  // present, or swapped
+  constexpr uint64_t kOfFile = 1ull << 61;
+  const UniqueFd pagemap(open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC));
+  std::vector<uint64_t> entries(length / kPage);
+  const size_t size = entries.size() * sizeof(uint64_t);
+  const auto at = static_cast<off_t>(reinterpret_cast<uint64_t>(start) / kPage * sizeof(uint64_t));
+  if (!pagemap.valid() || pread(pagemap.get(), entries.data(), size, at) != static_cast<ssize_t>(size)) return true;
+  return std::any_of(entries.begin(), entries.end(),
+                     [](uint64_t entry) { return (entry & kThere) != 0 && (entry & kOfFile) == 0; });
 }
 
 }  // namespace
@@ -39,6 +56,12 @@ absl::StatusOr<uint64_t> Window::FindRoom(uint64_t length, uint64_t limit, uint6
 }
 
 absl::Status Window::Show(const Slot& slot, int fd, uint64_t size) {
+  struct stat info;
+  if (fstat(fd, &info) != 0) return ErrnoStatus(absl::StrCat("stat pages of ", slot.template_name));
+  if (static_cast<uint64_t>(info.st_size) < size) {
+    return absl::DataLossError(absl::StrCat("template ", slot.template_name, ": pages: has ", info.st_size,
+                                            " bytes, must have ", size));
+  }
   // SAFETY: FindRoom keeps slots inside the window, which the embedder gave us whole, and apart from each
   // other. Private and writable: a guest that writes there gets copies of its own, the template stays. Not
   // past the end of the file, where an access would be a SIGBUS of the VMM.
@@ -68,6 +91,11 @@ absl::StatusOr<Slot*> Window::Take(const std::string& digest, const std::string&
                                    uint64_t size, uint64_t limit) {
   for (Slot& slot : slots_) {
     if (slot.digest != digest || slot.offset + slot.length > limit) continue;
+    // Kept, and written to by the guest meanwhile: the function gets the template, not that.
+    if (!slot.used() && IsWritten(config_.hva + slot.offset, slot.length)) {
+      MOULT_RETURN_IF_ERROR(Show(slot, fd, size));
+      changed_(config_.number, slot.offset, slot.length);
+    }
     ++slot.attaching;
     return &slot;
   }
@@ -111,23 +139,42 @@ void Window::Reconcile(const std::function<bool(uint64_t)>& is_live,
 }
 
 void Window::Clear() {
-  for (Slot& slot : slots_) {
-    slot.users.clear();
-    slot.uncertain = false;
+  for (auto slot = slots_.begin(); slot != slots_.end();) {
+    slot->users.clear();
+    slot->uncertain = false;
+    if (slot->used() || !TryFree(&slot)) ++slot;
   }
-  FreeUnused();
+}
+
+std::vector<Window::Extent> Window::Idle() const {
+  std::vector<Extent> idle;
+  for (const Slot& slot : slots_) {
+    if (!slot.used()) idle.push_back({slot.offset, slot.length});
+  }
+  return idle;
+}
+
+void Window::Free(uint64_t offset) {
+  const auto slot =
+      std::find_if(slots_.begin(), slots_.end(), [&](const Slot& one) { return one.offset == offset; });
+  if (slot == slots_.end() || slot->used()) return;
+  auto at = slot;
+  (void)TryFree(&at);
 }
 
 void Window::FreeUnused() {
+  if (asks_) return;
   for (auto slot = slots_.begin(); slot != slots_.end();) {
-    // What cannot be emptied (out of mappings) stays as it is, and is tried again.
-    if (slot->used() || !Hide(*slot).ok()) {
-      ++slot;
-      continue;
-    }
-    changed_(config_.number, slot->offset, slot->length);
-    slot = slots_.erase(slot);
+    if (slot->used() || !TryFree(&slot)) ++slot;
   }
+}
+
+bool Window::TryFree(std::list<Slot>::iterator* slot) {
+  // What cannot be emptied (out of mappings) stays as it is, and is tried again.
+  if (!Hide(**slot).ok()) return false;
+  changed_(config_.number, (*slot)->offset, (*slot)->length);
+  *slot = slots_.erase(*slot);
+  return true;
 }
 
 }  // namespace moult::host

@@ -10,6 +10,7 @@
 #include <list>
 #include <set>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -52,6 +53,15 @@ class Window {
                              uint64_t size, uint64_t limit);
   // Would a slot of `size` bytes find room once `function` is gone?
   bool FitsWithout(uint64_t function, uint64_t size, uint64_t limit) const;
+  // From now on slots that nobody uses any more are kept, for the same template to come again, until Free().
+  void set_asks(bool asks) { asks_ = asks; }
+  struct Extent {
+    uint64_t offset;
+    uint64_t length;
+  };
+  std::vector<Extent> Idle() const;
+  // The agent says that nothing has the pages of the slot at `offset`. One that is in use again by now stays.
+  void Free(uint64_t offset);
   // Ends an attach: `function` uses the slot now, or nobody of that attach (0) does.
   void Attached(Slot* slot, uint64_t function);
   // The agent did not answer.
@@ -62,7 +72,7 @@ class Window {
   // name, may be there.
   void Reconcile(const std::function<bool(uint64_t)>& is_live,
                  const std::function<bool(const std::string&)>& has_live);
-  // All functions are gone.
+  // All functions are gone, and the guest's kernel that knew them.
   void Clear();
 
  private:
@@ -70,9 +80,12 @@ class Window {
   absl::Status Show(const Slot& slot, int fd, uint64_t size);
   absl::Status Hide(const Slot& slot);
   void FreeUnused();
+  // Whether the slot is there no more; `slot` is the one after it.
+  bool TryFree(std::list<Slot>::iterator* slot);
 
   const WindowConfig config_;
   const ChangedHook changed_;
+  bool asks_ = false;
   std::list<Slot> slots_;  // rising by offset
 };
 

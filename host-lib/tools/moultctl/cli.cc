@@ -181,6 +181,7 @@ void Cli::AddVm() {
       ->capture_default_str();
   vm_command_->add_option("--dir", vm_.dir, "folder for sockets and logs; a new one by default");
   vm_command_->add_option("--qemu", vm_.qemu, "another QEMU")->capture_default_str();
+  vm_command_->add_option("--cpu", vm_.cpu, "QEMU's CPU model; by default \"host\", emulated the most that QEMU can");
   vm_command_->add_option("--accel", vm_.accel, "tcg or kvm; by default KVM if it boots a kernel here")
       ->check(CLI::IsMember({"tcg", "kvm"}));
   vm_command_->add_option("--agent-binary", vm_.agent,

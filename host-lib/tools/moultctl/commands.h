@@ -43,6 +43,7 @@ struct VmArguments {
   std::string tenant;
   std::string qemu = "qemu-system-x86_64";
   std::string accel;                 // tcg, kvm, or empty
+  std::string cpu;                   // QEMU's model; empty: the best there is
   std::string agent;                 // the agent's binary
   std::vector<std::string> payload;  // NAME=FILE
   std::string append;

@@ -180,7 +180,7 @@ absl::Status StartQemu(Vm* vm) {
       absl::StrCat("q35,accel=", vm->accel, ",memory-backend=ram"),
       // Under emulation zeroing by `rep stosb` takes twice the time, and QEMU 7.2's cmpxchg16b is not safe
       // with 6.12.
-      "-cpu", vm->accel == "kvm" ? "host" : "max,-erms,-fsrm,-cx16", "-smp", std::to_string(a.cpus), "-m",
+      "-cpu", !a.cpu.empty() ? a.cpu : vm->accel == "kvm" ? "host" : "max,-erms,-fsrm,-cx16", "-smp", std::to_string(a.cpus), "-m",
       std::to_string(a.memory_mb), "-object", "memory-backend-memfd,id=ram,share=on," + ram, "-kernel",
       vm->kernel / "vmlinuz", "-append",
       absl::StrCat("console=ttyS0 quiet root=/dev/nvme0n1 rw init=/sbin/moult-init panic=-1 reboot=t "

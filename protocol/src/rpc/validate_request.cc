@@ -53,6 +53,17 @@ absl::Status Check(const Path& at, const AttachT& attach) {
   return absl::OkStatus();
 }
 
+absl::Status Check(const Path& at, const ReleaseT& release) {
+  if (!PageAligned(release.offset)) return at.BadField("offset", release.offset, " is not page aligned");
+  if (release.length == 0 || !PageAligned(release.length)) {
+    return at.BadField("length", release.length, " is not whole pages");
+  }
+  if (release.offset > UINT64_MAX - release.length) {
+    return at.BadField("offset", release.offset, " + ", release.length, " wraps around");
+  }
+  return absl::OkStatus();
+}
+
 // The rest have nothing but a function, which is checked for all, or nothing at all.
 template <typename T>
 absl::Status Check(const Path&, const T&) {
@@ -103,6 +114,8 @@ absl::Status CheckRequest(const RequestT& request) {
       return CheckBody(at, *body.AsTunnel());
     case RequestBody::Logs:
       return CheckBody(at, *body.AsLogs());
+    case RequestBody::Release:
+      return CheckBody(at, *body.AsRelease());
     default:  // List, Doctor, DetachEnd: any value of theirs is good.
       return absl::OkStatus();
   }

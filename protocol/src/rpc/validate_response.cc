@@ -73,8 +73,9 @@ absl::Status Check(const Path& at, const HelloReplyT& hello) {
   MOULT_RETURN_IF_ERROR(CheckCount(at, "windows", hello.windows, kMaxWindows));
   for (size_t i = 0; i < hello.windows.size(); ++i) {
     const WindowT& window = *hello.windows[i];
-    if (!PageAligned(window.gpa) || !PageAligned(window.size) || window.size == 0 ||
-        window.size > UINT64_MAX - window.gpa) {
+    const bool gone = window.gpa == 0 && window.size == 0;
+    if (!gone && (!PageAligned(window.gpa) || !PageAligned(window.size) || window.size == 0 ||
+                  window.size > UINT64_MAX - window.gpa)) {
       return Path(at, "windows", i).Bad("gpa ", window.gpa, ", size ", window.size, ": not whole pages");
     }
   }

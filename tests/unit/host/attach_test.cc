@@ -6,8 +6,10 @@
 namespace moult::host::testing {
 namespace {
 
+using ::testing::Contains;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 class AttachTest : public HostTest {
  protected:
@@ -23,6 +25,30 @@ class AttachTest : public HostTest {
     std::ifstream in(store_path_ + "/" + name + "/pages", std::ios::binary);
     return {std::istreambuf_iterator<char>(in), {}};
   }
+  // A new vm, whose agent is asked before pages go.
+  void OfferRelease() {
+    moult_vm_close(vm_);
+    rpc::HelloReplyT hello = WindowHello();
+    hello.features.push_back("release");
+    agent_->SetHello(std::move(hello));
+    agent_->On(rpc::RequestBody::Release, [this](rpc::Channel& channel, uint64_t id, rpc::RequestT& request) {
+      EXPECT_EQ(request.body.AsRelease()->length, kSlotEnd);
+      released_.push_back(request.body.AsRelease()->offset);
+      return RespondDone(channel, id);
+    });
+    CreateVm();
+  }
+  // `function` 0: attach.
+  int Repurpose(uint64_t function, const char* name) {
+    if (function == 0) return Attach(name);
+    moult_attach_options attach = MOULT_INIT(attach);
+    attach.name = name;
+    OpHandle op;
+    if (const int failed = moult_vm_repurpose(vm_, function, &attach, nullptr, op.out()); failed != 0)
+      return failed;
+    return op.Wait();
+  }
+  std::vector<uint64_t> released_;  // read when the operation has ended
   static uint64_t PrivateDirtyKb(const uint8_t* at) {
     std::ifstream in("/proc/self/smaps");
     std::string line;
@@ -64,6 +90,108 @@ TEST_F(AttachTest, Slot_IsShared_AndFreedWithItsLastFunction) {
   for (uint64_t at = 0; at < kSlotEnd; ++at) ASSERT_EQ(guest_.window[at], 0) << at;
 }
 
+TEST_F(AttachTest, Slot_IsKept_ForItsTemplate_UntilItsPlaceIsNeeded) {
+  OfferRelease();
+  MakeTemplate("b");
+  MakeTemplate("c");
+  ScriptDetach({});
+  agent_->ForgetVerbs();
+  ASSERT_EQ(Repurpose(0, "sample"), 0) << moult_last_error();
+  ASSERT_EQ(Repurpose(100, "b"), 0) << moult_last_error();
+  EXPECT_EQ(attach_offset_, kSlotEnd);
+  EXPECT_EQ(Info()["windows"][0]["slots"].size(), 2u);
+  ASSERT_EQ(Repurpose(101, "sample"), 0) << moult_last_error();
+  EXPECT_EQ(attach_offset_, 0u);
+  EXPECT_THAT(agent_->Verbs(), Not(Contains("Release")));
+  // There is room for two: that of "b" goes.
+  agent_->On(rpc::RequestBody::List, [](rpc::Channel& channel, uint64_t id, rpc::RequestT&) {
+    rpc::ListReplyT list;
+    list.functions.push_back(std::move(FunctionReply(102).function));
+    return Respond(channel, id, rpc::MakeResponse(std::move(list)));
+  });
+  ASSERT_EQ(Repurpose(102, "c"), 0) << moult_last_error();
+  EXPECT_EQ(attach_offset_, kSlotEnd);
+  EXPECT_THAT(released_, ElementsAre(kSlotEnd));
+  EXPECT_EQ(std::memcmp(guest_.window + kSlotEnd, Pages("c").data(), Pages("c").size()), 0);
+}
+
+TEST_F(AttachTest, Slot_Stays_WhileTheGuestHasItsPages) {
+  OfferRelease();
+  const std::string pages = Pages();
+  ScriptDetach({});
+  agent_->On(rpc::RequestBody::Release, [](rpc::Channel& channel, uint64_t id, rpc::RequestT&) {
+    return Respond(channel, id, rpc::ErrorResponse(absl::FailedPreconditionError("1 held by something else")));
+  });
+  ASSERT_EQ(Attach("sample"), 0) << moult_last_error();
+  nlohmann::json json;
+  ASSERT_EQ(Detach(100, &json), 0) << moult_last_error();
+  EXPECT_THAT(json["notes"][0].get<std::string>(), HasSubstr("a template stays mapped: "));
+  EXPECT_THAT(json["notes"][0].get<std::string>(), HasSubstr("1 held by something else"));
+  EXPECT_EQ(Info()["windows"][0]["slots"][0]["users"].size(), 0u);
+  EXPECT_EQ(std::memcmp(guest_.window, pages.data(), pages.size()), 0);
+  // It may be used again, as it was, and nothing else comes to its place.
+  std::memset(guest_.window, 0xee, 2 * kPageBytes);
+  MakeTemplate("b");
+  ASSERT_EQ(Attach("b"), 0) << moult_last_error();
+  EXPECT_EQ(attach_offset_, kSlotEnd);
+  ASSERT_EQ(Attach("sample"), 0) << moult_last_error();
+  EXPECT_EQ(attach_offset_, 0u);
+  EXPECT_EQ(std::memcmp(guest_.window, pages.data(), pages.size()), 0);
+  // A guest that boots anew has nothing.
+  moult_vm_guest_reset(vm_);
+  EXPECT_EQ(Info()["windows"][0]["slots"].size(), 0u);
+}
+
+TEST_F(AttachTest, Slot_IsFreed_WithDetach_WhenTheGuestSaysSo) {
+  OfferRelease();
+  ScriptDetach({});
+  ASSERT_EQ(Attach("sample"), 0) << moult_last_error();
+  agent_->ForgetVerbs();
+  ASSERT_EQ(Detach(100), 0) << moult_last_error();
+  EXPECT_THAT(agent_->Verbs(), ElementsAre("Detach", "DetachEnd", "Release"));
+  EXPECT_EQ(Info()["windows"][0]["slots"].size(), 0u);
+  for (uint64_t at = 0; at < kSlotEnd; ++at) ASSERT_EQ(guest_.window[at], 0) << at;
+}
+
+TEST_F(AttachTest, Template_LivesOn_WhenItsFileIsCutOrGone) {
+  const std::string pages = Pages();
+  ASSERT_EQ(Attach("sample", MOULT_PAGES_IN_PLACE), 0) << moult_last_error();
+  const std::string file = store_path_ + "/sample/pages";
+  ASSERT_EQ(chmod(file.c_str(), 0600), 0);
+  ASSERT_EQ(truncate(file.c_str(), 0), 0);
+  // Untouched so far: were it the file's mapping, this would be a SIGBUS.
+  EXPECT_EQ(std::memcmp(guest_.window, pages.data(), pages.size()), 0);
+  EXPECT_EQ(Attach("sample"), -EBADMSG);
+  EXPECT_THAT(moult_last_error(), HasSubstr("pages"));
+  EXPECT_EQ(moult_store_remove(store_, "sample"), 0) << moult_last_error();
+  EXPECT_EQ(std::memcmp(guest_.window, pages.data(), pages.size()), 0);
+}
+
+TEST_F(AttachTest, TwoStores_HaveOneCopyOfATemplate) {
+  const auto inode = [this](const uint8_t* at) {
+    std::ifstream in("/proc/self/maps");
+    for (std::string line; std::getline(in, line);) {
+      unsigned long start, end, number;
+      if (sscanf(line.c_str(), "%lx-%lx %*s %*x %*s %lu", &start, &end, &number) == 3 &&
+          start == reinterpret_cast<uint64_t>(at))
+        return line.find("/memfd:moult-template") != std::string::npos ? number : 0;
+    }
+    return 0ul;
+  };
+  moult_store* again = nullptr;
+  ASSERT_EQ(moult_store_open(store_path_.c_str(), nullptr, &again), 0) << moult_last_error();
+  FakeGuest other_guest;
+  Options options = DefaultOptions(&other_guest);
+  options.vm.store = again;
+  moult_vm* other = Create(options);
+  ASSERT_EQ(Attach("sample"), 0) << moult_last_error();
+  ASSERT_EQ(Attach("sample", MOULT_PAGES_AUTO, nullptr, other), 0) << moult_last_error();
+  EXPECT_NE(inode(guest_.window), 0u);
+  EXPECT_EQ(inode(guest_.window), inode(other_guest.window));
+  moult_vm_close(other);
+  moult_store_close(again);
+}
+
 TEST_F(AttachTest, TwoVms_SharePages_AndWritesStayInOne) {
   FakeGuest other_guest;
   moult_vm* other = Create(DefaultOptions(&other_guest));
@@ -95,6 +223,32 @@ TEST_F(AttachTest, Pages_AreStreamed_WhenTheGuestHasNoDriver) {
   EXPECT_EQ(std::string(streamed_.begin(), streamed_.end()), Pages());
   EXPECT_EQ(Attach("sample", MOULT_PAGES_IN_PLACE), -EBUSY);
   EXPECT_THAT(moult_last_error(), HasSubstr("load the driver"));
+}
+
+TEST_F(AttachTest, WindowThatTheGuestLost_MeansCopy_AndIsNoPlace) {
+  moult_vm_close(vm_);
+  Options options = DefaultOptions(&guest_);
+  options.window.gpa = 0;  // The guest places it: then its number alone says which it is.
+  vm_ = Create(options);
+  rpc::HelloReplyT hello;
+  hello.version = 1;
+  hello.boot_id = "boot-1";
+  hello.features = {"copy", "window"};
+  for (int i = 0; i < 2; ++i) hello.windows.push_back(std::make_unique<rpc::WindowT>());
+  hello.windows[1]->gpa = kWindowGpa;
+  hello.windows[1]->size = kWindowBytes;
+  agent_->SetHello(std::move(hello));
+  ASSERT_EQ(Attach("sample"), 0) << moult_last_error();
+  EXPECT_EQ(attach_source_, static_cast<int>(rpc::PageSource::Stream));
+  EXPECT_EQ(Attach("sample", MOULT_PAGES_IN_PLACE), -EBUSY);
+  // A report at address 0 is neither in RAM nor in that window.
+  agent_->On(rpc::RequestBody::Capture, [](rpc::Channel& channel, uint64_t id, rpc::RequestT&) {
+    rpc::CaptureReportT report = Report(true);
+    report.pages[3] = rpc::GpaRun(0, kPageBytes);
+    return Respond(channel, id, rpc::MakeResponse(std::move(report)));
+  });
+  EXPECT_EQ(Capture("low", MOULT_PAGES_IN_PLACE), -EBADMSG);
+  EXPECT_THAT(moult_last_error(), HasSubstr("not inside one region"));
 }
 
 TEST_F(AttachTest, Window_IsRefused_WhenItHasNoRoom) {

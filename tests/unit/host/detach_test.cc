@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <poll.h>
+
 #include "host_test.h"
 
 namespace moult::host::testing {
@@ -13,6 +15,34 @@ class DetachTest : public HostTest {
   void SetUp() override {
     HostTest::SetUp();
     CreateVm();
+  }
+  static std::vector<GpaRun> SinglePages(uint64_t count) {
+    std::vector<GpaRun> runs;
+    for (uint64_t i = 0; i < count; ++i) runs.emplace_back(kRamGpa + i * kPageBytes, kPageBytes);
+    return runs;
+  }
+  // The first Detach is reported, and the connection closed at once; `then` scripts what follows.
+  void ScriptLossInTheMidst(std::vector<GpaRun> runs, std::function<void()> then) {
+    agent_->On(rpc::RequestBody::Detach, [runs, then](rpc::Channel& channel, uint64_t id, rpc::RequestT&) {
+      then();
+      rpc::DetachReportT report;
+      report.exclusive = runs;
+      (void)Respond(channel, id, rpc::MakeResponse(std::move(report)));
+      return false;
+    });
+  }
+  // From now on the agent says that the function has ended.
+  void ScriptEnded(const std::string& reason) {
+    agent_->On(rpc::RequestBody::Detach, [](rpc::Channel& channel, uint64_t id, rpc::RequestT&) {
+      return Respond(channel, id, rpc::ErrorResponse(absl::FailedPreconditionError("it has ended")));
+    });
+    agent_->On(rpc::RequestBody::List, [reason](rpc::Channel& channel, uint64_t id, rpc::RequestT&) {
+      rpc::ListReplyT list;
+      list.functions.push_back(std::move(FunctionReply(7).function));
+      list.functions[0]->state = rpc::FunctionState::Ended;
+      list.functions[0]->end_reason = reason;
+      return Respond(channel, id, rpc::MakeResponse(std::move(list)));
+    });
   }
   // The agent closes the connection instead of confirming the end.
   void ScriptLoss() {
@@ -82,17 +112,79 @@ TEST_F(DetachTest, TenMillionRanges_AreRefused_ByTheirNumber) {
   ExpectServing();
 }
 
-TEST_F(DetachTest, Function_IsKilled_WhenTheConnectionIsLostAfterDiscard) {
+TEST_F(DetachTest, IsDoneAgain_WhenTheConnectionIsLostInTheMidst) {
+  const uint64_t before = guest_.AllocatedBytes();
+  ScriptLossInTheMidst(SinglePages(1000), [this] { ScriptDetach(SinglePages(1000)); });
+  nlohmann::json json;
+  EXPECT_EQ(Detach(7, &json), 0) << moult_last_error();
+  EXPECT_EQ(json["detached"], true);
+  EXPECT_THAT(json["notes"][0].get<std::string>(), HasSubstr("detached again, because: "));
+  EXPECT_EQ(guest_.AllocatedBytes(), before - 1000 * kPageBytes);
+  EXPECT_TRUE(committed_);
+  EXPECT_THAT(agent_->Verbs(), ElementsAre("Detach", "Detach", "DetachEnd"));
+  EXPECT_TRUE(Info()["half_detached"].empty());
+}
+
+TEST_F(DetachTest, IsAnError_WhenTheFunctionEndedBeforeAllWasDiscarded) {
+  ScriptLossInTheMidst(SinglePages(1000), [this] { ScriptEnded("killed by signal 11"); });
+  nlohmann::json json;
+  EXPECT_EQ(Detach(7, &json), -EBADMSG);
+  EXPECT_THAT(moult_last_error(), HasSubstr("function 7 has ended, but not all of its memory was discarded"));
+  EXPECT_THAT(moult_last_error(), HasSubstr("restart the VM"));
+  EXPECT_EQ(json["detached"], true);
+  EXPECT_TRUE(Info()["half_detached"].empty());
+  ExpectServing();
+}
+
+TEST_F(DetachTest, IsDone_WhenOnlyTheLastAnswerIsLost) {
+  ScriptDetach({GpaRun(kRamGpa, kPageBytes)});
+  agent_->On(rpc::RequestBody::DetachEnd, [this](rpc::Channel&, uint64_t, rpc::RequestT&) {
+    ScriptEnded("detached");
+    return false;
+  });
+  nlohmann::json json;
+  EXPECT_EQ(Detach(7, &json), 0) << moult_last_error();
+  EXPECT_EQ(json["detached"], true);
+  EXPECT_THAT(agent_->Verbs(), ElementsAre("Detach", "DetachEnd", "Detach", "List"));
+}
+
+TEST_F(DetachTest, Function_IsKilled_WhenTheConnectionIsLostTwice) {
   ScriptLoss();
   agent_->On(rpc::RequestBody::Kill, [](rpc::Channel& channel, uint64_t id, rpc::RequestT& request) {
     EXPECT_EQ(request.body.AsKill()->function, 7u);
     return RespondDone(channel, id);
   });
   nlohmann::json json;
-  EXPECT_EQ(Detach(7, &json), 0) << moult_last_error();
-  EXPECT_THAT(agent_->Verbs(), ElementsAre("Detach", "DetachEnd", "Kill"));
-  EXPECT_THAT(json["notes"][0].get<std::string>(), HasSubstr("ended by a kill"));
+  EXPECT_EQ(Detach(7, &json), -EBADMSG);
+  EXPECT_THAT(moult_last_error(), HasSubstr("not all of its memory was discarded"));
+  EXPECT_EQ(json["detached"], true);
+  EXPECT_THAT(agent_->Verbs(), ElementsAre("Detach", "DetachEnd", "Detach", "DetachEnd", "Kill"));
   EXPECT_TRUE(Info()["half_detached"].empty());
+}
+
+TEST_F(DetachTest, SilentAgent_CostsTheDeadline_AndNoPagesLeft) {
+  for (const auto verb : {rpc::RequestBody::Detach, rpc::RequestBody::DetachEnd}) {
+    ScriptDetach({GpaRun(kRamGpa, kPageBytes)});
+    agent_->On(verb, [this](rpc::Channel& channel, uint64_t, rpc::RequestT&) {
+      ScriptDetach({GpaRun(kRamGpa, kPageBytes)});
+      pollfd closed{channel.fd(), POLLRDHUP, 0};
+      EXPECT_EQ(poll(&closed, 1, 20000), 1);
+      return false;
+    });
+    moult_op_options options = MOULT_INIT(options);
+    options.timeout_ms = 200;
+    OpHandle op;
+    ASSERT_EQ(moult_vm_detach(vm_, 7, &options, op.out()), 0);
+    if (verb == rpc::RequestBody::Detach) {
+      EXPECT_EQ(op.Wait(), -ETIMEDOUT) << moult_last_error();
+      EXPECT_EQ(op.Json()["detached"], false);
+      EXPECT_NE(guest_.ram[0], 0);
+    } else {
+      EXPECT_EQ(op.Wait(), 0) << moult_last_error();
+      EXPECT_EQ(guest_.ram[0], 0);
+    }
+    ExpectServing();
+  }
 }
 
 TEST_F(DetachTest, Function_IsKilledLater_WhenTheAgentIsGone) {

@@ -150,7 +150,7 @@ class HostTest : public ::testing::Test {
     EXPECT_EQ(op.Wait(), 0) << moult_last_error();
   }
 
-  void OfferWindow() {
+  static rpc::HelloReplyT WindowHello() {
     rpc::HelloReplyT hello;
     hello.version = 1;
     hello.boot_id = "boot-1";
@@ -158,8 +158,9 @@ class HostTest : public ::testing::Test {
     hello.windows.push_back(std::make_unique<rpc::WindowT>());
     hello.windows[0]->gpa = kWindowGpa;
     hello.windows[0]->size = kWindowBytes;
-    agent_->SetHello(std::move(hello));
+    return hello;
   }
+  void OfferWindow() { agent_->SetHello(WindowHello()); }
 
   // A report of the sample image with its pages scattered over guest RAM.
   static rpc::CaptureReportT Report(bool in_place) {

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * canary SEED: fills heap, stack, a private file, a memfd and a pipe with a marker that is made of SEED, and
- * answers GET on port 8080 with how often it finds it. Neither this file nor an argument holds the marker.
+ * canary SEED [WHAT]: fills heap, stack, a private file and a memfd with a marker that is made of SEED, and answers
+ * GET on port 8080 with how many it made; of /dirty after it has made them once more. WHAT: "p" a pipe as well,
+ * "f" memory that it gives back to the kernel at once; "p" when not given. Neither this file nor an argument holds
+ * the marker.
  */
 #include <arpa/inet.h>
 #include <fcntl.h>
@@ -45,7 +47,14 @@ static void fill_file(int fd, size_t size) {
     must(write(fd, buffer, sizeof(buffer)) == sizeof(buffer), "write");
 }
 
-static void serve(size_t planted) {
+static void give_back(void) {
+  char* memory = mmap(NULL, HEAP, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  must(memory != MAP_FAILED, "mmap");
+  fill(memory, HEAP);
+  must(munmap(memory, HEAP) == 0, "munmap");
+}
+
+static void serve(size_t planted, char* heap, char* stack) {
   const struct sockaddr_in address = {
       .sin_family = AF_INET, .sin_port = htons(8080), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
   const int on = 1, listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -57,6 +66,10 @@ static void serve(size_t planted) {
     const int client = accept(listener, NULL, NULL);
     if (client < 0) continue;
     if (read(client, request, sizeof(request)) > 0) {
+      if (strncmp(request, "GET /dirty", 10) == 0) {
+        fill(heap, HEAP);
+        fill(stack, STACK);
+      }
       const int length = snprintf(body, sizeof(body), "%zu", planted);
       const int size =
           snprintf(answer, sizeof(answer),
@@ -71,6 +84,7 @@ int main(int argc, char** argv) {
   char stack[STACK];
   int ends[2];
   uint64_t state = argc > 1 ? strtoull(argv[1], NULL, 10) : 0;
+  const char* what = argc > 2 ? argv[2] : "p";
   marker[0] = mix(&state);
   marker[1] = mix(&state);
   char* heap = malloc(HEAP);
@@ -80,7 +94,9 @@ int main(int argc, char** argv) {
   __asm__ volatile("" : : "r"(stack), "r"(heap) : "memory");
   fill_file(open("/tmp/canary", O_RDWR | O_CREAT | O_EXCL, 0600), FILE_BYTES);
   fill_file(memfd_create("canary", MFD_CLOEXEC), FILE_BYTES);
+  const int with_pipe = strchr(what, 'p') != NULL;
   must(pipe(ends) == 0, "pipe");
-  fill_file(ends[1], 65536);
-  serve((HEAP + STACK + 2 * FILE_BYTES + 65536) / sizeof(marker));
+  if (with_pipe) fill_file(ends[1], 65536);
+  if (strchr(what, 'f') != NULL) give_back();
+  serve((HEAP + STACK + 2 * FILE_BYTES + (with_pipe ? 65536 : 0)) / sizeof(marker), heap, stack);
 }

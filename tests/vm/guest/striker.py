@@ -1,13 +1,15 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
 """In the guest: breaks things on request, and tells what there is. GET on port 9091:
-/strike?what=agent|worker|function&after_ms=N   answers, then kills the agent (and starts it anew), a fork of it, or all functions
-/scribble                                       writes over the window of templates, past the driver
-/idle                                           whether no strike is under way
-/state                                          how much there is of what could leak"""
+/strike?what=WHAT&after_ms=N  answers, then kills: agent (which is started anew), worker (its forks), both at once, function
+                              (all), oom (all functions, by a memory limit below what they have)
+/scribble                     a module writes over the window of templates, past the driver
+/idle                         whether no strike is under way, and how much the last one has hit
+/limits?function=ID           of its cgroup
+/cap-namespaces               no more than two dozen of a kind from now on
+/state                        how much there is of what could leak"""
 import http.server
 import json
-import mmap
 import os
 import pathlib
 import signal
@@ -17,8 +19,9 @@ import time
 from urllib.parse import parse_qs, urlsplit
 
 AGENT = "/run/moult/init.d/50-moult-agent"
-SCRIBBLED = 256 << 20  # bytes, from the window's start: more than the templates have
-PENDING = []
+SCRIBBLE = "/run/moult/functions/scribble.ko"
+CGROUPS = pathlib.Path("/sys/fs/cgroup")
+PENDING, HITS = [], []
 
 
 def processes():
@@ -35,28 +38,75 @@ def processes():
 
 
 def kill(pids):
+    """How many were there."""
+    hit = 0
     for pid in pids:
         try:
             os.kill(pid, signal.SIGKILL)
+            hit += 1
         except ProcessLookupError:
             pass
+    return hit
+
+
+def functions():
+    """Pids of processes in pid namespaces of their own, but for the agent's inits."""
+    ours = os.readlink("/proc/self/ns/pid")
+    for pid, _, name in processes():
+        try:
+            if name in ("python3", "node", "java", "canary", "moult-vm-canary") and os.readlink(f"/proc/{pid}/ns/pid") != ours:
+                yield pid
+        except OSError:
+            pass
+
+
+def cgroup(pid):
+    text = pathlib.Path(f"/proc/{pid}/cgroup").read_text(encoding="ascii")
+    return CGROUPS / text.strip().split("::/")[1]
+
+
+def run_out_of_memory():
+    hit = 0
+    for group in {cgroup(pid) for pid in functions()}:
+        try:
+            # Less than any function has. The kernel kills before the write returns.
+            (group / "memory.max").write_text("1048576", encoding="ascii")
+            hit += 1
+        except OSError:
+            pass  # gone meanwhile
+    return hit
+
+
+def kill_agent(with_workers):
+    found = list(processes())
+    agents = {pid for pid, _, name in found if name == "moult-agent"}
+    main = {pid for pid, parent, name in found if name == "moult-agent" and parent not in agents}
+    if with_workers:
+        for pid in main:
+            os.kill(pid, signal.SIGSTOP)  # It is not to see its workers' ends.
+        kill(agents - main)
+    hit = kill(main)
+    time.sleep(0.2)
+    subprocess.Popen([AGENT], stdin=subprocess.DEVNULL, start_new_session=True)
+    return hit
+
+
+def kill_workers():
+    found = list(processes())
+    agents = {pid for pid, _, name in found if name == "moult-agent"}
+    return kill(pid for pid, parent, name in found if name == "moult-agent" and parent in agents)
+
+
+STRIKES = {"agent": lambda: kill_agent(False), "both": lambda: kill_agent(True), "worker": kill_workers,
+           "function": lambda: kill(functions()), "oom": run_out_of_memory}
 
 
 def strike(what, after):
     time.sleep(after)
-    found = list(processes())
-    agents = {pid for pid, _, name in found if name == "moult-agent"}
-    main = {pid for pid, parent, name in found if name == "moult-agent" and parent not in agents}
-    if what == "agent":
-        kill(main)
-        time.sleep(0.2)
-        subprocess.Popen([AGENT], stdin=subprocess.DEVNULL, start_new_session=True)
-    elif what == "worker":
-        kill(agents - main)
-    else:
-        kill(pid for pid, _, name in found if name in ("python3", "node", "java") and pid != os.getpid()
-             and os.readlink(f"/proc/{pid}/ns/pid") != os.readlink("/proc/self/ns/pid"))
-    PENDING.pop()
+    try:
+        HITS.append(STRIKES[what]())
+    finally:
+        PENDING.pop()
 
 
 def scribble():
@@ -64,12 +114,16 @@ def scribble():
         if (device / "vendor").read_text() != "0x1af4\n" or (device / "device").read_text() != "0x1110\n":
             continue
         start, end, _ = (int(word, 16) for word in (device / "resource").read_text().splitlines()[2].split())
-        # Not by the device's own file: that would map it uncached, which does not go with the driver's way.
-        with open("/dev/mem", "r+b") as memory, mmap.mmap(memory.fileno(), SCRIBBLED, offset=start) as window:
-            for at in range(0, SCRIBBLED, 4096):
-                window[at:at + 8] = b"scribble"
-        return end + 1 - start
+        subprocess.run(["insmod", SCRIBBLE, f"start={start}", f"length={end + 1 - start}"], check=True)
+        written = int(pathlib.Path("/sys/module/scribble/parameters/written").read_text(encoding="ascii"))
+        subprocess.run(["rmmod", "scribble"], check=True)
+        return {"bytes": written, "length": end + 1 - start}
     raise OSError("there is no window")
+
+
+def limits(function):
+    group = CGROUPS / "moult" / str(function)
+    return {name: (group / name).read_text(encoding="ascii").strip() for name in ("memory.max", "cpu.max", "pids.max")}
 
 
 def state():
@@ -94,8 +148,16 @@ def state():
     return {"available": memory["MemAvailable"], "slab": memory["Slab"], "page_tables": memory["PageTables"],
             "files": int(pathlib.Path("/proc/sys/fs/file-nr").read_text(encoding="ascii").split()[0]),
             "agent_fds": fds, "namespaces": len(namespaces), "mounts": len(open("/proc/self/mounts").readlines()),
+            "dying_cgroups": int((CGROUPS / "cgroup.stat").read_text(encoding="ascii").split()[3]),
             "cgroups": sum(1 for _ in pathlib.Path("/sys/fs/cgroup").glob("**/")),
             "folders": sum(1 for _ in pathlib.Path("/run/moult/functions").glob("**/*"))}
+
+
+def cap_namespaces():
+    """From now on there can be few more than there are: also one that nothing but a descriptor or the kernel holds counts."""
+    for kind in ("pid", "mnt", "ipc", "time", "cgroup"):
+        pathlib.Path(f"/proc/sys/user/max_{kind}_namespaces").write_text("24", encoding="ascii")
+    return {}
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -107,8 +169,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             threading.Thread(target=strike, args=(query["what"][0], int(query["after_ms"][0]) / 1000)).start()
             answer = {}
         else:
-            answer = {"/scribble": lambda: {"bytes": scribble()}, "/idle": lambda: {"idle": not PENDING},
-                      "/state": state}[url.path]()
+            answer = {"/scribble": scribble, "/idle": lambda: {"idle": not PENDING, "hit": HITS[-1] if HITS else 0},
+                      "/cap-namespaces": cap_namespaces, "/limits": lambda: limits(query["function"][0]), "/state": state}[url.path]()
         body = json.dumps(answer).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))

@@ -29,7 +29,7 @@ constexpr char kTrash[] = ".trash-";
 constexpr char kPartial[] = ".partial-";  // TemplateWriter's
 constexpr mode_t kSealedFolder = 0500;
 constexpr uint64_t kCopyStep = 4 << 20;
-constexpr size_t kMaxChecked = 256;
+constexpr size_t kMaxChecked = 32;  // each keeps its pages in memory
 
 absl::Status BadName(const std::string& name) {
   return absl::InvalidArgumentError(absl::StrCat(
@@ -43,7 +43,7 @@ void Erase(const fs::path& folder) {
   fs::remove_all(folder, ignored);
 }
 
-absl::StatusOr<std::shared_ptr<const Template>> OpenTemplate(const std::string& dir,
+absl::StatusOr<std::shared_ptr<Template>> OpenTemplate(const std::string& dir,
                                                              const std::string& name) {
   auto result = std::make_shared<Template>();
   result->name = name;
@@ -57,7 +57,7 @@ absl::StatusOr<std::shared_ptr<const Template>> OpenTemplate(const std::string& 
     }
     result->spec = *std::move(parsed);
   }
-  return std::shared_ptr<const Template>(std::move(result));
+  return result;
 }
 
 }  // namespace
@@ -174,7 +174,10 @@ absl::StatusOr<std::shared_ptr<const Template>> Store::Get(const std::string& na
     if (found != checked_.end()) checked_.erase(found);
   }
   MOULT_ASSIGN_OR_RETURN(auto content, OpenTemplate(dir, name));
-  MOULT_RETURN_IF_ERROR(content->reader->VerifyPages(/*threads=*/false));
+  if (content->reader->pages_size() != 0) {
+    MOULT_ASSIGN_OR_RETURN(content->sealed, SealedPages::Obtain(path_, content->digest, *content->reader));
+  }
+  if (content->sealed == nullptr) MOULT_RETURN_IF_ERROR(content->reader->VerifyPages(/*threads=*/false));
   const auto after = Identify(dir);
   if (after.ok() && *after == before) {
     const std::lock_guard<std::mutex> lock(mutex_);

@@ -21,6 +21,7 @@
 #include "moult/protocol/function_spec.h"
 #include "moult/protocol/template_reader.h"
 #include "moult/protocol/template_writer.h"
+#include "pool/file/sealed_pages.h"
 
 namespace moult::host {
 
@@ -30,6 +31,9 @@ struct Template {
   std::string digest;  // hex, of the manifest
   std::unique_ptr<image::TemplateReader> reader;
   std::unique_ptr<rpc::FunctionSpecT> spec;  // null: it does not say how it is run
+  // Of Get: what is to be mapped. Null: it could not be shared, and the file is mapped.
+  std::shared_ptr<const SealedPages> sealed;
+  int pages_fd() const { return sealed != nullptr ? sealed->fd() : reader->pages_fd(); }
   const std::string& tenant() const { return reader->manifest().tenant; }
 };
 

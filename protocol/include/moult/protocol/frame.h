@@ -19,6 +19,8 @@ inline constexpr uint32_t kProtocolVersion = 1;
 inline constexpr uint32_t kDefaultPort = 1075;       // vsock port of the agent
 inline constexpr uint32_t kFrameMagic = 0x50544c4d;  // "MLTP", little-endian
 inline constexpr size_t kFrameHeaderSize = 24;
+// FunctionInfo.end_reason of a function whose detach left nothing of it.
+inline constexpr char kEndReasonDetached[] = "detached";
 inline constexpr uint64_t kMaxDataFrame = 1u << 20;  // payload of one data frame
 
 enum class FrameKind : uint8_t { kRequest = 1, kResponse = 2, kData = 3 };
