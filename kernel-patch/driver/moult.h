@@ -76,8 +76,8 @@ int moult_attach(struct moult_file *file, void __user *argument);
 /* moult_hold.c */
 int moult_hold(struct moult_file *file, struct moult_hold *call);
 struct moult_held *moult_held_alloc(u64 capacity);
-void moult_held_drop(struct moult_held *held);
-void moult_release_held(struct moult_file *file);
+void moult_held_drop(struct moult_held *held, bool wiped);
+void moult_release_held(struct moult_file *file, bool wiped);
 
 /* moult_keep.c */
 int moult_keep(struct moult_file *file, const struct moult_keep *call);

@@ -6,6 +6,7 @@
  * and not reclaimed; and when its owner ends it is not given to anybody else.
  */
 
+#include <linux/highmem.h>
 #include <linux/list.h>
 #include <linux/memory_hotplug.h>
 #include <linux/mm.h>
@@ -35,15 +36,29 @@ struct moult_held *moult_held_alloc(u64 capacity)
 	return held;
 }
 
+static void wipe(struct folio *folio)
+{
+	long i;
+
+	/* Somebody else may have it yet: then it is his to free. */
+	if (folio_ref_count(folio) > 1)
+		return;
+	for (i = 0; i < folio_nr_pages(folio); i++)
+		clear_highpage(folio_page(folio, i));
+}
+
 /**
  * moult_held_drop() - lets go
  * @held: in no list
+ * @wiped: first fill with zeros what thereby becomes free
  */
-void moult_held_drop(struct moult_held *held)
+void moult_held_drop(struct moult_held *held, bool wiped)
 {
 	u64 i;
 
 	for (i = 0; i < held->count; i++) {
+		if (wiped)
+			wipe(held->folios[i]);
 		folio_put(held->folios[i]);
 		if (i % STEP == STEP - 1)
 			cond_resched();
@@ -136,7 +151,7 @@ static int hold(struct moult_file *file, struct moult_hold *call,
 	kvfree(bitmap);
 	if (err) {
 		if (held)
-			moult_held_drop(held);
+			moult_held_drop(held, false);
 		return err;
 	}
 	call->held = held->count;
@@ -176,8 +191,9 @@ int moult_hold(struct moult_file *file, struct moult_hold *call)
 /**
  * moult_release_held() - lets go of all that MOULT_HOLD took for @file
  * @file: an open file description
+ * @wiped: first fill with zeros what thereby becomes free
  */
-void moult_release_held(struct moult_file *file)
+void moult_release_held(struct moult_file *file, bool wiped)
 {
 	struct moult_held *held, *next;
 	LIST_HEAD(all);
@@ -186,5 +202,5 @@ void moult_release_held(struct moult_file *file)
 	list_splice_init(&file->held, &all);
 	mutex_unlock(&file->lock);
 	list_for_each_entry_safe(held, next, &all, node)
-		moult_held_drop(held);
+		moult_held_drop(held, wiped);
 }

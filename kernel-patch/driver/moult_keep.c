@@ -344,7 +344,7 @@ int moult_list(struct moult_file *file, struct moult_list *call)
 	call->frames = walk.frames;
 	kvfree(walk.runs);
 	if (walk.held)
-		moult_held_drop(walk.held);
+		moult_held_drop(walk.held, false);
 	return err;
 }
 

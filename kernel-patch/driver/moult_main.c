@@ -32,8 +32,9 @@ static int moult_open(struct inode *inode, struct file *filp)
 
 static int moult_release(struct inode *inode, struct file *filp)
 {
+	/* Kept memory first: its frames are wiped where they are, held or not. */
 	moult_release_kept(filp->private_data, true);
-	moult_release_held(filp->private_data);
+	moult_release_held(filp->private_data, true);
 	kfree(filp->private_data);
 	return 0;
 }
@@ -223,7 +224,7 @@ static int moult_hold_frames(struct moult_file *file, void __user *argument)
 		err = moult_hold(file, &call);
 	if (!err && copy_to_user(argument, &call, sizeof(call))) {
 		/* Who cannot be told that it holds something shall not. */
-		moult_release_held(file);
+		moult_release_held(file, false);
 		err = -EFAULT;
 	}
 	return err;
@@ -249,7 +250,7 @@ static long moult_ioctl(struct file *filp, unsigned int command,
 		return moult_hold_frames(filp->private_data, to);
 	case MOULT_RELEASE:
 		moult_release_kept(filp->private_data, false);
-		moult_release_held(filp->private_data);
+		moult_release_held(filp->private_data, false);
 		return 0;
 	case MOULT_KEEP:
 		return moult_keep_memory(filp->private_data, to);

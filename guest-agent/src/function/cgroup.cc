@@ -136,10 +136,26 @@ bool Cgroup::IsFrozen() const {
   return text.ok() && Counter(*text, "frozen") == 1;
 }
 
+absl::StatusOr<std::vector<pid_t>> Cgroup::Processes() const {
+  MOULT_ASSIGN_OR_RETURN(const std::string text, proc::ReadFile(absl::StrCat(path_, "/cgroup.procs")));
+  std::vector<pid_t> pids;
+  for (const absl::string_view line : absl::StrSplit(text, '\n', absl::SkipEmpty())) {
+    pid_t pid = 0;
+    if (!absl::SimpleAtoi(line, &pid)) return absl::DataLossError(absl::StrCat(path_, "/cgroup.procs: \"", line, "\""));
+    pids.push_back(pid);
+  }
+  return pids;
+}
+
 uint64_t Cgroup::MemoryBytes() const {
   auto text = proc::ReadFile(absl::StrCat(path_, "/memory.current"));
   uint64_t bytes = 0;
   return text.ok() && absl::SimpleAtoi(*text, &bytes) ? bytes : 0;
+}
+
+absl::StatusOr<uint64_t> Cgroup::SharedMemoryBytes() const {
+  MOULT_ASSIGN_OR_RETURN(const std::string text, proc::ReadFile(absl::StrCat(path_, "/memory.stat")));
+  return Counter(text, "shmem");
 }
 
 bool Cgroup::SawOutOfMemory() const {

@@ -40,7 +40,11 @@ class Cgroup {
   absl::Status Freeze(std::chrono::steady_clock::time_point deadline) const;
   absl::Status Thaw() const;
   bool IsFrozen() const;
+  // As the caller's pid namespace numbers them.
+  absl::StatusOr<std::vector<pid_t>> Processes() const;
   uint64_t MemoryBytes() const;  // 0: not known
+  // What tmpfs files, memfds and shared memory hold that processes in it made. kNotFound: no memory controller.
+  absl::StatusOr<uint64_t> SharedMemoryBytes() const;
   bool SawOutOfMemory() const;
   // Kills what is left in it and removes it; false: something is still ending, try again.
   bool Remove() const;

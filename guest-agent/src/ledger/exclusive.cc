@@ -48,7 +48,7 @@ bool KsmShares() {
   return false;
 }
 
-// Finds the pages, and fills them with zeros if asked to.
+// Finds shmem pages; or fills these and anonymous ones with zeros.
 class Finder {
  public:
   explicit Finder(bool wipe) : wipe_(wipe) {}
@@ -72,7 +72,7 @@ class Finder {
     return absl::OkStatus();
   }
 
-  // Anonymous pages, and shmem pages that are mapped: of memfds and shared memory that only this sandbox has.
+  // Shmem pages that are mapped: of memfds and shared memory that only this sandbox has. Anonymous ones when wiping.
   absl::Status AddProcess(const std::string& folder) {
     auto known = spans_.find(folder);
     if (known == spans_.end()) {
@@ -87,6 +87,7 @@ class Finder {
       if (!memory_.valid()) return ErrnoStatus(absl::StrCat("open ", folder, "/mem"));
     }
     for (const Span& span : known->second) {
+      if (!wipe_ && span.files == Files::kNone) continue;
       MOULT_RETURN_IF_ERROR(AddRange(pagemap.get(), span.start, span.end, span.files));
     }
     return absl::OkStatus();
@@ -316,18 +317,24 @@ bool IsShmem(const Frame& frame, const std::vector<RamRange>& ram) {
 }
 
 std::vector<FrameRun> MergeFrames(std::vector<uint64_t> frames) {
-  std::sort(frames.begin(), frames.end());
-  frames.erase(std::unique(frames.begin(), frames.end()), frames.end());
   std::vector<FrameRun> runs;
-  for (const uint64_t frame : frames) {
-    const uint64_t gpa = frame * kPage;
-    if (!runs.empty() && runs.back().gpa + runs.back().length == gpa) {
-      runs.back().length += kPage;
+  runs.reserve(frames.size());
+  for (const uint64_t frame : frames) runs.push_back({frame * kPage, kPage});
+  return MergeRuns(std::move(runs));
+}
+
+std::vector<FrameRun> MergeRuns(std::vector<FrameRun> runs) {
+  std::sort(runs.begin(), runs.end(), [](const FrameRun& a, const FrameRun& b) { return a.gpa < b.gpa; });
+  std::vector<FrameRun> merged;
+  for (const FrameRun& run : runs) {
+    if (!merged.empty() && run.gpa <= merged.back().gpa + merged.back().length) {
+      const uint64_t end = std::max(merged.back().gpa + merged.back().length, run.gpa + run.length);
+      merged.back().length = end - merged.back().gpa;
     } else {
-      runs.push_back({gpa, kPage});
+      merged.push_back(run);
     }
   }
-  return runs;
+  return merged;
 }
 
 namespace {
@@ -352,7 +359,7 @@ absl::StatusOr<std::vector<FrameRun>> Find(pid_t init_pid, Finder& finder) {
 
 }  // namespace
 
-std::function<absl::StatusOr<std::vector<FrameRun>>()> ExclusiveFinder(pid_t init_pid) {
+std::function<absl::StatusOr<std::vector<FrameRun>>()> ExclusiveShmemFinder(pid_t init_pid) {
   return [init_pid, finder = std::make_shared<Finder>(/*wipe=*/false)] { return Find(init_pid, *finder); };
 }
 

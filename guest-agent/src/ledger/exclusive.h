@@ -36,14 +36,15 @@ struct FrameRun {
 };
 // Rising and disjoint, each frame once, neighbours put together.
 std::vector<FrameRun> MergeFrames(std::vector<uint64_t> frames);
+std::vector<FrameRun> MergeRuns(std::vector<FrameRun> runs);
 
-// Finds, at each call anew, the exclusive pages of all processes in the sandbox whose init is `init_pid`, and of its
-// private tmpfs. From the first call on they must stand still (frozen). Needs CAP_SYS_ADMIN. The kernel may move a page
-// after this was read (compaction): see hold.h.
-std::function<absl::StatusOr<std::vector<FrameRun>>()> ExclusiveFinder(pid_t init_pid);
+// Finds, at each call anew, the shmem pages that only the sandbox whose init is `init_pid` has: of its private tmpfs,
+// memfds, shared memory. From the first call on its processes must stand still (frozen). Needs CAP_SYS_ADMIN. The kernel
+// may move a page after this was read (compaction): see hold.h.
+std::function<absl::StatusOr<std::vector<FrameRun>>()> ExclusiveShmemFinder(pid_t init_pid);
 
-// Fills these pages with zeros, by their addresses in the processes, where they are whatever the kernel does.
-// For guests whose driver cannot hold frames.
+// Fills these pages, and the processes' private anonymous ones, with zeros, by their addresses in the processes, where they
+// are whatever the kernel does. For guests without the driver.
 absl::Status WipeExclusive(pid_t init_pid);
 
 }  // namespace moult::agent

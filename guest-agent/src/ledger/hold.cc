@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <linux/moult.h>
 #include <sys/ioctl.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -15,6 +16,8 @@ namespace {
 
 constexpr uint64_t kPage = 4096;
 constexpr int kAttempts = 5;
+constexpr uint32_t kListed = 4096;  // runs in one call
+constexpr useconds_t kPauseMicros = 20'000;
 
 // As many runs and frames as one call takes, from `runs[*next]` on, of which `*done` bytes were taken before.
 std::vector<moult_run> TakePiece(const std::vector<FrameRun>& runs, size_t* next, uint64_t* done) {
@@ -75,6 +78,39 @@ absl::StatusOr<std::vector<FrameRun>> FrameHold::Hold(const std::vector<FrameRun
     }
   }
   return MergeFrames(std::move(frames));
+}
+
+absl::Status FrameHold::Keep(pid_t pid) {
+  moult_keep call{};
+  call.size = sizeof(call);
+  call.pid = pid;
+  if (ioctl(device_.get(), MOULT_KEEP, &call) == 0) return absl::OkStatus();
+  if (errno == ESRCH) return absl::NotFoundError(absl::StrCat("process ", pid, " has no memory any more"));
+  return ErrnoStatus(absl::StrCat("keep the memory of process ", pid));
+}
+
+absl::StatusOr<std::vector<FrameRun>> FrameHold::ListKept() {
+  std::vector<FrameRun> all;
+  std::vector<moult_run> some(kListed);
+  moult_list call{};
+  call.size = sizeof(call);
+  call.capacity = kListed;
+  call.runs = reinterpret_cast<uint64_t>(some.data());
+  for (int attempt = 0; call.index != MOULT_LIST_END;) {
+    if (ioctl(device_.get(), MOULT_LIST, &call) < 0) {
+      // Somebody looks at that memory through /proc just now.
+      if (errno != EBUSY || ++attempt == kAttempts) return ErrnoStatus("list what the function had in memory");
+      usleep(kPauseMicros);
+      continue;
+    }
+    for (uint32_t i = 0; i < call.count; ++i) all.push_back({some[i].gpa, some[i].length});
+  }
+  return all;
+}
+
+absl::Status FrameHold::Release() {
+  if (ioctl(device_.get(), MOULT_RELEASE) < 0) return ErrnoStatus("release what the function had in memory");
+  return absl::OkStatus();
 }
 
 absl::StatusOr<std::vector<FrameRun>> HoldWhatIsFound(

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Page frames that stay what they are, through the driver (MOULT_HOLD of
+// Page frames that stay what they are, through the driver (MOULT_HOLD, MOULT_KEEP and MOULT_LIST of
 // kernel-patch/include/uapi/linux/moult.h).
 #ifndef MOULT_LEDGER_HOLD_H_
 #define MOULT_LEDGER_HOLD_H_
+
+#include <sys/types.h>
 
 #include <functional>
 #include <vector>
@@ -21,6 +23,13 @@ class FrameHold {
 
   // Holds the frames of `runs` as well, and gives back which of them the kernel let it hold.
   absl::StatusOr<std::vector<FrameRun>> Hold(const std::vector<FrameRun>& runs);
+  // The memory of process `pid` stays as it is when the process ends. Until Release(); when this is destroyed without, the
+  // kernel first fills it with zeros.
+  absl::Status Keep(pid_t pid);
+  // The frames that kept memory has for itself, in no order; they are held. All its processes must have ended.
+  absl::StatusOr<std::vector<FrameRun>> ListKept();
+  // Everything goes back to the kernel, as it is.
+  absl::Status Release();
 
  private:
   explicit FrameHold(UniqueFd device) : device_(std::move(device)) {}

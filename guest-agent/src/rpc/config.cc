@@ -85,7 +85,7 @@ absl::Status Take(Config& config, const std::string& key, const json& value) {
 bool Config::Allows(std::string_view verb) const {
   // What ends a capture or a detach belongs to it.
   if (verb == "CaptureEnd") verb = "Capture";
-  if (verb == "DetachEnd") verb = "Detach";
+  if (verb == "DetachPages" || verb == "DetachEnd") verb = "Detach";
   // And the pages that an attach shows must be got back.
   if (verb == "Release") verb = "Attach";
   return verbs.empty() || verb == "Hello" || std::find(verbs.begin(), verbs.end(), verb) != verbs.end();

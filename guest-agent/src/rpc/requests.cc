@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <csignal>
 
+#include "function/endpoint.h"
 #include "image/host.h"
 #include "image/version.h"
 #include "image/window.h"
@@ -140,6 +141,9 @@ absl::Status Server::Handle(const std::shared_ptr<Connection>& connection, uint6
       return HandleStart(connection, call, request);
     case RequestBody::CaptureEnd:
       return absl::FailedPreconditionError("no capture goes on over this connection");
+    case RequestBody::Tunnel:
+      return HandleTunnel(connection, call, request);
+    case RequestBody::DetachPages:
     case RequestBody::DetachEnd:
       return absl::FailedPreconditionError("no detach goes on over this connection");
     default:
@@ -270,6 +274,29 @@ absl::Status Server::HandleStart(const std::shared_ptr<Connection>& connection, 
   return status;
 }
 
+// An endpoint that accepts at once needs no worker.
+absl::Status Server::HandleTunnel(const std::shared_ptr<Connection>& connection, uint64_t call,
+                                  const rpc::RequestT& request) {
+  MOULT_ASSIGN_OR_RETURN(Function* const function, Find(FunctionOf(request)));
+  if (function->info.state == FunctionState::Ended)
+    return absl::FailedPreconditionError(
+        absl::StrCat("function ", function->info.id, " has ended: ", function->info.end_reason));
+  MOULT_RETURN_IF_ERROR(CheckStreams());
+  const rpc::EndpointT* endpoint = function->info.spec->endpoint.get();
+  Watch at_once;
+  at_once.deadline = Clock::now();
+  auto connected = endpoint != nullptr ? ConnectEndpoint(function->init_pid, *endpoint, at_once)
+                                       : absl::StatusOr<UniqueFd>(absl::NotFoundError("no endpoint"));
+  if (!connected.ok()) return Fork(connection, call, request, function);
+  Answer(*connection, call, rpc::MakeResponse(rpc::DoneT{}));
+  // Its answer must be on its way before the first byte of the function's.
+  const absl::Status taken = connection->has_output() ? absl::UnavailableError("the host does not read its answer")
+                                                      : relay_.Take(connection->fd(), connected->get());
+  if (!taken.ok()) Log(absl::StrCat("Tunnel: ", taken.message()));
+  connection->dead = true;  // here; the relay has it
+  return absl::OkStatus();
+}
+
 absl::Status Server::HandleWork(const std::shared_ptr<Connection>& connection, uint64_t call,
                                 const rpc::RequestT& request) {
   const RequestBody verb = request.body.type;
@@ -281,7 +308,6 @@ absl::Status Server::HandleWork(const std::shared_ptr<Connection>& connection, u
   if (state == FunctionState::Ended)
     return absl::FailedPreconditionError(
         absl::StrCat("function ", id, " has ended: ", function->info.end_reason));
-  if (verb == RequestBody::Tunnel) return Fork(connection, call, request, function);
   if (!function->busy.empty())
     return absl::FailedPreconditionError(
         absl::StrCat("function ", id, ": ", function->busy, " goes on; try again when it has ended"));

@@ -161,6 +161,7 @@ absl::Status Server::Start() {
   MOULT_RETURN_IF_ERROR(PrepareFolders());
   Adopt();
   SettleLost();
+  MOULT_RETURN_IF_ERROR(relay_.Start());
   MOULT_RETURN_IF_ERROR(Listen());
   FillShells();
   return absl::OkStatus();
@@ -177,6 +178,7 @@ absl::Status Server::Run() {
 void Server::Poll() {
   std::vector<pollfd> fds;
   fds.push_back({signals_.get(), POLLIN, 0});
+  fds.push_back({relay_.fd(), POLLIN, 0});
   for (const Running& worker : workers_) fds.push_back({worker.socket.get(), POLLIN, 0});
   std::vector<uint64_t> adopted;
   for (const auto& [id, function] : functions_) {
@@ -212,14 +214,14 @@ void Server::Poll() {
   if (n <= 0) return;
 
   if (fds[0].revents != 0) HandleSignals();
-  size_t at = 1;
+  if (fds[1].revents != 0) relay_.Update();
   std::vector<Running*> talking;
   for (Running& worker : workers_) {
     // Workers that HandleSignals has just buried are not in the list any more; the others' sockets tell.
     talking.push_back(&worker);
   }
   for (Running* worker : talking) ReadReports(*worker);
-  at = first_listener - adopted.size();
+  size_t at = first_listener - adopted.size();
   for (const uint64_t id : adopted) {
     const auto it = functions_.find(id);
     if (fds[at++].revents != 0 && it != functions_.end()) FunctionEnded(*it->second, -1);

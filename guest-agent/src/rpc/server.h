@@ -17,6 +17,7 @@
 #include "moult/protocol/frame.h"
 #include "rpc/config.h"
 #include "rpc/connection.h"
+#include "rpc/relay.h"
 #include "rpc/worker.h"
 
 namespace moult::agent {
@@ -77,6 +78,8 @@ class Server {
                            const rpc::RequestT& request);
   absl::Status HandleWork(const std::shared_ptr<Connection>& connection, uint64_t call,
                           const rpc::RequestT& request);
+  absl::Status HandleTunnel(const std::shared_ptr<Connection>& connection, uint64_t call,
+                            const rpc::RequestT& request);
   absl::StatusOr<Function*> Find(uint64_t id);
 
   // workers.cc
@@ -90,6 +93,7 @@ class Server {
   void Drop(uint64_t id);
   absl::StatusOr<std::unique_ptr<Function>> TakeShell();
   void FillShells();
+  absl::Status CheckStreams() const;
 
   const Config config_;
   bool use_cgroup_ = false;
@@ -104,6 +108,7 @@ class Server {
   std::list<std::unique_ptr<Function>> shells_;
   Clock::time_point refill_at_;  // not before: making one takes CPU time
   std::list<Running> workers_;
+  Relay relay_;
   std::vector<PendingKill> kills_;
   std::vector<uint64_t> lost_;  // ids of functions that an earlier agent's worker may still be changing
   std::vector<std::unique_ptr<Cgroup>> leftovers_;  // cgroups that could not be removed yet

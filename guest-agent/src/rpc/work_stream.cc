@@ -11,71 +11,19 @@
 #include <algorithm>
 #include <array>
 
+#include "rpc/tunnel.h"
 #include "rpc/worker.h"
 
 namespace moult::agent {
 namespace {
 
-// One direction of a tunnel.
-class Flow {
- public:
-  Flow(int from, int to) : from_(from), to_(to), most_(rpc::SendLimit(to)) {}
-  bool wants_read() const { return !ended_ && begin_ == end_; }
-  bool wants_write() const { return begin_ != end_; }
-  bool ended() const { return ended_ && begin_ == end_; }
-
-  // False: the connection is broken.
-  bool Read() {
-    const ssize_t n = recv(from_, buffer_.data(), buffer_.size(), MSG_DONTWAIT);
-    if (n < 0) return errno == EAGAIN || errno == EINTR;
-    begin_ = 0;
-    end_ = static_cast<size_t>(n);
-    if (n == 0) {
-      ended_ = true;
-      shutdown(to_, SHUT_WR);
-    }
-    return true;
-  }
-  bool Write() {
-    const ssize_t n =
-        send(to_, buffer_.data() + begin_, std::min(end_ - begin_, most_), MSG_DONTWAIT | MSG_NOSIGNAL);
-    if (n < 0) return errno == EAGAIN || errno == EINTR;
-    begin_ += static_cast<size_t>(n);
-    return true;
-  }
-
- private:
-  const int from_;
-  const int to_;
-  const size_t most_;  // in one send
-  std::array<char, 65536> buffer_;
-  size_t begin_ = 0;
-  size_t end_ = 0;
-  bool ended_ = false;
-};
-
-short Events(const Flow& reads, const Flow& writes) {
-  return static_cast<short>((reads.wants_read() ? POLLIN : 0) | (writes.wants_write() ? POLLOUT : 0));
-}
-
-// Until both directions have ended or one is broken. A function that is frozen or captured keeps its tunnels.
-void Pump(int host, int function, int agent) {
-  Flow down(host, function);
-  Flow up(function, host);
-  while (!down.ended() || !up.ended()) {
-    pollfd fds[] = {{host, Events(down, up), 0}, {function, Events(up, down), 0}, {agent, POLLRDHUP, 0}};
-    // A side that is not asked about must not wake us over and over by its hang-up.
-    for (pollfd& fd : fds) {
-      if (fd.events == 0) fd.fd = -1;
-    }
+// Until the tunnel ends, or the agent.
+void Pump(Tunnel& tunnel, int agent) {
+  for (;;) {
+    const auto wanted = tunnel.Wanted();
+    pollfd fds[] = {wanted[0], wanted[1], {agent, POLLRDHUP, 0}};
     if (poll(fds, 3, -1) < 0 && errno != EINTR) return;
-    if (fds[2].revents != 0) return;
-    constexpr short kReadable = POLLIN | POLLHUP | POLLERR;
-    constexpr short kWritable = POLLOUT | POLLHUP | POLLERR;
-    if (down.wants_write() && (fds[1].revents & kWritable) != 0 && !down.Write()) return;
-    if (up.wants_write() && (fds[0].revents & kWritable) != 0 && !up.Write()) return;
-    if (down.wants_read() && (fds[0].revents & kReadable) != 0 && !down.Read()) return;
-    if (up.wants_read() && (fds[1].revents & kReadable) != 0 && !up.Read()) return;
+    if (fds[2].revents != 0 || !tunnel.Advance(fds)) return;
   }
 }
 
@@ -143,8 +91,10 @@ absl::Status DoTunnel(Worker& worker) {
   auto connected = ConnectEndpoint(function.init_pid, *endpoint, worker.MakeWatch());
   if (!connected.ok()) return Annotate(connected.status(), "connect to the function's endpoint");
   MOULT_RETURN_IF_ERROR(SayDone(worker));
-  Pump(worker.channel.fd(), connected->get(), worker.agent);
-  shutdown(worker.channel.fd(), SHUT_RDWR);  // the agent has the connection open, too
+  UniqueFd host(dup(worker.channel.fd()));
+  if (!host.valid()) return ErrnoStatus("dup");
+  Tunnel tunnel(std::move(host), *std::move(connected));
+  Pump(tunnel, worker.agent);
   return absl::OkStatus();
 }
 

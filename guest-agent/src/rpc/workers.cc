@@ -51,16 +51,20 @@ std::vector<int> Descriptors(const Function* function) {
 
 }  // namespace
 
+absl::Status Server::CheckStreams() const {
+  const size_t streams =
+      relay_.count() + static_cast<size_t>(std::count_if(workers_.begin(), workers_.end(),
+                                                         [](const Running& worker) { return worker.stream; }));
+  if (streams < static_cast<size_t>(config_.max_streams)) return absl::OkStatus();
+  return absl::ResourceExhaustedError(
+      absl::StrCat("there are ", streams,
+                   " tunnels and logs, the most that this agent takes; close one, or raise max_streams"));
+}
+
 absl::Status Server::Fork(const std::shared_ptr<Connection>& connection, uint64_t call,
                           const rpc::RequestT& request, Function* function) {
   const RequestBody verb = request.body.type;
-  const auto streams =
-      std::count_if(workers_.begin(), workers_.end(), [](const Running& worker) { return worker.stream; });
-  if (IsStream(verb) && streams >= config_.max_streams) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("there are ", streams,
-                     " tunnels and logs, the most that this agent takes; close one, or raise max_streams"));
-  }
+  if (IsStream(verb)) MOULT_RETURN_IF_ERROR(CheckStreams());
   int ends[2];
   if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0) return ErrnoStatus("socketpair");
   UniqueFd ours(ends[0]);

@@ -51,6 +51,7 @@ absl::StatusOr<int> StartRepurpose(Context& c) {
   const std::string name = c.params.Text("name");
   attach.name = name.c_str();
   attach.pages = c.params.Choice("pages", {"auto", "in_place", "copy"});
+  if (c.params.Flag("settled")) attach.flags |= MOULT_ATTACH_SETTLED;
   MOULT_RETURN_IF_ERROR(c.params.status());
   return moult_vm_repurpose(c.target.vm, function, &attach, &c.options, &c.op);
 }

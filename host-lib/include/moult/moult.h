@@ -269,7 +269,8 @@ MOULT_API int moult_vm_process(struct moult_vm *vm) MOULT_CHECKED;
 /* What the library knows of the vm, without asking the agent; free with moult_free():
  *   {"name", "tenant", "ram_bytes", "connections", "operations", "boot_id", "agent_version",
  *    "windows": [{"number", "gpa", "length", "slots": [{"offset", "length", "template", "users"}]}],
- *    "half_detached": [ids], "counters": {...}} */
+ *    "reclaiming": [ids of functions that have ended and whose memory is being given back],
+ *    "counters": {"operations", "reclaimed_bytes"}} */
 MOULT_API int moult_vm_info_json(struct moult_vm *vm, char **json) MOULT_CHECKED;
 
 /* The embedder restarted the guest (reset, restore of a snapshot): all functions and connections are gone.
@@ -366,8 +367,9 @@ struct moult_attach_options {
   size_t size;
   const char *name;  /* the template's */
   uint32_t pages;    /* enum moult_page_mode */
-  uint32_t reserved;
+  uint32_t flags;    /* MOULT_ATTACH_* */
 };
+#define MOULT_ATTACH_SETTLED 1u /* repurpose: end only when the old function's memory has been given back */
 
 /* Makes a function of a template; ends when it is ready. On failure the guest is as before. A place in a window that
  * no function uses any more keeps its template, for the next attach, until another needs it or moult_vm_detach() ends
@@ -376,17 +378,19 @@ struct moult_attach_options {
 MOULT_API int moult_vm_attach(struct moult_vm *vm, const struct moult_attach_options *attach,
                               const struct moult_op_options *options, struct moult_op **op) MOULT_CHECKED;
 
-/* Ends a function, and discards its pages while it still owns them, so that nothing of it is left. When the
- * connection is lost in between, all of it is done again over another. Where that cannot be, the operation
- * fails with DATA_LOSS, and nobody knows what of the function is left in guest RAM; "detached" tells whether
- * its end is confirmed, else it is killed on the next connection (moult_vm_info_json() "half_detached").
- * Needs regions. Result: {"detached", "discarded_bytes", "phases", "counters": {"ranges"}} */
+/* Ends a function, and gives back what it had in memory, so that nothing of it is left. The guest's driver holds its
+ * pages from its end on until they are discarded. What the host cannot discard, because the connection or the agent is
+ * lost, the guest fills with zeros, which "notes" then tells. When it is not known whether the function has ended, the
+ * operation fails with DATA_LOSS and "detached" false; on any other failure that leaves "detached" false it runs on.
+ * Needs regions. Result: {"detached", "discarded_bytes", "phases", "notes", "counters": {"ranges", "zeroed_bytes"}} */
 MOULT_API int moult_vm_detach(struct moult_vm *vm, uint64_t function, const struct moult_op_options *options,
                               struct moult_op **op) MOULT_CHECKED;
 
-/* Detach `function`, then attach as `attach` says. The template is checked, its tenant compared and its place
- * in the window found first: when any of that fails, `function` runs on. Result: both operations' members;
- * "detached" says whether the function is gone when the operation failed. */
+/* Ends `function`, attaches as `attach` says, and gives back what `function` had in memory: that last, in an operation
+ * of the library's own (moult_vm_info_json() "reclaiming"), unless pages are copied, a window has no other room, or
+ * MOULT_ATTACH_SETTLED asks for it. The template is checked, its tenant compared and its place in the window found
+ * first: when any of that fails, `function` runs on. Result: both operations' members; "detached" says whether the
+ * function has ended, also when the operation failed; "settled" whether its memory was given back before the end. */
 MOULT_API int moult_vm_repurpose(struct moult_vm *vm, uint64_t function,
                                  const struct moult_attach_options *attach,
                                  const struct moult_op_options *options, struct moult_op **op) MOULT_CHECKED;

@@ -91,6 +91,8 @@ absl::StatusOr<ops::AttachConfig> TakeAttach(moult_vm* vm, const moult_attach_op
   ops::AttachConfig config;
   config.name = Text(ours.name);
   MOULT_ASSIGN_OR_RETURN(config.pages, TakePages(ours.pages));
+  if ((ours.flags & ~MOULT_ATTACH_SETTLED) != 0) return absl::InvalidArgumentError("flags: unknown ones are set");
+  config.settled = (ours.flags & MOULT_ATTACH_SETTLED) != 0;
   if (!moult::rpc::IsName(config.name)) return absl::InvalidArgumentError("name: is no name of a template");
   return config;
 }

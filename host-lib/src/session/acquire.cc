@@ -13,6 +13,10 @@ namespace moult::host {
 namespace {
 
 constexpr size_t kMaxConnections = 8;
+// Idle ones that there are to be: a repurpose takes two.
+constexpr size_t kSpares = 2;
+constexpr std::chrono::milliseconds kQuiet(200);
+constexpr uint32_t kSpareMs = 10000;
 // Somebody who listens and does not say hello is no agent.
 constexpr std::chrono::seconds kHelloTimeout(5);
 
@@ -87,7 +91,6 @@ std::unique_ptr<Connection> Vm::TakeIdle() {
 void Vm::TookHello(rpc::HelloReplyT hello) {
   if (hello_.version != 0 && hello_.boot_id != hello.boot_id) {
     Log(1, "the guest has booted again: its functions are gone");
-    half_detached_.clear();
     for (Window& window : windows_) window.Clear();
   }
   hello_ = std::move(hello);
@@ -115,35 +118,7 @@ Task<absl::StatusOr<std::unique_ptr<Connection>>> Vm::Connect(Op* op) {
   co_return std::move(connection);
 }
 
-Task<absl::Status> Vm::KillHalfDetached(Op* op, Connection* connection, uint64_t spared) {
-  std::set<uint64_t> functions = half_detached_;
-  functions.erase(spared);
-  for (const uint64_t function : functions) {
-    rpc::KillT kill;
-    kill.function = function;
-    auto done = co_await connection->Call<rpc::DoneT>(op->strand(), std::move(kill));
-    if (connection->broken()) co_return done.status();
-    if (done.ok() || absl::IsNotFound(done.status())) FunctionGone(function);
-  }
-  std::erase_if(functions, [this](uint64_t function) { return !IsHalfDetached(function); });
-  if (functions.empty()) co_return absl::OkStatus();
-  // Refused: it may have ended by itself, or the agent is still busy with it. Neither is a reason for `op`
-  // not to go on.
-  rpc::ListT list;
-  auto reply = co_await connection->Call<rpc::ListReplyT>(op->strand(), std::move(list), rpc::kMaxResponse);
-  if (connection->broken()) co_return reply.status();
-  if (!reply.ok()) co_return absl::OkStatus();
-  std::set<uint64_t> live;
-  for (const auto& function : reply->functions) {
-    if (function->state != rpc::FunctionState::Ended) live.insert(function->id);
-  }
-  for (const uint64_t function : functions) {
-    if (!live.contains(function)) FunctionGone(function);
-  }
-  co_return absl::OkStatus();
-}
-
-Task<absl::StatusOr<Lease>> Vm::Acquire(Op* op, uint64_t spared) {
+Task<absl::StatusOr<Lease>> Vm::Acquire(Op* op) {
   const size_t most = transport_.single() ? 1 : kMaxConnections;
   for (;;) {
     std::unique_ptr<Connection> connection = TakeIdle();
@@ -161,11 +136,30 @@ Task<absl::StatusOr<Lease>> Vm::Acquire(Op* op, uint64_t spared) {
       connection = *std::move(made);
     }
     Lease lease(this, std::move(connection));
-    absl::Status killed = co_await KillHalfDetached(op, &*lease, spared);
-    if (!killed.ok()) co_return Annotate(killed, "kill a half-detached function");
     op->EndPhase("connect");
     co_return std::move(lease);
   }
+}
+
+void Vm::KeepSpare() {
+  if (transport_.single() || hello_.version == 0 || spare_op_ != nullptr) return;
+  if (idle_.size() >= kSpares || open_ + kSpares >= kMaxConnections) return;
+  spare_op_ = Start("spare", 0, kSpareMs, [](Vm* vm, Op* op) { return vm->MakeSpare(op); }).get();
+}
+
+Task<absl::Status> Vm::MakeSpare(Op* op) {
+  // Not while the guest has something better to do.
+  const auto deadline = op->strand()->deadline();
+  op->strand()->set_deadline(Clock::now() + kQuiet);
+  const absl::Status waited = co_await op->strand()->ForWake("quiet");
+  if (!absl::IsDeadlineExceeded(waited)) co_return waited;
+  op->strand()->set_deadline(deadline);
+  while (idle_.size() < kSpares && open_ < kMaxConnections) {
+    auto made = co_await Connect(op);
+    if (!made.ok()) co_return made.status();
+    Return(*std::move(made));
+  }
+  co_return absl::OkStatus();
 }
 
 }  // namespace moult::host

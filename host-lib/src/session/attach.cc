@@ -162,6 +162,40 @@ bool FitsWithout(Vm* vm, const Template& content, uint64_t function) {
   return false;
 }
 
+// The old function's memory first, then the new one. `later`: only then is there a place in a window.
+Task<absl::Status> AttachAfter(Vm* vm, Op* op, Lease old, uint64_t function, TemplatePtr content, PageMode pages,
+                               std::optional<SlotHold> hold, bool later) {
+  std::optional<Lease> lease(std::move(old));
+  MOULT_CO_RETURN_IF_ERROR(co_await Reclaim(vm, op, &**lease, function));
+  op->result().json["settled"] = true;
+  if ((*lease)->broken()) {
+    lease.reset();
+    MOULT_CO_ASSIGN_OR_RETURN(Lease second, co_await vm->Acquire(op));
+    lease.emplace(std::move(second));
+  }
+  if (later) {
+    auto again = co_await Place(vm, op, &**lease, content.get(), pages);
+    if (!again.ok()) co_return again.status();
+    hold = std::move(*again);
+  }
+  co_return co_await AttachOn(op, &**lease, content.get(), &hold);
+}
+
+// The new function first, over another connection; the old one's memory is given back when that is done.
+Task<absl::Status> AttachBeside(Vm* vm, Op* op, Lease old, uint64_t function, TemplatePtr content,
+                                std::optional<SlotHold> hold) {
+  auto lease = co_await vm->Acquire(op);
+  absl::Status attached = lease.status();
+  if (lease.ok()) attached = co_await AttachOn(op, &**lease, content.get(), &hold);
+  if (absl::IsResourceExhausted(attached) && !(*lease)->broken()) {
+    MOULT_CO_RETURN_IF_ERROR(co_await Reclaim(vm, op, &*old, function));
+    op->result().json["settled"] = true;
+    co_return co_await AttachOn(op, &**lease, content.get(), &hold);
+  }
+  StartReclaim(vm, std::move(old), function);
+  co_return attached;
+}
+
 }  // namespace
 
 Task<absl::Status> Attach(Vm* vm, Op* op, AttachConfig config) {
@@ -174,15 +208,14 @@ Task<absl::Status> Attach(Vm* vm, Op* op, AttachConfig config) {
 Task<absl::Status> Repurpose(Vm* vm, Op* op, uint64_t function, AttachConfig config) {
   op->result().function = function;
   op->result().json["detached"] = false;
+  op->result().json["settled"] = false;
   MOULT_CO_ASSIGN_OR_RETURN(const TemplatePtr content, co_await Prepare(vm, op, config.name));
-  std::optional<Lease> lease;
-  MOULT_CO_ASSIGN_OR_RETURN(Lease first, co_await vm->Acquire(op));
-  lease.emplace(std::move(first));
+  MOULT_CO_ASSIGN_OR_RETURN(Lease lease, co_await vm->Acquire(op));
   // Its place is found while the old function runs on. Where there is room only after it, that is known now,
   // and the place taken then.
   const PageMode wanted = config.pages == PageMode::kCopy ? PageMode::kCopy : PageMode::kInPlace;
-  auto placed = co_await Place(vm, op, &**lease, content.get(), wanted);
-  if ((*lease)->broken()) co_return placed.status();
+  auto placed = co_await Place(vm, op, &*lease, content.get(), wanted);
+  if (lease->broken()) co_return placed.status();
   const bool later = absl::IsResourceExhausted(placed.status()) && FitsWithout(vm, *content, function);
   if (!placed.ok() && !later && config.pages == PageMode::kInPlace) co_return placed.status();
   if (!placed.ok() && !later) {
@@ -191,19 +224,16 @@ Task<absl::Status> Repurpose(Vm* vm, Op* op, uint64_t function, AttachConfig con
   std::optional<SlotHold> hold;
   if (placed.ok()) hold = *std::move(placed);
 
-  absl::Status detached = co_await DetachOn(vm, op, &**lease, function);
-  if (!detached.ok()) co_return Annotate(detached, absl::StrCat("detach function ", function));
-  if ((*lease)->broken()) {
-    lease.reset();
-    MOULT_CO_ASSIGN_OR_RETURN(Lease second, co_await vm->Acquire(op));
-    lease.emplace(std::move(second));
+  absl::Status ended = co_await EndFunction(vm, op, &*lease, function);
+  if (!ended.ok()) co_return Annotate(ended, absl::StrCat("detach function ", function));
+  // A copy needs room in guest RAM. Pages in place do not: the old ones are given back while the new function runs.
+  const bool first = config.settled || !hold.has_value() || vm->single_connection() || lease->broken();
+  absl::Status attached;
+  if (first) {
+    attached = co_await AttachAfter(vm, op, std::move(lease), function, content, config.pages, std::move(hold), later);
+  } else {
+    attached = co_await AttachBeside(vm, op, std::move(lease), function, content, std::move(hold));
   }
-  if (later) {
-    auto again = co_await Place(vm, op, &**lease, content.get(), config.pages);
-    if (!again.ok()) co_return again.status();
-    hold = std::move(*again);
-  }
-  absl::Status attached = co_await AttachOn(op, &**lease, content.get(), &hold);
   if (!attached.ok()) {
     co_return Annotate(attached, absl::StrCat("function ", function, " is detached; attach ", config.name));
   }

@@ -1,24 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The end of a function whose pages go back to the host. Order is everything: the pages are discarded while
-// the frozen function still owns them, so that nobody else can be using them; only then is it killed.
+// The end of a function, and what it had in memory. The agent ends it first and holds its page frames, so that nobody else
+// can have them; then they are discarded, while another function may be running already. What is not discarded, for
+// whatever reason, the guest fills with zeros.
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
 #include "moult/base/status.h"
+#include "moult/protocol/frame.h"
 #include "session/ops.h"
 
 namespace moult::host::ops {
 namespace {
 
-// Between two looks at the connection: an agent that has gone may let the function go on, and then its pages
-// can become somebody else's.
+// Between two looks at the connection: an agent that has gone holds nothing any more.
 constexpr size_t kRangesPerLook = 64;
 constexpr uint64_t kBytesPerLook = 16 << 20;
 constexpr std::chrono::microseconds kStep(2000);
-// For the kill after a lost connection, beyond the operation's own deadline.
+// To find out what became of the function, beyond the operation's own deadline.
 constexpr std::chrono::seconds kRecovery(10);
 constexpr std::chrono::milliseconds kRetry(20);
+constexpr uint32_t kReclaimMs = 60000;
 
 absl::Status CheckRanges(Vm* vm, const rpc::DetachReportT& report) {
   for (const rpc::GpaRun& run : report.exclusive) {
@@ -81,125 +83,116 @@ Task<absl::Status> DiscardAll(Vm* vm, Op* op, Connection* connection, const rpc:
   co_return absl::OkStatus();
 }
 
-// One attempt: freeze, discard, end. From the first discard on `*begun` is true and there is no way back.
-Task<absl::Status> TryDetach(Vm* vm, Op* op, Connection* connection, uint64_t function, bool* begun) {
-  rpc::DetachT detach;
-  detach.function = function;
-  auto report =
-      co_await connection->Call<rpc::DetachReportT>(op->strand(), std::move(detach), rpc::kMaxResponse);
-  if (!report.ok()) co_return report.status();
-  connection->Break();  // Until DetachEnd was answered nobody else may use it.
-  op->AddAgentPhases(report->phases);
-  op->EndPhase("await_report");
-  absl::Status ranges = CheckRanges(vm, *report);
-  if (!ranges.ok()) co_return ranges;  // Closes the connection: the agent thaws the function.
-
-  *begun = true;
-  op->strand()->set_shielded(true);
-  MOULT_CO_RETURN_IF_ERROR(co_await DiscardAll(vm, op, connection, &*report));
-  rpc::DetachEndT end;
-  end.commit = true;
-  auto done = co_await connection->Call<rpc::DoneT>(op->strand(), std::move(end));
-  if (!done.ok()) co_return done.status();
-  op->AddAgentPhases(done->phases);
-  op->EndPhase("await_end");
-  co_return absl::OkStatus();
-}
-
 // What an agent says of a function whose detach was interrupted.
-enum class Fate { kLives, kDetached, kEnded };
+enum class Fate { kLives, kEnding, kDetached, kEnded };
 
-Task<absl::StatusOr<Fate>> AskFate(Op* op, Connection* connection, uint64_t function) {
+Task<absl::StatusOr<Fate>> AskFate(Vm* vm, Op* op, uint64_t function) {
+  MOULT_CO_ASSIGN_OR_RETURN(const Lease lease, co_await vm->Acquire(op));
   rpc::ListT list;
-  auto reply = co_await connection->Call<rpc::ListReplyT>(op->strand(), std::move(list), rpc::kMaxResponse);
+  auto reply = co_await lease->Call<rpc::ListReplyT>(op->strand(), std::move(list), rpc::kMaxResponse);
   if (!reply.ok()) co_return reply.status();
   for (const auto& info : reply->functions) {
     if (info->id != function) continue;
+    if (info->state == rpc::FunctionState::Detaching || info->state == rpc::FunctionState::Lost) co_return Fate::kEnding;
     if (info->state != rpc::FunctionState::Ended) co_return Fate::kLives;
     co_return info->end_reason == rpc::kEndReasonDetached ? Fate::kDetached : Fate::kEnded;
   }
   co_return Fate::kEnded;
 }
 
-// The function has lost pages, perhaps not all, and nobody said that it has ended. Where it lives yet, the
-// whole detach is done again: the guest's kernel must not get what was not discarded. OK: that went well, or
-// the agent says that the first one did. kFailedPrecondition: it is too late.
-Task<absl::Status> DetachAgain(Vm* vm, Op* op, uint64_t function, Clock::time_point deadline) {
-  absl::Status last = absl::UnavailableError("only one connection was given");
+// The connection was lost before the agent said what it did. OK: the function has ended as it should.
+Task<absl::Status> FindOut(Vm* vm, Op* op, uint64_t function, absl::Status cause) {
+  const auto deadline = std::max(op->strand()->deadline(), Clock::now() + kRecovery);
+  std::string last = "only one connection was given";
   while (!vm->single_connection() && Clock::now() < deadline) {
     op->strand()->set_deadline(deadline);
-    bool begun = false;
-    auto lease = co_await vm->Acquire(op, /*spared=*/function);
-    last = lease.status();
-    if (lease.ok()) last = co_await TryDetach(vm, op, &**lease, function, &begun);
-    if (last.ok() || absl::IsAborted(last)) co_return last;
-    if (begun) (void)(*lease)->TakeFd();  // Closed at once: that is what makes the agent give up.
-    if (begun) co_return absl::FailedPreconditionError(absl::StrCat("again: ", last.message()));
-    if (lease.ok() && !(*lease)->broken()) {
-      const auto fate = co_await AskFate(op, &**lease, function);
-      if (fate.ok() && *fate == Fate::kDetached) co_return absl::OkStatus();
-      if (fate.ok() && *fate == Fate::kEnded) co_return absl::FailedPreconditionError(last.message());
+    const auto fate = co_await AskFate(vm, op, function);
+    if (absl::IsAborted(fate.status())) co_return fate.status();  // the guest was reset
+    if (fate.ok() && *fate == Fate::kDetached) co_return absl::OkStatus();
+    if (fate.ok() && *fate == Fate::kLives) co_return Annotate(cause, absl::StrCat("function ", function, " runs on"));
+    if (fate.ok() && *fate == Fate::kEnded) {
+      co_return absl::DataLossError(absl::StrCat("function ", function, " has ended, but not by this detach (", cause.message(),
+                                                 "): what it had in memory went to the guest's kernel as it was"));
     }
-    // An agent that starts again, or is busy undoing, needs a moment.
+    last = fate.ok() ? "it is being detached still" : std::string(fate.status().message());
+    // An agent that starts again, or is not done, needs a moment.
     op->strand()->set_deadline(std::min(deadline, Clock::now() + kRetry));
     (void)co_await op->strand()->ForWake("agent");
   }
-  co_return last;
+  co_return absl::DataLossError(absl::StrCat("function ", function, ": whether it has ended is not known (", cause.message(),
+                                             "; then: ", last, "); list the functions when the agent is back"));
 }
 
-// Whatever it still has, it must not run on.
-Task<absl::Status> KillInstead(Vm* vm, Op* op, uint64_t function, Clock::time_point deadline,
-                               absl::Status cause) {
-  std::string last = "only one connection was given";
-  while (!vm->single_connection() && vm->IsHalfDetached(function) && Clock::now() < deadline) {
-    op->strand()->set_deadline(deadline);
-    const auto lease = co_await vm->Acquire(op);  // Kills it.
-    if (absl::IsAborted(lease.status())) co_return lease.status();
-    if (!vm->IsHalfDetached(function)) break;
-    last = lease.ok() ? "the agent refused to kill it" : std::string(lease.status().message());
-    op->strand()->set_deadline(std::min(deadline, Clock::now() + kRetry));
-    (void)co_await op->strand()->ForWake("agent");
-  }
-  op->EndPhase("recover");
-  op->result().detached = !vm->IsHalfDetached(function);
-  op->result().json["detached"] = op->result().detached;
-  if (op->result().detached) {
-    co_return absl::DataLossError(absl::StrCat(
-        "function ", function, " has ended, but not all of its memory was discarded (", cause.message(),
-        "): the rest is in free memory of the guest's kernel; restart the VM where that matters"));
-  }
-  co_return absl::DataLossError(absl::StrCat(
-      "function ", function, ": its pages were discarded, but its end is not confirmed (", cause.message(),
-      "; then: ", last, "); it is killed when the agent is back, or restart the VM"));
+// Discards what the agent says the function had.
+Task<absl::Status> DiscardReported(Vm* vm, Op* op, Connection* connection) {
+  rpc::DetachPagesT ask;
+  auto report = co_await connection->Call<rpc::DetachReportT>(op->strand(), std::move(ask), rpc::kMaxResponse);
+  if (!report.ok()) co_return report.status();
+  op->AddAgentPhases(report->phases);
+  op->EndPhase("await_report");
+  MOULT_CO_RETURN_IF_ERROR(CheckRanges(vm, *report));
+  op->strand()->set_shielded(true);
+  absl::Status discarded = co_await DiscardAll(vm, op, connection, &*report);
+  rpc::DetachEndT end;
+  end.commit = discarded.ok();
+  if (connection->broken()) co_return discarded;
+  auto done = co_await connection->Call<rpc::DoneT>(op->strand(), std::move(end));
+  if (done.ok()) op->AddAgentPhases(done->phases);
+  op->EndPhase("await_end");
+  co_return discarded;
 }
 
-Task<absl::Status> Recover(Vm* vm, Op* op, Connection* connection, uint64_t function, absl::Status cause) {
-  (void)connection->TakeFd();  // An agent that still waits on it gives up.
-  vm->AddHalfDetached(function);
-  if (absl::IsAborted(cause)) co_return cause;  // The guest was reset: there is no function any more.
-  op->result().json["notes"].push_back(absl::StrCat("detached again, because: ", cause.message()));
-  const auto deadline = std::max(op->strand()->deadline(), Clock::now() + kRecovery);
-  const auto half = Clock::now() + (deadline - Clock::now()) / 2;
-  absl::Status again = co_await DetachAgain(vm, op, function, half);
-  if (again.ok()) op->EndPhase("recover");
-  if (again.ok() || absl::IsAborted(again)) co_return again;
-  co_return co_await KillInstead(vm, op, function, deadline,
-                                 absl::UnavailableError(absl::StrCat(cause.message(), "; ", again.message())));
+Task<absl::Status> ReclaimInBackground(Vm* vm, Op* op, std::shared_ptr<Lease> lease, uint64_t function) {
+  op->result().function = function;
+  absl::Status reclaimed = co_await Reclaim(vm, op, &**lease, function);
+  vm->Reclaimed(function, op->result().discarded_bytes, reclaimed);
+  co_return reclaimed;
 }
 
 }  // namespace
 
-Task<absl::Status> DetachOn(Vm* vm, Op* op, Connection* connection, uint64_t function) {
-  bool begun = false;
-  absl::Status status = co_await TryDetach(vm, op, connection, function, &begun);
-  if (!status.ok() && begun) status = co_await Recover(vm, op, connection, function, status);
-  op->strand()->set_shielded(false);
-  op->result().json["discarded_bytes"] = op->result().discarded_bytes;
-  if (!status.ok()) co_return status;
-  vm->FunctionGone(function);
+Task<absl::Status> EndFunction(Vm* vm, Op* op, Connection* connection, uint64_t function) {
+  rpc::DetachT detach;
+  detach.function = function;
+  auto done = co_await connection->Call<rpc::DoneT>(op->strand(), std::move(detach));
+  if (done.ok()) {
+    op->AddAgentPhases(done->phases);
+  } else {
+    if (!connection->broken()) co_return done.status();  // it runs on
+    (void)connection->TakeFd();                          // closed at once: that is what makes the agent give up
+    MOULT_CO_RETURN_IF_ERROR(co_await FindOut(vm, op, function, done.status()));
+    op->result().json["notes"].push_back(
+        absl::StrCat("its memory is wiped by the guest, not given back: ", done.status().message()));
+  }
+  op->EndPhase("end_function");
   op->result().detached = true;
   op->result().json["detached"] = true;
   co_return absl::OkStatus();
+}
+
+Task<absl::Status> Reclaim(Vm* vm, Op* op, Connection* connection, uint64_t function) {
+  absl::Status status;
+  if (!connection->broken()) {
+    status = co_await DiscardReported(vm, op, connection);
+    op->strand()->set_shielded(false);
+    // One that does not know where we are would go on waiting for DetachEnd.
+    if (!status.ok()) (void)connection->TakeFd();
+    if (!status.ok()) connection->Break();
+  }
+  op->result().json["discarded_bytes"] = op->result().discarded_bytes;
+  vm->FunctionGone(function);
+  // The guest wipes what is left. An agent that lies is another matter.
+  if (status.ok() || absl::IsDataLoss(status) || absl::IsCancelled(status)) co_return status;
+  op->result().json["notes"].push_back(
+      absl::StrCat("not all of its memory was given back, the guest wipes the rest: ", status.message()));
+  co_return absl::OkStatus();
+}
+
+void StartReclaim(Vm* vm, Lease lease, uint64_t function) {
+  auto shared = std::make_shared<Lease>(std::move(lease));
+  vm->Reclaiming(function);
+  vm->Start("reclaim", 0, kReclaimMs,
+            [shared, function](Vm* on, Op* op) { return ReclaimInBackground(on, op, shared, function); });
 }
 
 Task<absl::Status> ReleaseIdle(Vm* vm, Op* op, Connection* connection) {
@@ -227,7 +220,8 @@ Task<absl::Status> Detach(Vm* vm, Op* op, uint64_t function) {
   op->result().function = function;
   op->result().json["detached"] = false;
   MOULT_CO_ASSIGN_OR_RETURN(Lease lease, co_await vm->Acquire(op));
-  MOULT_CO_RETURN_IF_ERROR(co_await DetachOn(vm, op, &*lease, function));
+  MOULT_CO_RETURN_IF_ERROR(co_await EndFunction(vm, op, &*lease, function));
+  MOULT_CO_RETURN_IF_ERROR(co_await Reclaim(vm, op, &*lease, function));
   if (!lease->broken()) (void)co_await ReleaseIdle(vm, op, &*lease);
   co_return absl::OkStatus();
 }

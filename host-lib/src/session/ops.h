@@ -35,6 +35,7 @@ Task<absl::Status> Capture(Vm* vm, Op* op, CaptureConfig config);
 struct AttachConfig {
   std::string name;
   PageMode pages = PageMode::kAuto;
+  bool settled = false;  // Repurpose: ends only when the old function's memory is given back
 };
 Task<absl::Status> Attach(Vm* vm, Op* op, AttachConfig config);
 Task<absl::Status> Detach(Vm* vm, Op* op, uint64_t function);
@@ -42,9 +43,13 @@ Task<absl::Status> Repurpose(Vm* vm, Op* op, uint64_t function, AttachConfig con
 
 // Parts that operations share.
 
-// Freezes, discards, ends. result().detached is set when the function has ended, also where that is all that
-// can be said (kDataLoss).
-Task<absl::Status> DetachOn(Vm* vm, Op* op, Connection* connection, uint64_t function);
+// The function ends; the agent holds what it had, until Reclaim on the same connection. On success, also when the
+// connection was lost but the agent did it, result().detached is set.
+Task<absl::Status> EndFunction(Vm* vm, Op* op, Connection* connection, uint64_t function);
+// Discards what it had. An error only when the agent lies, or the vm is closed: what is not discarded the guest wipes.
+Task<absl::Status> Reclaim(Vm* vm, Op* op, Connection* connection, uint64_t function);
+// The same, as an operation of its own that nobody waits for.
+void StartReclaim(Vm* vm, Lease lease, uint64_t function);
 
 // Empties slots that no function uses, where the agent says that nothing in the guest has their pages. On errors
 // they stay; those of the connection show in it.

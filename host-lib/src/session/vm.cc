@@ -98,13 +98,20 @@ size_t Vm::Process() {
     ended.push_back(op);
     return true;
   });
-  for (const auto& op : ended) op->Finish(op->task->Take());
+  bool keep_spare = false;
+  for (const auto& op : ended) {
+    op->Finish(op->task->Take());
+    // One that failed to make it is not tried again before the next operation.
+    if (op.get() == spare_op_) spare_op_ = nullptr;
+    else keep_spare = true;
+  }
   processing_ = false;
   // Last, and on copies only: it may start operations.
   for (const auto& op : ended) {
     if (op->on_done) std::exchange(op->on_done, nullptr)();
   }
-  return ops_.size();
+  if (keep_spare) KeepSpare();
+  return ops_.size() - (spare_op_ != nullptr ? 1 : 0);
 }
 
 void Vm::GuestReset() {
@@ -112,7 +119,6 @@ void Vm::GuestReset() {
   open_ -= idle_.size();
   idle_.clear();
   hello_ = {};
-  half_detached_.clear();
   for (Window& window : windows_) window.Clear();
 }
 
@@ -136,16 +142,15 @@ Json Vm::Info() const {
           {"agent", transport_.Text()},
           {"ram_bytes", memory_.size()},
           {"connections", open_},
-          {"operations", ops_.size()},
+          {"operations", ops_.size() - (spare_op_ != nullptr ? 1 : 0)},
           {"boot_id", hello_.boot_id},
           {"agent_version", hello_.agent_version},
           {"windows", std::move(windows)},
-          {"half_detached", half_detached_},
-          {"counters", {{"operations", operations_}}}};
+          {"reclaiming", reclaiming_},
+          {"counters", {{"operations", operations_}, {"reclaimed_bytes", reclaimed_bytes_}}}};
 }
 
 void Vm::FunctionGone(uint64_t function) {
-  half_detached_.erase(function);
   for (Window& window : windows_) window.Drop(function);
 }
 
@@ -165,11 +170,10 @@ void Vm::Reconcile(const rpc::ListReplyT& list) {
   }
 }
 
-void Vm::AddHalfDetached(uint64_t function) {
-  half_detached_.insert(function);
-  Log(1, absl::StrCat(
-             "function ", function,
-             " lost its pages before the agent confirmed its end; it is killed when the agent is back"));
+void Vm::Reclaimed(uint64_t function, uint64_t bytes, const absl::Status& status) {
+  reclaiming_.erase(function);
+  reclaimed_bytes_ += bytes;
+  if (!status.ok()) Log(1, absl::StrCat("give back the memory of function ", function, ": ", status.message()));
 }
 
 absl::StatusOr<absl::Span<const std::byte>> Vm::GuestView(GuestRange range) const {

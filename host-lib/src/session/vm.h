@@ -79,16 +79,16 @@ class Vm {
   // What the guest sees at `range`: its RAM, or template pages in one slot of a window. kOutOfRange: neither.
   absl::StatusOr<absl::Span<const std::byte>> GuestView(GuestRange range) const;
   bool single_connection() const { return transport_.single(); }
-  // A connection that has said hello. Kills half-detached functions first, but for `spared`.
-  Task<absl::StatusOr<Lease>> Acquire(Op* op, uint64_t spared = 0);
+  // A connection that has said hello.
+  Task<absl::StatusOr<Lease>> Acquire(Op* op);
   const rpc::HelloReplyT& hello() const { return hello_; }
   bool has_hello() const { return hello_.version != 0; }
   // The agent says that a function is gone, or that these are all there are.
   void FunctionGone(uint64_t function);
   void Reconcile(const rpc::ListReplyT& list);
-  // Its pages were discarded, its end was not confirmed.
-  void AddHalfDetached(uint64_t function);
-  bool IsHalfDetached(uint64_t function) const { return half_detached_.contains(function); }
+  // A function has ended, and what it had is given back by an operation that nobody waits for; that has come to its end.
+  void Reclaiming(uint64_t function) { reclaiming_.insert(function); }
+  void Reclaimed(uint64_t function, uint64_t bytes, const absl::Status& status);
   void Log(int level, const std::string& message) const { config_.log(level, message); }
 
  private:
@@ -96,7 +96,9 @@ class Vm {
   Vm(VmConfig config, GuestMemory memory, std::unique_ptr<Reactor> reactor);
   absl::Status AddWindows();
   Task<absl::StatusOr<std::unique_ptr<Connection>>> Connect(Op* op);
-  Task<absl::Status> KillHalfDetached(Op* op, Connection* connection, uint64_t spared);
+  // So that the next operation need not wait for a connection to be made.
+  void KeepSpare();
+  Task<absl::Status> MakeSpare(Op* op);
   std::unique_ptr<Connection> TakeIdle();
   void Return(std::unique_ptr<Connection> connection);
   void TookHello(rpc::HelloReplyT hello);
@@ -107,7 +109,8 @@ class Vm {
   Transport transport_;
   std::list<Window> windows_;
   rpc::HelloReplyT hello_;  // the last one; version 0: none yet
-  std::set<uint64_t> half_detached_;
+  std::set<uint64_t> reclaiming_;
+  uint64_t reclaimed_bytes_ = 0;  // since create, of these
   uint64_t operations_ = 0;  // since create
 
   size_t open_ = 0;  // connections, idle and on loan
@@ -115,6 +118,7 @@ class Vm {
   std::deque<Strand*> waiting_;  // for a connection
 
   std::vector<std::shared_ptr<Op>> ops_;
+  const Op* spare_op_ = nullptr;  // among them
   bool processing_ = false;
 };
 

@@ -148,6 +148,8 @@ void Cli::AddSwaps() {
   AddFunction(repurpose);
   AddTemplate(repurpose);
   AddPages(repurpose);
+  repurpose->add_flag("--settled", arguments_.settled,
+                      "return only when the old function's memory has been given back");
 }
 
 void Cli::AddTemplates() {

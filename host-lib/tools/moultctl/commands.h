@@ -18,6 +18,7 @@ struct Arguments {
   std::string name;      // of a template
   std::string pages = "auto";
   bool end = false;
+  bool settled = false;
   bool follow = false;
   uint64_t tail_bytes = 0;
   RunFlags run;

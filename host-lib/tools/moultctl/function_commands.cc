@@ -195,11 +195,12 @@ int RunDetach(Backend& backend, const Arguments& arguments) {
 int RunRepurpose(Backend& backend, const Arguments& arguments) {
   const absl::StatusOr<uint64_t> id = FunctionId(backend, arguments.function);
   if (!id.ok()) return Fail(id.status(), arguments.json);
-  const Json params{{"function", *id}, {"name", arguments.name}, {"pages", arguments.pages}};
+  const Json params{{"function", *id}, {"name", arguments.name}, {"pages", arguments.pages}, {"settled", arguments.settled}};
   return CallAndPrint(backend, arguments, "repurpose", params, [&](const Json& result) {
+    const std::string given =
+        Text(result, "settled") == "true" ? absl::StrCat(Bytes(Number(result, "discarded_bytes")), " given back ") : "";
     return absl::StrCat(*id, " is now ", Text(Member(result, "function"), "id"), " ", arguments.name, " in ",
-                        Millis(Number(result, "total_us")), ", ", Bytes(Number(result, "discarded_bytes")),
-                        " given back (", Phases(result), ")\n");
+                        Millis(Number(result, "total_us")), ", ", given, "(", Phases(result), ")\n");
   });
 }
 

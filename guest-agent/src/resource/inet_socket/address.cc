@@ -8,6 +8,16 @@
 
 namespace moult::engine {
 
+bool ReachableAt(const image::InetSocketT& socket, uint16_t port) {
+  sockaddr_in bound{};
+  if (socket.type != SOCK_STREAM || socket.address.size() < sizeof(bound)) return false;
+  std::memcpy(&bound, socket.address.data(), sizeof(bound));
+  // Whether an IPv6 socket takes IPv4 connections its options tell; a caller who is told no finds out by trying.
+  if (bound.sin_family != AF_INET || ntohs(bound.sin_port) != port) return false;
+  const uint32_t address = ntohl(bound.sin_addr.s_addr);
+  return address == INADDR_ANY || address == INADDR_LOOPBACK;
+}
+
 std::string FormatInetAddress(const std::vector<uint8_t>& bytes) {
   char text[INET6_ADDRSTRLEN] = "?";
   sockaddr_in6 six{};

@@ -17,6 +17,9 @@ bool MatchesInetSocket(const OpenDescription& description);
 absl::Status CaptureInetSocket(CaptureContext& context, const OpenDescription& description, image::OpenFileT& file);
 absl::StatusOr<UniqueFd> RestoreInetSocket(RestoreContext& context, uint32_t index);
 
+// Whether who connects to `port` of 127.0.0.1 reaches a socket that is bound so.
+bool ReachableAt(const image::InetSocketT& socket, uint16_t port);
+
 // "127.0.0.1:80", "[::1]:80"; `bytes` is a struct sockaddr.
 std::string FormatInetAddress(const std::vector<uint8_t>& bytes);
 

@@ -192,7 +192,8 @@ struct moult_run {
  *
  * Until MOULT_RELEASE, or the last close of this open file description, the
  * kernel neither moves nor reclaims a held frame, and gives it to nobody else when
- * its owner lets go of it. Held are frames of anonymous memory and of tmpfs; what
+ * its owner lets go of it. A close without MOULT_RELEASE fills with zeros the frames
+ * that no owner has any more (since version 3). Held are frames of anonymous memory and of tmpfs; what
  * else a frame may be, or become before the call, is for the caller to look up
  * afterwards. Calls add up; a frame may be held more than once.
  *

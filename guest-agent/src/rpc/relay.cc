@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "rpc/relay.h"
+
+#include <poll.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <cstring>
+#include <list>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "rpc/tunnel.h"
+
+namespace moult::agent {
+namespace {
+
+constexpr int kSocket = 3;  // of the process, its only descriptor at first
+constexpr char kByte = 0;   // a packet of one byte: here are two descriptors; a tunnel has ended
+
+// The two descriptors of a packet; nullopt: none came. False in `*open`: the agent has gone.
+std::optional<std::pair<UniqueFd, UniqueFd>> Receive(bool* open) {
+  char byte = 0;
+  iovec part{&byte, 1};
+  alignas(cmsghdr) char control[CMSG_SPACE(2 * sizeof(int))];
+  msghdr message{};
+  message.msg_iov = &part;
+  message.msg_iovlen = 1;
+  message.msg_control = control;
+  message.msg_controllen = sizeof(control);
+  const ssize_t n = recvmsg(kSocket, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+  if (n == 0) *open = false;
+  if (n <= 0) return std::nullopt;
+  const cmsghdr* header = CMSG_FIRSTHDR(&message);
+  if (header == nullptr || header->cmsg_type != SCM_RIGHTS || header->cmsg_len != CMSG_LEN(2 * sizeof(int)))
+    return std::nullopt;  // there were no descriptors left for them
+  int fds[2];
+  std::memcpy(fds, CMSG_DATA(header), sizeof(fds));
+  return std::make_pair(UniqueFd(fds[0]), UniqueFd(fds[1]));
+}
+
+// All tunnels, until the agent goes.
+void Serve() {
+  std::list<Tunnel> tunnels;
+  std::vector<pollfd> fds;
+  for (bool open = true; open;) {
+    fds.assign(1, {kSocket, POLLIN, 0});
+    for (const Tunnel& tunnel : tunnels) {
+      for (const pollfd& fd : tunnel.Wanted()) fds.push_back(fd);
+    }
+    if (poll(fds.data(), fds.size(), -1) < 0) {
+      if (errno == EINTR) continue;
+      return;
+    }
+    size_t at = 1;
+    for (auto tunnel = tunnels.begin(); tunnel != tunnels.end(); at += 2) {
+      const auto here = tunnel++;
+      if (here->Advance(fds.data() + at)) continue;
+      tunnels.erase(here);
+      (void)!send(kSocket, &kByte, 1, MSG_NOSIGNAL);
+    }
+    if (fds[0].revents == 0) continue;
+    if (auto ends = Receive(&open)) {
+      tunnels.emplace_back(std::move(ends->first), std::move(ends->second));
+    } else if (open) {
+      (void)!send(kSocket, &kByte, 1, MSG_NOSIGNAL);
+    }
+  }
+}
+
+}  // namespace
+
+absl::Status Relay::Start() {
+  int ends[2];
+  if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0) return ErrnoStatus("socketpair");
+  UniqueFd ours(ends[0]);
+  UniqueFd theirs(ends[1]);
+  const pid_t agent = getpid();
+  const pid_t pid = fork();
+  if (pid < 0) return ErrnoStatus("fork the relay");
+  if (pid == 0) {
+    prctl(PR_SET_NAME, "moult-relay");
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    for (const int number : {SIGTERM, SIGINT, SIGHUP}) signal(number, SIG_IGN);
+    if (getppid() != agent || dup2(theirs.get(), kSocket) < 0) _exit(1);
+    syscall(SYS_close_range, kSocket + 1, ~0u, 0);
+    Serve();
+    _exit(0);
+  }
+  socket_ = std::move(ours);
+  pid_ = pid;
+  count_ = 0;
+  return absl::OkStatus();
+}
+
+absl::Status Relay::Take(int host, int function) {
+  if (!socket_.valid()) MOULT_RETURN_IF_ERROR(Start());
+  const int fds[2] = {host, function};
+  iovec part{const_cast<char*>(&kByte), 1};
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(fds))]{};
+  msghdr message{};
+  message.msg_iov = &part;
+  message.msg_iovlen = 1;
+  message.msg_control = control;
+  message.msg_controllen = sizeof(control);
+  cmsghdr* header = CMSG_FIRSTHDR(&message);
+  header->cmsg_level = SOL_SOCKET;
+  header->cmsg_type = SCM_RIGHTS;
+  header->cmsg_len = CMSG_LEN(sizeof(fds));
+  std::memcpy(CMSG_DATA(header), fds, sizeof(fds));
+  if (sendmsg(socket_.get(), &message, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
+    return absl::UnavailableError(absl::StrCat("hand a tunnel to the relay: ", ErrnoName(errno)));
+  ++count_;
+  return absl::OkStatus();
+}
+
+void Relay::Update() {
+  char bytes[64];
+  for (;;) {
+    const ssize_t n = recv(socket_.get(), bytes, sizeof(bytes), MSG_DONTWAIT);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return;
+    if (n == 0) {
+      socket_.Reset();
+      count_ = 0;
+      return;
+    }
+    if (count_ > 0) --count_;
+  }
+}
+
+}  // namespace moult::agent
