@@ -58,6 +58,27 @@ absl::StatusOr<std::string_view> VdsoBytes() {
   return std::string_view(reinterpret_cast<const char*>(vdso.start), vdso.size);
 }
 
+absl::StatusOr<std::unique_ptr<image::RequirementsT>> Describe() {
+  auto host = std::make_unique<image::RequirementsT>();
+  utsname name{};
+  uname(&name);
+  host->arch = name.machine;
+  host->page_size = static_cast<uint32_t>(sysconf(_SC_PAGESIZE));
+  host->kernel_release = name.release;
+  MOULT_ASSIGN_OR_RETURN(const std::string_view vdso, VdsoBytes());
+  const auto digest = image::Sha256Of(vdso);
+  host->vdso_digest.assign(digest.begin(), digest.end());
+  host->xsave_features = Xcr0();
+  host->xsave_size = XsaveSize();
+  MOULT_ASSIGN_OR_RETURN(const std::string text, proc::ReadFile("/proc/cpuinfo"));
+  MOULT_ASSIGN_OR_RETURN(const proc::CpuInfo cpu, proc::ParseCpuInfo(text));
+  for (const std::string& flag : cpu.flags) {
+    const bool known = std::find(std::begin(kIsaFlags), std::end(kIsaFlags), flag) != std::end(kIsaFlags);
+    if (known || absl::StartsWith(flag, "avx512") || absl::StartsWith(flag, "amx_")) host->cpu_flags.push_back(flag);
+  }
+  return host;
+}
+
 }  // namespace
 
 // Of the process that asks, a fork of it among them: it does not move.
@@ -79,24 +100,10 @@ std::string BootId() {
 }
 
 absl::StatusOr<std::unique_ptr<image::RequirementsT>> DescribeHost() {
-  auto host = std::make_unique<image::RequirementsT>();
-  utsname name{};
-  uname(&name);
-  host->arch = name.machine;
-  host->page_size = static_cast<uint32_t>(sysconf(_SC_PAGESIZE));
-  host->kernel_release = name.release;
-  MOULT_ASSIGN_OR_RETURN(const std::string_view vdso, VdsoBytes());
-  const auto digest = image::Sha256Of(vdso);
-  host->vdso_digest.assign(digest.begin(), digest.end());
-  host->xsave_features = Xcr0();
-  host->xsave_size = XsaveSize();
-  MOULT_ASSIGN_OR_RETURN(const std::string text, proc::ReadFile("/proc/cpuinfo"));
-  MOULT_ASSIGN_OR_RETURN(const proc::CpuInfo cpu, proc::ParseCpuInfo(text));
-  for (const std::string& flag : cpu.flags) {
-    const bool known = std::find(std::begin(kIsaFlags), std::end(kIsaFlags), flag) != std::end(kIsaFlags);
-    if (known || absl::StartsWith(flag, "avx512") || absl::StartsWith(flag, "amx_")) host->cpu_flags.push_back(flag);
-  }
-  return host;
+  // It stays the same, also for forks, and to read and hash it takes some milliseconds of an emulated machine.
+  static const auto* host = new absl::StatusOr<std::unique_ptr<image::RequirementsT>>(Describe());
+  MOULT_RETURN_IF_ERROR(host->status());
+  return std::make_unique<image::RequirementsT>(***host);
 }
 
 absl::Status CheckRequirements(const image::RequirementsT& wanted, const image::RequirementsT& host) {

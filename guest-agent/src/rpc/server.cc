@@ -16,6 +16,7 @@
 #include <cstring>
 
 #include "absl/strings/str_join.h"
+#include "image/host.h"
 #include "rpc/log.h"
 
 namespace moult::agent {
@@ -161,6 +162,7 @@ absl::Status Server::Start() {
   MOULT_RETURN_IF_ERROR(PrepareFolders());
   Adopt();
   SettleLost();
+  (void)engine::DescribeHost();  // once, for all workers
   MOULT_RETURN_IF_ERROR(relay_.Start());
   MOULT_RETURN_IF_ERROR(Listen());
   FillShells();

@@ -21,7 +21,8 @@ using rpc::FunctionState;
 using rpc::RequestBody;
 
 constexpr std::chrono::milliseconds kDefaultDeadline{300'000};
-constexpr std::chrono::milliseconds kRefillDelay{100};
+// The function that has just started has better use for the CPU.
+constexpr std::chrono::milliseconds kRefillDelay{200};
 
 bool IsStream(RequestBody verb) { return verb == RequestBody::Tunnel || verb == RequestBody::Logs; }
 bool IsStart(RequestBody verb) { return verb == RequestBody::Run || verb == RequestBody::Attach; }

@@ -21,6 +21,7 @@ constexpr std::chrono::microseconds kStep(2000);
 constexpr std::chrono::seconds kRecovery(10);
 constexpr std::chrono::milliseconds kRetry(20);
 constexpr uint32_t kReclaimMs = 60000;
+constexpr std::chrono::milliseconds kReclaimAfter(150);
 
 absl::Status CheckRanges(Vm* vm, const rpc::DetachReportT& report) {
   for (const rpc::GpaRun& run : report.exclusive) {
@@ -144,7 +145,13 @@ Task<absl::Status> DiscardReported(Vm* vm, Op* op, Connection* connection) {
 
 Task<absl::Status> ReclaimInBackground(Vm* vm, Op* op, std::shared_ptr<Lease> lease, uint64_t function) {
   op->result().function = function;
-  absl::Status reclaimed = co_await Reclaim(vm, op, &**lease, function);
+  // The new function's first request comes first.
+  const auto deadline = op->strand()->deadline();
+  op->strand()->set_deadline(Clock::now() + kReclaimAfter);
+  const absl::Status waited = co_await op->strand()->ForWake("quiet");
+  op->strand()->set_deadline(deadline);
+  absl::Status reclaimed = waited;
+  if (absl::IsDeadlineExceeded(waited)) reclaimed = co_await Reclaim(vm, op, &**lease, function);
   vm->Reclaimed(function, op->result().discarded_bytes, reclaimed);
   co_return reclaimed;
 }
