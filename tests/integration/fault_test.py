@@ -48,8 +48,9 @@ class Faults:
         self.outcomes = {"PASS": 0, "FAIL": 0, "SKIP": 0}
         self.codes = {}
 
-    def strace(self, follow, expression, *args):
-        argv = [STRACE, *(["-f", "--seccomp-bpf"] if follow else []), "-qq", "-o", self.log.name, "-e", expression, self.tool.path, *map(str, args)]
+    def strace(self, follow, calls, fault, *args):
+        argv = [STRACE, *(["-f", "--seccomp-bpf"] if follow else []), "-qq", "-o", self.log.name, "-e", f"trace={calls}",
+                *(["-e", f"inject={calls}:{fault}"] if fault else []), self.tool.path, *map(str, args)]
         proc = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         try:
             out, err = proc.communicate(timeout=60)
@@ -61,7 +62,7 @@ class Faults:
 
     def count(self, follow, calls, *args):
         """How often a run without faults makes these calls, for each of its processes."""
-        code, _, err = self.strace(follow, f"trace={calls}", *args)
+        code, _, err = self.strace(follow, calls, None, *args)
         if code != 0:
             raise Failed(f"without a fault: exit {code}: {err}")
         with open(self.log.name, encoding="utf-8", errors="replace") as f:
@@ -77,6 +78,8 @@ class Faults:
         """Some of 1..calls: the first ones, the last one, and evenly in between."""
         if first_only:
             return [1, 2]
+        if calls == 0:
+            raise rig.Skipped("it is not called")
         wanted = self.options.places
         return sorted({1, 2, 3, calls, *(1 + i * calls // wanted for i in range(wanted))} & set(range(1, calls + 1)))
 
@@ -97,12 +100,14 @@ class Faults:
             total = self.count(True, calls, "dump", victim.pid, self.place.template(), "--leave-running")
             self.drop()
             before = oracle.steady(victim.pid)
+            if not leave and calls == "pidfd_send_signal":
+                total = 1  # by which the process is ended
             for place in self.places(total, calls in FIRST_ONLY):
-                code, _, err = self.strace(True, f"inject={calls}:error={error}:when={place}", *args)
+                code, _, err = self.strace(True, calls, f"error={error}:when={place}", *args)
                 when = f"{calls} number {place} of {total} fails with {error}"
                 self.after_dump(victim, before, code, err, when, leave)
                 if not rig.alive(victim.pid):
-                    break
+                    break  # ended, as was asked for
             else:
                 victim.go()
         finally:
@@ -120,7 +125,7 @@ class Faults:
         elif os.listdir(self.place.templates):  # published, and a later step failed
             self.tool.must("verify", self.place.template())
         self.drop()
-        if code == 0 and not leave:
+        if not leave and (code == 0 or "write the result" in err):  # which comes when all is done
             if not victim.handles[-1].reap(5):
                 raise Failed(f"{when}: it was to end: {rig.describe(victim.pid)}")
             return
@@ -147,7 +152,7 @@ class Faults:
             total = self.count(False, calls, *args)
             end_children()
             for place in self.places(total):
-                code, _, err = self.strace(False, f"inject={calls}:error={error}:when={place}", *args)
+                code, _, err = self.strace(False, calls, f"error={error}:when={place}", *args)
                 when = f"{calls} number {place} of {total} fails with {error}"
                 try:
                     self.check_run("restore", code, err)
