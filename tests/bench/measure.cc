@@ -88,6 +88,7 @@ class Rounds {
     result_.fds = json.at("fds").get<long>();
     result_.dump.Add(kStopped, stopped);
     result_.dump.Add(kExcess, stopped - floor.at(kCopy).get<double>());
+    result_.dump.Add(kExcessMemcpy, stopped - floor.at(kMemcpy).get<double>());
     result_.dump.Add(kTotal, json.at("total_us").get<double>());
     result_.dump.Add(kWall, wall);
     AddPhases(json.at("phases_us"), result_.dump_phases);

@@ -20,6 +20,7 @@ inline constexpr char kWall[] = "wall";             // from the spawn of the too
 inline constexpr char kContent[] = "content";       // restore: what reads, checks and copies page content
 inline constexpr char kRest[] = "rest";             // restore: total less content
 inline constexpr char kExcess[] = "excess";         // dump: stopped less the bare copy of the private pages
+inline constexpr char kExcessMemcpy[] = "excess_memcpy";  // the same, less a memcpy of as many pages
 inline constexpr char kRestFloor[] = "rest_floor";  // bare mmaps, clones, fd calls, fork with exit
 inline constexpr char kCopy[] = "copy_readv_us";
 inline constexpr char kMemcpy[] = "copy_memcpy_us";

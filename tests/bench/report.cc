@@ -75,7 +75,8 @@ const std::vector<std::string>& Method() {
       "are in the page cache.",
       "copy (floor): process_vm_readv of RssAnon + RssShmem + VmSwap bytes from a stopped child on 4 KiB "
       "pages into prefaulted 2 MiB pages, after 64 MiB of other memory went through the cache.",
-      "excess: stopped less copy, round by round.",
+      "excess: stopped less copy, round by round. memcpy (floor) is the same copy within one process, by the C "
+      "library.",
       "content: phases \"verify pages\" and \"fill pages\" of the tool; the new process itself notes the "
       "time "
       "when it begins and ends to read pages. fill (floor) is preadv of as many bytes of the template's own "

@@ -27,7 +27,7 @@ def proc_fuzz():
 
 
 def template_fuzz():
-    for version in sorted(GOLDEN.iterdir()):
+    for version in sorted(path for path in GOLDEN.iterdir() if path.is_dir()):
         manifest = (version / "manifest").read_bytes()
         yield 0, manifest
         yield 1, manifest[MANIFEST_HEADER:]

@@ -6,19 +6,28 @@
 """
 
 import argparse
+import base64
+import contextlib
+import fcntl
+import hashlib
 import json
 import os
 import re
 import resource
 import shutil
 import signal
+import socket
+import struct
 import subprocess
 import sys
+import tempfile
+import threading
 import unittest
 
+import oracle
 import rig
 
-SIMPLE, THREADED, FILE = "anon_pattern", "threads_8", "file_offset"
+SIMPLE, THREADED = "anon_pattern", "threads_8"
 BIN = None
 
 
@@ -42,16 +51,18 @@ class CliTest(unittest.TestCase):
             handle.close()
         self.assertEqual(left, [], "processes left behind")
 
-    def victim(self, name=SIMPLE):
-        root = os.path.join(self.place.root, f"v{self.victims}")
-        os.mkdir(root, 0o755)
+    def victim(self, name=SIMPLE, root=None, **kwargs):
+        if not root:
+            root = os.path.join(self.place.root, f"v{self.victims}")
+            os.mkdir(root, 0o755)
         self.victims += 1
-        victim = rig.Victim(os.path.join(BIN, "workloads", name), root, timeout=30)
+        victim = rig.Victim(os.path.join(BIN, "workloads", name), root, timeout=30, **kwargs)
         self.addCleanup(victim.close)
         try:
             victim.wait_ready()
         except rig.Skipped as e:
             self.skipTest(str(e))
+        victim.picture = oracle.steady(victim.pid)
         return victim
 
     def expect(self, code, *args, match=None, **kwargs):
@@ -76,6 +87,7 @@ class CliTest(unittest.TestCase):
         self.assertTrue(rig.wait_until(lambda: rig.status_field(victim.pid, "TracerPid") == "0"
                                        and not rig.all_in_state(victim.pid, "Tt"), 2),
                         rig.describe(victim.pid))
+        self.assertEqual(oracle.compare(victim.picture, victim.pid, "leave"), [], "what /proc shows of it has changed")
         victim.go()
 
     def no_process(self, pid):
@@ -264,7 +276,7 @@ class CliTest(unittest.TestCase):
                     shutil.rmtree(self.place.template())
                     continue
                 self.assertEqual(outcome.code, 7, outcome.text())
-                self.assertRegex(outcome.err, "(?i)too many open files|EMFILE|descriptor|RLIMIT_NOFILE")
+                self.assertRegex(outcome.err, self.FD_LIMIT)
                 self.place.expect_only()
         self.unharmed(victim)
 
@@ -275,7 +287,27 @@ class CliTest(unittest.TestCase):
             with self.subTest(limit=limit):
                 outcome = self.limited(limit, "restore", path)
                 self.assertEqual(outcome.code, 7, outcome.text())
-                self.assertRegex(outcome.err, "(?i)too many open files|EMFILE|descriptor|RLIMIT_NOFILE")
+                self.assertRegex(outcome.err, self.FD_LIMIT)
+                self.no_process(victim.pid)
+
+    # Names the operation and its object, the reason, and the remedy.
+    FD_LIMIT = r"\Amoult-image: (dump|restore) \S+.*: .*(EMFILE|limit is|no room|no descriptor).*\(ulimit -n\)"
+
+    def test_ManyDescriptors_AreRefused_WhenFdLimitIsAmongThem(self):
+        victim = self.victim("fd_1000")
+        for limit in (16, 64, 512):
+            with self.subTest(op="dump", limit=limit):
+                outcome = self.limited(limit, "dump", victim.pid, self.place.template(), "--leave-running")
+                self.assertEqual(outcome.code, 7, outcome.text())
+                self.assertRegex(outcome.err, self.FD_LIMIT)
+                self.place.expect_only()
+        self.assertEqual(oracle.compare(victim.picture, victim.pid, "leave"), [])
+        path = self.template(victim)
+        for limit in (16, 64, 512, 1010):
+            with self.subTest(op="restore", limit=limit):
+                outcome = self.limited(limit, "restore", path)
+                self.assertEqual(outcome.code, 7, outcome.text())
+                self.assertRegex(outcome.err, self.FD_LIMIT)
                 self.no_process(victim.pid)
 
     @staticmethod
@@ -595,6 +627,422 @@ class CliTest(unittest.TestCase):
             with open(os.path.join(path, name), "rb") as f:
                 out[name] = f.read()
         return out
+
+    # --- the machine and the place ------------------------------------------------------------
+
+    def test_Template_OfAnotherMachine_IsRefused_BeforeAnyProcess(self):
+        victim = self.victim()
+        good = self.template(victim)
+        needs = self.show(good)["manifest"]["requirements"]
+        digest = base64.b64decode(needs["vdso_digest"])
+        flag = next(f for f in needs["cpu_flags"] if len(f) > 3).encode()
+        cases = {
+            "arch": (b"x86_64\0", b"x86_65\0", "it is for x86_65, this machine is x86_64"),
+            "vdso": (digest, digest[::-1], "vdso of kernel"),
+            "cpu": (flag + b"\0", b"?" * len(flag) + b"\0", r"this CPU lacks \?+"),
+            "xcr0": (struct.pack("<Q", needs["xsave_features"]), struct.pack("<Q", needs["xsave_features"] ^ 1 << 62), "XSAVE layout"),
+            "xsave size": (struct.pack("<I", needs["xsave_size"]), struct.pack("<I", needs["xsave_size"] + 64), "XSAVE layout"),
+        }
+        for what, (old, new, message) in cases.items():
+            with self.subTest(what=what):
+                path = self.resigned(good, "manifest", old, new)
+                for args in (["verify", path], ["restore", path], ["restore", path, "--sandbox"]):
+                    self.expect(3, *args, match=f"template does not fit: .*{message}.*; capture the function")
+                self.no_process(victim.pid)
+
+    def show(self, path):
+        return self.expect(0, "show", path, "--json").json()
+
+    def resigned(self, good, name, old, new):
+        """A copy in which `old` is `new`, with digests that say so: damage is not what is found."""
+        path = self.place.template("resigned")
+        shutil.rmtree(path, ignore_errors=True)
+        shutil.copytree(good, path)
+        files = {}
+        for file in ("manifest", "image"):
+            with open(os.path.join(path, file), "rb") as f:
+                files[file] = f.read()
+        self.assertIn(old, files[name], "what is to be changed is there")
+        before = hashlib.sha256(files["image"]).digest()
+        files[name] = files[name].replace(old, new)
+        payload = files["manifest"][64:].replace(before, hashlib.sha256(files["image"]).digest())
+        files["manifest"] = files["manifest"][:24] + hashlib.sha256(payload).digest() + files["manifest"][56:64] + payload
+        for file, content in files.items():
+            with open(os.path.join(path, file), "wb") as f:
+                f.write(content)
+        return path
+
+    def test_Restore_Exits3_WhenClocksWouldGoBack(self):
+        victim = self.victim()
+        good = self.template(victim)
+        clocks = self.show(good)["image"]
+        for clock in ("monotonic_ns", "boottime_ns"):
+            with self.subTest(clock=clock):
+                old = struct.pack("<q", clocks[clock])
+                path = self.resigned(good, "image", old, struct.pack("<q", clocks[clock] + 10**18))
+                self.expect(3, "restore", path, match="clock would go back.*use --sandbox")
+                self.no_process(victim.pid)
+        outcome = self.expect(0, "restore", path, "--sandbox")  # where the clock can be set
+        victim.adopt(int(outcome.out))
+        victim.go()
+
+    def test_SandboxedTemplate_NeedsASandbox(self):
+        victim = self.victim()
+        outcome = self.expect(0, "restore", self.template(victim), "--sandbox", "--json").json()
+        boxed = victim.adopt(outcome["processes"][0]["pid"])
+        path = self.place.template("boxed")
+        self.expect(0, "dump", boxed.pid, path)
+        self.assertTrue(rig.wait_until(self.reaped, 5), "its init goes with it")
+        self.expect(3, "restore", path, match="captured in a sandbox.*use --sandbox")
+        self.no_process(victim.launched.pid)
+        victim.adopt(int(self.expect(0, "restore", path, "--sandbox").out))
+        victim.go()
+
+    def test_Dump_Refuses_WhenItsSandboxHoldsSystemVObjects(self):
+        for make, name in ((["-S", "1"], "semaphore set"), (["-Q"], "message queue"), (["-M", "4096"], "shared memory segment")):
+            with self.subTest(kind=name):
+                victim = self.victim()
+                path = self.template(victim, f"of-{make[0]}")
+                boxed = victim.adopt(int(self.expect(0, "restore", path, "--sandbox").out))
+                subprocess.run(["nsenter", "-t", str(boxed.pid), "--ipc", "ipcmk", *make], check=True, stdout=subprocess.DEVNULL)
+                self.expect(3, "dump", boxed.pid, self.place.template("v"), match=f"namespace holds a System V {name}; remove it")
+                victim.go()
+
+    def test_Dump_Refuses_WhenPidNamespacesAreNested(self):
+        inner = f'"{BIN}/workloads/{SIMPLE}" . & wait'
+        script = f"unshare --pid --fork --mount-proc /bin/sh -c '{inner}'; true"
+        with self.elsewhere(["unshare", "--pid", "--fork", "--mount-proc", "/bin/sh", "-c", script]) as pid:
+            self.expect(3, "dump", pid, self.place.template(), match="nested pid namespaces; run this tool in")
+
+    def test_Dump_Refuses_WhenTheRootIsAnother(self):
+        small = os.path.join(self.place.root, "small")
+        os.mkdir(small)
+        subprocess.run(["mount", "-t", "tmpfs", "none", small], check=True)
+        self.addCleanup(subprocess.run, ["umount", "-l", small], check=True)
+        os.mkdir(small + "/proc")
+        os.mkdir(small + "/scratch")
+        shutil.copy(os.path.join(BIN, "workloads", SIMPLE + "_static"), small)
+        # Its parent is not the namespace's init, so it is its own root that is looked at.
+        script = (f'mount -t proc none "{small}/proc"; '
+                  f'( chroot "{small}" /{SIMPLE}_static /scratch & wait ) & wait')
+        with self.elsewhere(["unshare", "--pid", "--mount", "--fork", "/bin/sh", "-c", script], small + "/scratch") as pid:
+            self.expect(3, "dump", pid, self.place.template(), match="another root file system; run this tool inside it")
+            self.place.expect_only()
+
+    @contextlib.contextmanager
+    def elsewhere(self, argv, scratch=None):
+        """Runs a command that starts a victim in namespaces; yields the pid of that victim as it is seen here."""
+        scratch = scratch or tempfile.mkdtemp(dir=self.place.root)
+        shell = subprocess.Popen(argv, cwd=scratch, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True)
+        try:
+            self.assertTrue(rig.wait_until(lambda: os.path.exists(scratch + "/ready"), 20), "the victim is ready")
+            found = [p for p in self.below(shell.pid) if rig.status_field(p, "Name").startswith(SIMPLE)]
+            self.assertEqual(len(found), 1, found)
+            yield found[0]
+            self.assertTrue(rig.wait_until(lambda: rig.status_field(found[0], "TracerPid") == "0", 2))
+            with open(scratch + "/go", "w", encoding="ascii"):
+                pass
+            self.assertTrue(rig.wait_until(lambda: os.path.exists(scratch + "/result"), 20), "it goes on")
+            with open(scratch + "/result", encoding="ascii") as f:
+                self.assertEqual(f.read(), "pass\n")
+        finally:
+            for pid in reversed(self.below(shell.pid)):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            shell.kill()
+            shell.wait()
+
+    @staticmethod
+    def below(pid):
+        found, todo = [], rig.children(pid)
+        while todo:
+            found.append(todo.pop())
+            todo += rig.children(found[-1])
+        return found
+
+    def test_Dump_Refuses_WhenAFileWasMountedOver(self):
+        victim = self.victim("files_open")
+        path = victim.path("read")
+        subprocess.run(["mount", "--bind", victim.path("write"), path], check=True)
+        try:
+            self.expect(3, "dump", victim.pid, self.place.template(), match="read is another file by now.*mounted over.*; restart")
+            self.place.expect_only()
+        finally:
+            subprocess.run(["umount", path], check=True)
+        self.unharmed(victim)
+
+    def test_Dump_Exits7_WhenTheProcessMayMapNoMore(self):
+        victim = self.victim()
+        before = resource.prlimit(victim.pid, resource.RLIMIT_AS)
+        size = int(rig.status_field(victim.pid, "VmSize").split()[0]) * 1024
+        resource.prlimit(victim.pid, resource.RLIMIT_AS, (size, before[1]))
+        self.expect(7, "dump", victim.pid, self.place.template(), match=r"map \d+ bytes for the parasite.*raise its RLIMIT_AS")
+        self.place.expect_only()
+        resource.prlimit(victim.pid, resource.RLIMIT_AS, before)
+        self.unharmed(victim)
+
+    def test_Restore_KeepsWhatItLed(self):
+        for leads in ("session", "group", "nothing"):
+            with self.subTest(leads=leads):
+                victim = self.victim(leads=leads)
+                path = self.template(victim, leads)
+                victim.adopt(int(self.expect(0, "restore", path).out))
+                # What led nothing belongs to whoever made it anew.
+                self.assertEqual(os.getsid(victim.pid), victim.pid if leads == "session" else os.getsid(0))
+                self.assertEqual(os.getpgid(victim.pid), os.getpgrp() if leads == "nothing" else victim.pid)
+                victim.go()
+
+    # --- what comes back changed is told ------------------------------------------------------
+
+    def test_Notes_TellOfAnEstablishedConnection(self):
+        victim = self.victim("tcp_established_closed")
+        victim.touch("restored")
+        self.noted(victim, r"fd \d+: TCP connection 127.0.0.1:\d+ -> 127.0.0.1:\d+ comes back closed")
+
+    def test_Notes_TellOfAConnectionToAnotherProcess(self):
+        victim = self.victim("unix_peer_closed")
+        victim.touch("restored")
+        self.noted(victim, r"fd \d+: unix connection to another process comes back closed")
+
+    def test_Notes_TellOfConnectionsNotYetAccepted(self):
+        victim = self.victim("tcp_listen_v4")
+        with socket.create_connection(("127.0.0.1", self.port(victim))) as client:
+            client.sendall(b"x")  # it is accepted only with data
+            rig.wait_until(lambda: False, 0.1)
+            notes = self.expect(0, "dump", victim.pid, self.place.template(), "--leave-running", "--json").json()["notes"]
+        self.assertEqual(len(notes), 1, notes)
+        self.assertRegex(notes[0], r"fd \d+: 1 TCP connections to 127.0.0.1:\d+ that were not accepted yet are lost")
+
+    def test_Notes_TellOfDatagramsNotRead(self):
+        victim = self.victim("udp_bound")
+        port = self.port(victim)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            sender.sendto(b"lost", ("127.0.0.1", port))
+        notes = self.expect(0, "dump", victim.pid, self.place.template(), "--leave-running", "--json").json()["notes"]
+        self.assertRegex("\n".join(notes), r"fd \d+: UDP datagrams not read at capture are lost")
+
+    def noted(self, victim, pattern):
+        dump = self.expect(0, "dump", victim.pid, self.place.template(), "--json").json()
+        victim.handles[-1].reap(5)
+        restore = self.expect(0, "restore", self.place.template(), "--json").json()
+        for result in (dump, restore, self.show(self.place.template())["image"]):
+            self.assertRegex("\n".join(result["notes"]), pattern)
+        victim.adopt(restore["processes"][0]["pid"])
+        victim.go()
+
+    def port(self, victim):
+        """Of the first IPv4 socket that it has bound."""
+        path = self.place.template("for-port")
+        self.expect(0, "dump", victim.pid, path, "--leave-running")
+        for file in self.show(path)["image"]["open_files"]:
+            if file["resource_type"] == "InetSocket" and file["resource"]["address"]:
+                address = base64.b64decode(file["resource"]["address"])
+                shutil.rmtree(path)
+                return struct.unpack(">H", address[2:4])[0]
+        self.fail("no socket with an address")
+
+    # --- a restore that fails on its way ------------------------------------------------------
+
+    def fails(self, victim, path, code, match, *options):
+        """The restore fails, and neither a process nor a file of it is left."""
+        before = self.listing(victim.scratch)
+        outcome = self.expect(code, "restore", path, *options, match=match)
+        self.no_process(victim.pid)
+        self.assertEqual(self.listing(victim.scratch), before, "files come or go")
+        return outcome
+
+    @staticmethod
+    def listing(top):
+        return sorted(os.path.join(folder, name) for folder, folders, files in os.walk(top) for name in folders + files)
+
+    def test_Restore_LeavesNothing_WhenThePortIsInUse(self):
+        victim = self.victim("tcp_listen_v4")
+        port = self.port(victim)
+        path = self.template(victim)
+        with socket.socket() as other:
+            other.bind(("127.0.0.1", port))
+            other.listen()
+            for options in ([], ["--sandbox"]):
+                self.fails(victim, path, 3, rf"fd \d+.*:{port}.*EADDRINUSE", *options)
+        # Two of them: what the first one has is in the second one's way, and both must go.
+        self.fails(victim, path, 3, rf"fd \d+.*:{port}.*EADDRINUSE", "--sandbox", "--count", 2)
+        victim.adopt(int(self.expect(0, "restore", path).out))
+        victim.go()
+
+    def test_Restore_LeavesNothing_WhenTheSocketFileIsInUse(self):
+        victim = self.victim("unix_listen_path")
+        path = self.template(victim)
+        name = victim.path("listen.sock")
+        os.unlink(name)
+        with socket.socket(socket.AF_UNIX) as other:
+            other.bind(name)
+            other.listen()
+            self.fails(victim, path, 3, "listen.sock: another process serves it; stop")
+            with socket.socket(socket.AF_UNIX) as client:
+                client.connect(name)  # the other one is served as before
+        victim.adopt(int(self.expect(0, "restore", path).out))  # nobody's any more
+        victim.go()
+
+    def test_Restore_LeavesNothing_WhenALockIsHeld(self):
+        victim = self.victim("locks_posix")
+        path = self.template(victim)
+        with open(victim.path("posix"), "r+b") as other:
+            fcntl.lockf(other, fcntl.LOCK_EX | fcntl.LOCK_NB, 5, 12)
+            for options in ([], ["--sandbox"]):
+                self.fails(victim, path, 8, r"fd \d+: lock bytes 10\+10 again.*another process holds them", *options)
+        victim.adopt(int(self.expect(0, "restore", path).out))
+        victim.go()
+
+    def test_Restore_LeavesNothing_WhenTheDiskIsFull(self):
+        small = os.path.join(self.place.root, "small")
+        os.mkdir(small)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", small], check=True)
+        self.addCleanup(subprocess.run, ["umount", "-l", small], check=True)
+        victim = self.victim("file_deleted", root=small)
+        path = self.template(victim)
+        filler = os.open(small + "/filler", os.O_WRONLY | os.O_CREAT, 0o600)
+        with contextlib.suppress(OSError):
+            while os.write(filler, bytes(4096)):
+                pass
+        os.close(filler)
+        self.fails(victim, path, 7, "deleted: write its content; free memory or disk space: ENOSPC")
+        os.unlink(small + "/filler")
+        victim.adopt(int(self.expect(0, "restore", path).out))
+        victim.go()
+
+    def test_Restore_NamesTheZombie_WhoseParentDoesNotWait(self):
+        victim = self.victim()
+        path = self.place.template()
+        self.expect(0, "dump", victim.pid, path)
+        self.assertTrue(rig.wait_until(lambda: rig.state(victim.pid) == "Z", 5))
+        self.expect(3, "restore", path, match=rf"pid {victim.pid} is still that of a process that has ended.*process {os.getpid()} .*has not waited for; let the parent wait")
+        self.assertTrue(victim.handles[-1].reap(5))
+        victim.adopt(int(self.expect(0, "restore", path).out))
+        victim.go()
+
+    # --- files that change --------------------------------------------------------------------
+
+    def test_Files_MayChange_AsFarAsTheProcessDoesNotMind(self):
+        victim = self.victim("files_open")
+        path = self.template(victim)
+
+        def append(name):
+            with open(victim.path(name), "ab") as f:
+                f.write(b"more")
+
+        def overwrite(name):
+            with open(victim.path(name), "r+b") as f:
+                f.write(b"other")
+
+        def clear(name):
+            os.truncate(victim.path(name), 0)
+
+        def remove(name):
+            remover = os.rmdir if os.path.isdir(victim.path(name)) else os.unlink
+            remover(victim.path(name))
+
+        def another_type(name):
+            remove(name)
+            (os.mknod if os.path.basename(name) in ("cwd", "folder") else os.mkdir)(victim.path(name))
+
+        refused = {append: ("read", "private"), overwrite: ("read", "private"), clear: ("read", "write", "private", "shared"),
+                   remove: ("read", "write", "append", "private", "shared", "watched", "fifo", "folder", "cwd"),
+                   another_type: ("read", "write", "append", "private", "shared", "watched", "fifo", "folder", "cwd")}
+        allowed = {append: ("write", "append", "shared", "watched"), overwrite: ("write", "append", "shared", "watched"),
+                   clear: ("append", "watched")}
+        for code, cases in ((3, refused), (0, allowed)):
+            for change, names in cases.items():
+                for name in names:
+                    with self.subTest(change=change.__name__, name=name), self.put_back(victim.path(name)):
+                        change(name)
+                        why = dict(match=re.escape(victim.path(name)) + " (has|is|was).*; put the old file back") if code else {}
+                        self.expect(code, "verify", path, **why)
+                        if code:
+                            self.fails(victim, path, 3, why["match"])
+        victim.adopt(int(self.expect(0, "restore", path).out))
+        victim.go()
+
+    @contextlib.contextmanager
+    def put_back(self, path):
+        """Whatever becomes of the name meanwhile: afterwards it is what it was, inode and all."""
+        aside, copy = path + ".aside", None
+        if os.path.isdir(path):
+            os.rename(path, aside)
+            os.mkdir(path)
+        else:
+            os.link(path, aside)
+            if os.path.isfile(path):
+                with open(path, "rb") as f:
+                    copy = f.read()
+        try:
+            yield
+        finally:
+            if os.path.isdir(path):
+                os.rmdir(path)
+            elif os.path.lexists(path):
+                os.unlink(path)
+            if copy is not None:
+                with open(aside, "r+b") as f:
+                    f.truncate(0)
+                    f.write(copy)
+            os.rename(aside, path)
+
+    def test_Dump_Exits8_WhenAFileChangesMeanwhile(self):
+        victim = self.victim("files_open")
+        path, size = victim.path("read"), 300 << 20
+        os.truncate(path, size)  # takes a while to digest
+        stop = threading.Event()
+
+        def write():
+            with open(path, "r+b") as f:
+                while not stop.wait(0.005):
+                    os.pwrite(f.fileno(), b"x", size - 1)
+
+        writer = threading.Thread(target=write)
+        writer.start()
+        try:
+            self.expect(8, "dump", victim.pid, self.place.template(), match=re.escape(path) + " was written to.*; try again")
+            self.place.expect_only()
+            notes = self.expect(0, "dump", victim.pid, self.place.template(), "--leave-running", "--json").json()["notes"]
+            self.assertRegex("\n".join(notes), re.escape(path) + " changed.*a restore will be refused")
+        finally:
+            stop.set()
+            writer.join()
+        victim.go()
+
+    def test_Check_TellsWhatIsMissing_WhenNotRoot(self):
+        outcome = self.tool_as_nobody(self.reachable_tool(), "check")
+        self.assertEqual(outcome.returncode, 3, outcome.stdout)
+        self.assertRegex(outcome.stdout, r"(?m)^MISSING  cap_sys_admin .*\n +-> run as root")
+        features = json.loads(self.tool_as_nobody(self.reachable_tool(), "check", "--json").stdout)
+        self.assertFalse(features["usable"])
+        for feature in features["features"]:
+            self.assertTrue(feature["remedy"] and feature["for"], feature)
+        for line in self.expect(0, "check").out.splitlines():
+            self.assertNotRegex(line, "^MISSING")
+
+    def test_JsonErrors_AreJson_WhateverFails(self):
+        victim = self.victim()
+        path = self.template(victim)
+        with open("/dev/full", "w", encoding="ascii") as full:
+            cases = {
+                "usage": (2, dict(args=["restore", "--json", "--no-such-option"])),
+                "stdout": (7, dict(args=["show", path, "--json"], stdout=full)),
+                "restore to stdout": (7, dict(args=["restore", path, "--json"], stdout=full)),
+                "pidfile": (7, dict(args=["restore", path, "--json", "--pidfile", "/dev/full"])),
+                "channel": (7, dict(args=["dump", os.getpid(), self.place.template("n"), "--json"],
+                                    preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3)))),
+            }
+            for what, (code, call) in cases.items():
+                if what == "channel" and "ASAN_OPTIONS" in os.environ:
+                    continue  # its run time needs descriptors itself
+                with self.subTest(what=what):
+                    kwargs = {"stdout": subprocess.PIPE, **call}
+                    done = subprocess.run([self.tool.path, *map(str, kwargs.pop("args"))], stderr=subprocess.PIPE, timeout=30, **kwargs)
+                    error = json.loads(done.stderr)["error"]
+                    self.assertEqual((done.returncode, error["exit"]), (code, code), error)
+                    self.assertTrue(error["message"])
+                    self.no_process(victim.pid)
 
     def test_Check_Exits0(self):
         self.assertTrue(self.expect(0, "check").out.strip())

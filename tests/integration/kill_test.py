@@ -89,7 +89,7 @@ class Scenario:
                                 stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
     def killed(self, duration, *args):
-        """Runs the tool and kills it somewhere on its way."""
+        """Runs the tool and kills it somewhere on its way. True as the second when it was done before."""
         delay = self.random.uniform(0, duration * 1.1)
         proc = self.start(*args)
         deadline = time.monotonic() + delay
@@ -97,8 +97,9 @@ class Scenario:
             pass
         proc.kill()
         proc.stderr.close()
-        self.count("killed" if proc.wait() == -signal.SIGKILL else "ended before")
-        return f"after {delay * 1000:.2f} of {duration * 1000:.2f} ms"
+        code = proc.wait()
+        self.count("killed" if code == -signal.SIGKILL else "ended before")
+        return f"after {delay * 1000:.2f} of {duration * 1000:.2f} ms", code == 0
 
     def drop_template(self):
         shutil.rmtree(self.place.template(), ignore_errors=True)
@@ -120,6 +121,20 @@ class Scenario:
         if not rig.wait_until(lambda: clean_state(pid), GRACE):
             raise Failed(f"{when}: left stopped or traced: {rig.describe(pid)}")
 
+    def runs_on(self, victim, picture, when):
+        """The victim is as it was, and nothing but it is left."""
+        pid, (before, threads) = victim.pid, picture
+        if not rig.alive(pid):
+            raise Failed(f"{when}: the victim is dead; log: {victim.log_tail()}")
+        self.unharmed(pid, when)
+        if not rig.wait_until(lambda: maps(pid) == before, GRACE):
+            extra = set(maps(pid).splitlines()) ^ set(before.splitlines())
+            raise Failed(f"{when}: mappings differ: {sorted(extra)[:4]}")
+        if rig.tids(pid) != threads:
+            raise Failed(f"{when}: threads were {len(threads)}, are {len(rig.tids(pid))}")
+        if not reap_until({pid}):
+            raise Failed(f"{when}: left behind: {[rig.describe(c) for c in set(rig.children()) - {pid}]}")
+
 
 def reap_until(allowed, seconds=GRACE):
     """Reaps orphans that came to us; true once no child but the allowed ones is left."""
@@ -140,54 +155,177 @@ def reap_until(allowed, seconds=GRACE):
 
 def kill_dump(scenario, workload):
     victim = scenario.workload(workload)
-    pid, before, threads = victim.pid, maps(victim.pid), rig.tids(victim.pid)
-    args = ("dump", pid, scenario.place.template(), "--leave-running")
+    picture = maps(victim.pid), rig.tids(victim.pid)
+    args = ("dump", victim.pid, scenario.place.template(), "--leave-running")
     duration = scenario.measure(*args, after=scenario.drop_template)
-    for _ in range(scenario.options.rounds):
-        when = scenario.killed(duration, *args)
-        if not rig.alive(pid):
-            raise Failed(f"{when}: the victim is dead; log: {victim.log_tail()}")
-        scenario.unharmed(pid, when)
-        if not rig.wait_until(lambda: maps(pid) == before, GRACE):
-            extra = set(maps(pid).splitlines()) ^ set(before.splitlines())
-            raise Failed(f"{when}: mappings differ: {sorted(extra)[:4]}")
-        if rig.tids(pid) != threads:
-            raise Failed(f"{when}: threads were {len(threads)}, are {len(rig.tids(pid))}")
-        if not reap_until({pid}):
-            raise Failed(f"{when}: left behind: {[rig.describe(c) for c in set(rig.children()) - {pid}]}")
+    for _ in range(rounds_for(scenario, workload)):
+        when, _ = scenario.killed(duration, *args)
+        scenario.runs_on(victim, picture, when)
         scenario.template_whole_or_absent(when)
     scenario.tool.must(*args)  # and it can still be dumped
     victim.go()
 
 
+def rounds_for(scenario, workload):
+    """Fewer where each one takes long."""
+    return max(4, scenario.options.rounds // (4 if workload in HEAVY else 1))
+
+
+def kill_dump_ending(scenario, workload):
+    """Dump that ends the process: only a tool that lives may end it, and only when the template is whole."""
+    victim = scenario.workload(workload)
+    duration = scenario.tool.must("dump", victim.pid, scenario.place.template()).seconds
+    victim.handles[-1].reap(GRACE)
+    scenario.drop_template()
+    victim = None
+    for _ in range(rounds_for(scenario, workload)):
+        victim = victim or scenario.workload(workload)
+        picture = maps(victim.pid), rig.tids(victim.pid)
+        when, done = scenario.killed(duration, "dump", victim.pid, scenario.place.template())
+        if done or not rig.alive(victim.pid) or dying(victim.pid):
+            if not os.path.exists(scenario.place.template()):
+                raise Failed(f"{when}: the victim ends without a template")
+            if not victim.handles[-1].reap(GRACE):
+                raise Failed(f"{when}: does not end: {rig.describe(victim.pid)}")
+            scenario.count("ended by the tool")
+            victim = None
+            if not reap_until(set()):
+                raise Failed(f"{when}: left behind: {[rig.describe(c) for c in rig.children()]}")
+        else:  # the tool is dead, so nobody may end it from here on
+            reap_until({victim.pid})
+            scenario.runs_on(victim, picture, when)
+        scenario.template_whole_or_absent(when)
+    if victim:
+        victim.go()
+
+
+def kill_tracer(scenario, workload):
+    """SIGKILL of the child that traces, at any moment but those in which the process answers questions. The
+    kernel lets a process go on with whatever registers it has when its tracer is killed."""
+    victim = scenario.workload(workload)
+    picture = maps(victim.pid), rig.tids(victim.pid)
+    args = ("dump", victim.pid, scenario.place.template())
+    can_lower = int(rig.status_field("self", "CapEff"), 16) & 1 << CAP_SYS_RESOURCE
+    duration = scenario.measure(*args, "--leave-running", after=scenario.drop_template)
+    for _ in range(rounds_for(scenario, workload)):
+        proc = scenario.start(*args)
+        tracer = rig.wait_until(lambda: int(rig.status_field(victim.pid, "TracerPid")), GRACE)
+        if not tracer:
+            raise Failed("it is not traced: " + proc.communicate()[1])
+        with open(f"/proc/{tracer}/oom_score_adj", encoding="ascii") as f:
+            if f.read().strip() != "-1000" and can_lower:
+                raise Failed("the OOM killer may choose the tracer")
+        time.sleep(scenario.random.uniform(0, duration / 2))
+        struck = strike(victim.pid, tracer)
+        _, err = proc.communicate(timeout=GRACE * 5)
+        when = f"tracer killed, the tool said {err.strip()!r}"
+        if not struck or proc.returncode == 0:  # done before
+            raise Failed(f"exit {proc.returncode}: the tracer was not met in time")
+        if proc.returncode != rig.EXIT_AGAIN or str(victim.pid) not in err:
+            raise Failed(f"exit {proc.returncode} with an unclear message: {err.strip()!r}")
+        scenario.count("tracer killed")
+        scenario.runs_on(victim, picture, when)
+        scenario.template_whole_or_absent(when)
+    victim.go()
+
+
+def strike(pid, tracer):
+    """Kills the tracer while the process's own signal mask is in force, which it is not inside of a program."""
+    deadline = time.monotonic() + GRACE
+    while time.monotonic() < deadline and rig.status_field(pid, "TracerPid") == str(tracer):
+        os.kill(tracer, signal.SIGSTOP)
+        if not rig.wait_until(lambda: rig.all_in_state(tracer, "T"), GRACE):
+            return False
+        own_mask = rig.status_field(pid, "SigBlk")
+        if int(own_mask, 16) != PROGRAM_MASK:
+            os.kill(tracer, signal.SIGKILL)
+            return True
+        os.kill(tracer, signal.SIGCONT)
+        time.sleep(0.002)
+    return False
+
+
 def kill_restore(scenario, workload, *options):
+    count = int(options[options.index("--count") + 1]) if "--count" in options else 1
     victim = scenario.workload(workload)
     pid, threads = victim.pid, len(rig.tids(victim.pid))
     scenario.tool.must("dump", pid, scenario.place.template())
     victim.handles[-1].reap(5)
     args = ("restore", scenario.place.template(), *options)
-
-    def end():
-        for child in rig.children():
-            handle = rig.Handle(child)
-            handle.kill()
-            handle.reap(5)
-            handle.close()
-        reap_until(set())
-
-    duration = scenario.measure(*args, after=end)
+    duration = scenario.measure(*args, after=end_children)
+    scratch = listing(victim.scratch)
     for _ in range(scenario.options.rounds):
-        when = scenario.killed(duration, *args)
-        found = settle(pid, threads, when)
+        when, _ = scenario.killed(duration, *args)
+        found = settle(pid, threads, when, count)
         if found:
             scenario.count("restored whole")
-            victim.adopt(found)
-            victim.go(watch=[victim.handles[-1]])
+            handles = [victim.adopt(p) for p in found]
+            victim.go(len(found), handles)
             for name in ("go", "result"):
                 os.unlink(victim.path(name))
+        if extra := listing(victim.scratch) - scratch:
+            raise Failed(f"{when}: files left: {sorted(extra)}")
         if not reap_until(set(), 5):
             raise Failed(f"{when}: left behind: {[rig.describe(c) for c in rig.children()]}")
     scenario.tool.must("verify", scenario.place.template())
+
+
+def kill_new(scenario, workload, which, *options):
+    """SIGKILL of what a restore makes: the tool notices, and nothing is left."""
+    victim = scenario.workload(workload)
+    scenario.tool.must("dump", victim.pid, scenario.place.template())
+    victim.handles[-1].reap(5)
+    args = ("restore", scenario.place.template(), *options)
+    duration = scenario.measure(*args, after=end_children)
+    for _ in range(scenario.options.rounds):
+        proc = scenario.start(*args)
+        target = rig.wait_until(lambda: made_by(proc, victim.pid, which), GRACE)
+        time.sleep(scenario.random.uniform(0, duration / 2))
+        try:
+            if target and target > 0:  # else it was over before it was seen
+                os.kill(target, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        try:
+            _, err = proc.communicate(timeout=15)
+        except subprocess.TimeoutExpired:
+            proc.kill()
+            proc.wait()
+            raise Failed("the tool does not end in 15 s") from None
+        scenario.count(f"exit {proc.returncode}")
+        if proc.returncode not in (0, rig.EXIT_AGAIN, rig.EXIT_INTERNAL):
+            raise Failed(f"exit {proc.returncode}: {err.strip()}")
+        if proc.returncode and not err.startswith("moult-image: restore "):
+            raise Failed(f"exit {proc.returncode} with an unclear message: {err.strip()!r}")
+        if proc.returncode == 0:  # it was whole by then
+            end_children()
+        if not reap_until(set(), 5):
+            raise Failed(f"exit {proc.returncode}: left behind: {[rig.describe(c) for c in rig.children()]}")
+
+
+def made_by(proc, inner, which):
+    """The process in the making, or the sandbox's init, as soon as it is there."""
+    wanted = 1 if which == "init" else inner
+    todo = rig.children(proc.pid)
+    while todo:
+        pid = todo.pop()
+        if rig.inner_pid(pid) == wanted:
+            return pid
+        todo += rig.children(pid)
+    return -1 if proc.poll() is not None else None
+
+
+def end_children():
+    for child in rig.children():
+        handle = rig.Handle(child)
+        handle.kill()
+        handle.reap(5)
+        handle.close()
+    reap_until(set())
+
+
+def listing(top):
+    return {os.path.join(folder, name) for folder, folders, files in os.walk(top) for name in folders + files}
 
 
 def descendants():
@@ -212,8 +350,8 @@ def dying(pid):
     return False
 
 
-def settle(pid, threads, when):
-    """After the grace: the restored process when it is there, and whole; None when there is none."""
+def settle(pid, threads, when, count):
+    """After the grace: the restored processes when they are there, and whole; none when there is none."""
 
     def candidates():
         return [p for p in descendants() if rig.inner_pid(p) == pid]
@@ -222,15 +360,16 @@ def settle(pid, threads, when):
         reap_until(set(), 0)
         if any(dying(p) for p in descendants()):
             return False
-        return not descendants() or all(
-            len(rig.tids(p)) == threads and clean_state(p) for p in candidates()) and candidates()
+        found = candidates()
+        return not descendants() or len(found) == count and all(
+            len(rig.tids(p)) == threads and clean_state(p) for p in found)
 
     if not rig.wait_until(settled, GRACE):
         raise Failed(f"{when}: half-made: {[rig.describe(p) for p in descendants()]}")
     found = candidates()
     if not found and rig.alive(pid):
         raise Failed(f"{when}: half-made, and not ours: {rig.describe(pid)}")
-    return found[0] if found else None
+    return found
 
 
 # --- the process does something -------------------------------------------------------------
@@ -314,15 +453,34 @@ def still_beats(scenario, victim):
     victim.go()
 
 
+CAP_SYS_RESOURCE = 24
+HEAVY = ("anon_256m", "threads_500")
+PROGRAM_MASK = 0xffffffffffffffff & ~(1 << signal.SIGTRAP - 1 | 1 << signal.SIGKILL - 1 | 1 << signal.SIGSTOP - 1)
+
 SCENARIOS = {
     "kill-dump-single": (kill_dump, "anon_pattern"),
+    "kill-dump-memory": (kill_dump, "anon_256m"),
     "kill-dump-threads": (kill_dump, "threads_100"),
+    "kill-dump-threads-500": (kill_dump, "threads_500"),
+    "kill-dump-ending-single": (kill_dump_ending, "anon_pattern"),
+    "kill-dump-ending-memory": (kill_dump_ending, "anon_256m"),
+    "kill-dump-ending-threads": (kill_dump_ending, "threads_100"),
+    "kill-dump-ending-threads-500": (kill_dump_ending, "threads_500"),
+    "kill-tracer-memory": (kill_tracer, "anon_256m"),
     "kill-restore-single": (kill_restore, "anon_pattern"),
     "kill-restore-threads": (kill_restore, "threads_100"),
     "kill-restore-sandbox": (kill_restore, "anon_pattern", "--sandbox"),
+    "new-process-killed": (kill_new, "threads_100", "function"),
+    "new-process-killed-sandbox": (kill_new, "threads_100", "function", "--sandbox"),
+    "sandbox-init-killed": (kill_new, "threads_100", "init", "--sandbox"),
+    "kill-restore-many": (kill_restore, "anon_pattern", "--sandbox", "--count", "3"),
+    "kill-restore-unlinked-file": (kill_restore, "file_deleted"),
+    "kill-restore-removed-cwd": (kill_restore, "cwd_deleted"),
+    "kill-restore-socket-file": (kill_restore, "unix_listen_path"),
     "victim-killed": (restless, "killed"),
     "victim-exits": (restless, "exit"),
     "victim-execs": (restless, "exec"),
+    "victim-execs-in-thread": (restless, "thread-exec"),
     "victim-forks": (restless, "fork"),
     "victim-starts-threads": (restless, "threads"),
     "victim-maps": (restless, "maps"),

@@ -79,22 +79,40 @@ def present(pid):
     return pages
 
 
-def _thread_pages(pid):
-    """Pages that may hold a thread's rseq area: libc keeps it shortly behind the robust list head."""
-    pages = set()
+def _robust_head(tid):
     head, length = ctypes.c_uint64(), ctypes.c_uint64()
-    for tid in os.listdir(f"/proc/{pid}/task"):
-        if _libc.syscall(_GET_ROBUST_LIST, int(tid), ctypes.byref(head), ctypes.byref(length)) == 0 and head.value:
-            page = head.value // PAGE * PAGE
-            pages |= {page, page + PAGE}
-    return pages
+    failed = _libc.syscall(_GET_ROBUST_LIST, tid, ctypes.byref(head), ctypes.byref(length))
+    return 0 if failed else head.value
+
+
+def _rseq_distance():
+    """From the robust list head to the rseq area, both in libc's thread structure; None: libc has no rseq area."""
+    try:
+        offset = ctypes.c_ssize_t.in_dll(_libc, "__rseq_offset").value
+    except ValueError:
+        return None
+    arch_prctl, arch_get_fs, pointer = 158, 0x1003, ctypes.c_uint64()
+    if _libc.syscall(arch_prctl, arch_get_fs, ctypes.byref(pointer)) != 0:
+        return None
+    return pointer.value + offset - _robust_head(0)
+
+
+def _rseq_areas(pid):
+    """{page: [offsets in it]} of the threads' rseq areas."""
+    areas, distance = {}, _rseq_distance()
+    for tid in os.listdir(f"/proc/{pid}/task") if distance is not None else ():
+        head = _robust_head(int(tid))
+        if head:
+            address = head + distance
+            areas.setdefault(address // PAGE * PAGE, []).append(address % PAGE)
+    return areas
 
 
 def content(pid, extra=()):
     """Memory as (digests, kinds, raw): {address: digest, None where the kernel will not read},
-    {address: anonymous?} of the pages present, {address: bytes} of those that may hold rseq areas."""
+    {address: anonymous?} of the pages present, {address: (bytes, offsets)} of those that hold rseq areas."""
     pages = present(pid)
-    keep, digests, raw = _thread_pages(pid), {}, {}
+    keep, digests, raw = _rseq_areas(pid), {}, {}
     fd = os.open(f"/proc/{pid}/mem", os.O_RDONLY)
     try:
         for address in sorted(set(pages) | set(extra)):
@@ -102,7 +120,7 @@ def content(pid, extra=()):
                 data = os.pread(fd, PAGE, address)
                 digests[address] = hashlib.blake2b(data, digest_size=16).digest()
                 if address in keep:
-                    raw[address] = data
+                    raw[address] = data, keep[address]
             except OSError:
                 digests[address] = None
     finally:
@@ -125,7 +143,8 @@ def _only_rseq(old, new):
     has moved, even for a thread that only went through a trap of ptrace."""
     if old is None or new is None:
         return False
-    return len({i // 32 for i in range(PAGE) if old[i] != new[i]}) == 1
+    (before, areas), (after, _) = old, new
+    return all(any(area <= i < area + 32 for area in areas) for i in range(PAGE) if before[i] != after[i])
 
 
 def where(pid, address):

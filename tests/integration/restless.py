@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
-"""A victim that will not sit still while it is dumped: `restless.py SCRATCH exit|fork|threads|maps`.
+"""A victim that will not sit still while it is dumped: `restless.py SCRATCH exit|fork|threads|maps|thread-exec`.
 
 It says ready as every victim does, then appends to SCRATCH/beat as it goes, so that the test sees
 that it still runs; it ends when SCRATCH/go is there.
@@ -17,9 +17,10 @@ import time
 def main():
     scratch, mode = sys.argv[1:3]
     beat = os.open(f"{scratch}/beat", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    with open(f"{scratch}/ready.tmp", "w", encoding="ascii") as f:
-        f.write(f"{os.getpid()}\n")
-    os.rename(f"{scratch}/ready.tmp", f"{scratch}/ready")
+    if not os.path.exists(f"{scratch}/ready"):  # not after an exec
+        with open(f"{scratch}/ready.tmp", "w", encoding="ascii") as f:
+            f.write(f"{os.getpid()}\n")
+        os.rename(f"{scratch}/ready.tmp", f"{scratch}/ready")
     held = []
     while not os.path.exists(f"{scratch}/go"):
         os.write(beat, b".")
@@ -42,6 +43,10 @@ def main():
                 thread.start()
             for thread in threads:
                 thread.join()
+        elif mode == "thread-exec":
+            # The kernel ends all other threads, and the one that remains gets the leader's number.
+            threading.Thread(target=os.execv, args=(sys.executable, [sys.executable, "-S", *sys.argv])).start()
+            threading.Event().wait()
         elif mode == "maps":
             held.append(mmap.mmap(-1, 4096 * random.randint(1, 64), flags=mmap.MAP_PRIVATE))
             held[-1][0] = 1

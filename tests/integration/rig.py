@@ -191,8 +191,11 @@ class Handle:
 # --- victims --------------------------------------------------------------------------------
 
 
-def _child_exec(argv, log, cwd):
-    os.setsid()
+def _child_exec(argv, log, cwd, leads="session"):
+    if leads == "session":
+        os.setsid()
+    elif leads == "group":
+        os.setpgid(0, 0)
     null = os.open("/dev/null", os.O_RDONLY)
     out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(null, 0)
@@ -205,11 +208,11 @@ def _child_exec(argv, log, cwd):
     os.execve(argv[0], argv, {"PATH": "/usr/bin:/bin", "HOME": "/root", "LANG": "C.UTF-8"})
 
 
-def spawn_child(argv, log, cwd):
+def spawn_child(argv, log, cwd, leads="session"):
     pid = os.fork()
     if pid == 0:
         try:
-            _child_exec(argv, log, cwd)
+            _child_exec(argv, log, cwd, leads)
         finally:
             os._exit(127)
     return pid
@@ -256,7 +259,7 @@ class Orphanage:
 class Victim:
     """One run of a workload: its scratch directory and the process or processes that use it."""
 
-    def __init__(self, program, root, orphan=False, timeout=60, args=()):
+    def __init__(self, program, root, orphan=False, timeout=60, args=(), leads="session"):
         self.name = os.path.basename(program)
         self.timeout = timeout
         self.scratch = os.path.join(root, "scratch")
@@ -264,7 +267,7 @@ class Victim:
         self.log = os.path.join(self.scratch, "log")
         argv = [os.fspath(program), self.scratch, *args]
         self.orphanage = Orphanage(argv, self.log, self.scratch) if orphan else None
-        pid = self.orphanage.pid if orphan else spawn_child(argv, self.log, self.scratch)
+        pid = self.orphanage.pid if orphan else spawn_child(argv, self.log, self.scratch, leads)
         self.launched = Handle(pid)
         self.handles = [self.launched]
         self.pid = pid

@@ -168,6 +168,11 @@ def twice(run):
     run.program.finish(round_trip(run, "second", False), run.report)
 
 
+def twice_sandbox(run):
+    round_trip(run, "first", True)
+    run.program.finish(round_trip(run, "second", True), run.report)
+
+
 def many(run):
     image, program = run.image("image"), run.program
     run.attach()
@@ -219,4 +224,4 @@ def by_rename(run, image):
 
 
 CLONES = {"reuseport": by_reuseport, "netns": by_netns, "rename": by_rename}
-MODES = {f.__name__: f for f in (plain, freeze, leave, restore, sandbox, twice, many)}
+MODES = {f.__name__.replace("_", "-"): f for f in (plain, freeze, leave, restore, sandbox, twice, twice_sandbox, many)}

@@ -22,6 +22,7 @@
 #include "resource/memory/capture.h"
 #include "resource/process/capture.h"
 #include "resource/signal/capture.h"
+#include "resource/sysv_ipc/capture.h"
 #include "resource/thread/capture.h"
 #include "resource/timer/capture.h"
 
@@ -76,13 +77,16 @@ absl::Status AskProcessItself(CaptureContext& context, const std::vector<proc::S
   const SignalQuestions signals = AskSignals(programs[0]);
   MOULT_ASSIGN_OR_RETURN(const TimerQuestions timers, AskTimers(context.pid(), programs[0]));
   const ProcessQuestions process = AskProcess(programs[0]);
+  const SysvIpcQuestions sysv_ipc = AskSysvIpc(programs[0]);
   MOULT_ASSIGN_OR_RETURN(context.scratch_hint, FindHole(layout, 16u << 20));
   MOULT_ASSIGN_OR_RETURN(const auto results, context.tracee.RunPrograms(context.scratch_hint, runs));
+  // At once: were we killed before, it would run on in the wrong place.
+  MOULT_RETURN_IF_ERROR(context.tracee.PutBackAll());
   for (size_t i = 0; i < count; ++i) TakeAnswers(threads[i], results[i], *context.process.threads[i]);
   TakeAnswers(signals, results[0], context.process);
   MOULT_RETURN_IF_ERROR(TakeAnswers(timers, results[0], context));
   TakeAnswers(process, results[0], context);
-  return absl::OkStatus();
+  return CheckSysvIpc(sysv_ipc, results[0], context);
 }
 
 absl::Status CaptureStopped(CaptureContext& context, const CaptureOptions& options, Phases& phases) {
@@ -108,6 +112,7 @@ absl::Status CaptureStopped(CaptureContext& context, const CaptureOptions& optio
   phases.End("find pages");
   MOULT_RETURN_IF_ERROR(CaptureProcess(context));
   MOULT_RETURN_IF_ERROR(CaptureThreads(context));
+  MOULT_RETURN_IF_ERROR(CheckSysvWaiters(context));
   MOULT_RETURN_IF_ERROR(CaptureSleeps(context));
   MOULT_RETURN_IF_ERROR(CapturePending(context.pid(), /*shared=*/true, context.process.pending));
   context.process.stopped = context.tracee.threads().front().group_stopped;
@@ -175,8 +180,6 @@ absl::Status Stop(pid_t pid, const proc::Status& before, const CaptureOptions& o
   context.restarted_sleeps = std::move(restarted_sleeps);
   context.cancelled_timers = std::move(cancelled_timers);
   MOULT_RETURN_IF_ERROR(CaptureStopped(context, options, capture.result.phases));
-  // It may stand for long, until its host has what it wants.
-  MOULT_RETURN_IF_ERROR(capture.tracee->PutBackAll());
   *root = context.files.root();
   return absl::OkStatus();
 }
@@ -189,6 +192,11 @@ uint64_t StoppedMicros(const Underway& capture) {
 void SortRuns(Underway& capture) {
   auto& runs = capture.process().memory->runs;
   std::sort(runs.begin(), runs.end(), [](const image::PageRun& a, const image::PageRun& b) { return a.start() < b.start(); });
+}
+
+absl::Status RefuseChanged(const std::vector<std::string>& changed) {
+  if (changed.empty()) return absl::OkStatus();
+  return absl::UnavailableError(absl::StrCat("file ", changed.front(), " was written to or replaced during the dump; try again when nobody writes to it"));
 }
 
 void Summarise(Underway& capture, uint64_t user_state_bytes) {
@@ -215,7 +223,12 @@ absl::Status CaptureTo(pid_t pid, const std::string& dir, const CaptureOptions& 
   MOULT_RETURN_IF_ERROR(pages->Finish());
   SortRuns(capture);
   result.phases.End("write pages");
-  MOULT_RETURN_IF_ERROR(DigestFiles(root, capture.image));
+  MOULT_ASSIGN_OR_RETURN(const std::vector<std::string> changed, DigestFiles(root, capture.image));
+  // A process that runs on may have written to them itself.
+  if (!options.leave_running) MOULT_RETURN_IF_ERROR(RefuseChanged(changed));
+  for (const std::string& path : changed) {
+    capture.image.notes.push_back(absl::StrCat("file ", path, " changed after the process ran on, so a restore will be refused: the template needs it as it was"));
+  }
   result.phases.End("digest files");
   if (!options.may_go_on()) return Interrupted();
   MOULT_RETURN_IF_ERROR(writer->Commit(capture.image, MakeManifest(result.name, std::move(capture.host), capture.image.realtime_ns)));
@@ -238,7 +251,8 @@ absl::Status CaptureReported(pid_t pid, const CaptureOptions& options,
   std::string root;
   MOULT_RETURN_IF_ERROR(Stop(pid, before, options, pages, capture, &root));
   SortRuns(capture);
-  MOULT_RETURN_IF_ERROR(DigestFiles(root, capture.image));
+  MOULT_ASSIGN_OR_RETURN(const std::vector<std::string> changed, DigestFiles(root, capture.image));
+  MOULT_RETURN_IF_ERROR(RefuseChanged(changed));
   result.phases.End("digest files");
   image::ManifestT manifest = MakeManifest(result.name, std::move(capture.host), capture.image.realtime_ns);
   // Whoever writes the template fills them in; the schema wants them there.

@@ -21,7 +21,8 @@ struct CaptureOptions {
   bool leave_running = false;
   // Asked between steps, and last before anything is published or ended: false gives the capture up.
   std::function<bool()> may_go_on = [] { return true; };
-  // Without leave_running: asked when all is published and the process still stands; false lets it run on.
+  // Without leave_running: asked when all is published and the process still stands; false lets it run on. Who answers
+  // true may have ended the process already.
   std::function<bool()> may_end = [] { return true; };
 };
 

@@ -4,7 +4,9 @@
 #include <algorithm>
 
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <sys/mman.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 namespace moult::engine {
@@ -60,6 +62,9 @@ absl::StatusOr<uint32_t> ObjectTable::Add(int fd, image::ObjectKind kind, const 
   if (fstat(fd, &st) < 0) return ErrnoStatus(absl::StrCat("stat ", name));
   const auto [it, added] = by_inode_.try_emplace({st.st_dev, st.st_ino}, static_cast<uint32_t>(image_.objects.size()));
   if (!added) return it->second;
+  struct statfs fs {};
+  if (fstatfs(fd, &fs) < 0) return ErrnoStatus(absl::StrCat("fstatfs ", name));
+  if (fs.f_type == HUGETLBFS_MAGIC) return Refuse(absl::StrCat(name, " is hugetlb memory (MFD_HUGETLB)"), "use an ordinary memfd or transparent huge pages");
   auto object = std::make_unique<image::MemoryObjectT>();
   object->kind = kind;
   object->name = name;

@@ -41,6 +41,19 @@ absl::Status CheckFile(const image::FileRefT& file) {
   return CheckContent(file, fd.get(), st);
 }
 
+// False when it is not what it was when the process was stopped.
+absl::StatusOr<bool> DigestFile(const std::string& path, image::FileRefT& file) {
+  const UniqueFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+  // Without a digest the very same file must be there at restore.
+  if (!fd.valid()) return errno != ENOENT && errno != ENOTDIR;
+  struct stat st {};
+  if (fstat(fd.get(), &st) < 0 || !SameIdentity(file, st)) return false;
+  MOULT_ASSIGN_OR_RETURN(const image::Sha256Digest digest, image::Sha256OfFile(fd.get(), file.path));
+  if (fstat(fd.get(), &st) < 0 || !SameIdentity(file, st)) return false;
+  file.digest.assign(digest.begin(), digest.end());
+  return true;
+}
+
 }  // namespace
 
 // A change of content changes ctime, which no one can set.
@@ -59,18 +72,14 @@ absl::Status CheckContent(const image::FileRefT& file, int fd, const struct stat
   return absl::OkStatus();
 }
 
-absl::Status DigestFiles(const std::string& root, image::ProcessImageT& image) {
+absl::StatusOr<std::vector<std::string>> DigestFiles(const std::string& root, image::ProcessImageT& image) {
+  std::vector<std::string> changed;
   for (auto& file : image.files) {
     if (file->content != image::FileContent::Exact || !S_ISREG(file->mode)) continue;
-    const std::string path = absl::StrCat(root, file->path);
-    const UniqueFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
-    struct stat st {};
-    if (!fd.valid() || fstat(fd.get(), &st) < 0 || !SameIdentity(*file, st)) continue;
-    MOULT_ASSIGN_OR_RETURN(const image::Sha256Digest digest, image::Sha256OfFile(fd.get(), file->path));
-    if (fstat(fd.get(), &st) < 0 || !SameIdentity(*file, st)) continue;
-    file->digest.assign(digest.begin(), digest.end());
+    MOULT_ASSIGN_OR_RETURN(const bool unchanged, DigestFile(absl::StrCat(root, file->path), *file));
+    if (!unchanged) changed.push_back(file->path);
   }
-  return absl::OkStatus();
+  return changed;
 }
 
 absl::Status CheckFiles(const image::ProcessImageT& image) {

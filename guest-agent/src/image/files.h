@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 
 #include <string>
+#include <vector>
 
 #include "moult/base/status.h"
 #include "moult/protocol/schema.h"
@@ -14,8 +15,8 @@
 namespace moult::engine {
 
 // Adds the digests of files that must match exactly. `root` is put before every path ("/proc/7/root").
-// A file that changed since it was listed keeps none: only its identity can then match.
-absl::Status DigestFiles(const std::string& root, image::ProcessImageT& image);
+// Returns the paths of those that changed since they were listed, which have none: a restore will refuse them.
+absl::StatusOr<std::vector<std::string>> DigestFiles(const std::string& root, image::ProcessImageT& image);
 
 // kFailedPrecondition names the first file that is missing or has changed, and how.
 absl::Status CheckFiles(const image::ProcessImageT& image);

@@ -79,6 +79,10 @@ absl::StatusOr<std::unique_ptr<image::RequirementsT>> Describe() {
   return host;
 }
 
+absl::Status DoesNotFit(absl::string_view what, absl::string_view remedy) {
+  return absl::FailedPreconditionError(absl::StrCat("template does not fit: ", what, "; capture the function ", remedy));
+}
+
 }  // namespace
 
 // Of the process that asks, a fork of it among them: it does not move.
@@ -108,24 +112,24 @@ absl::StatusOr<std::unique_ptr<image::RequirementsT>> DescribeHost() {
 
 absl::Status CheckRequirements(const image::RequirementsT& wanted, const image::RequirementsT& host) {
   if (wanted.arch != host.arch) {
-    return Annotate(absl::FailedPreconditionError(absl::StrCat("it is for ", wanted.arch, ", this machine is ", host.arch, "; capture the function on a machine like this")), "template does not fit");
+    return DoesNotFit(absl::StrCat("it is for ", wanted.arch, ", this machine is ", host.arch), "on a machine like this");
   }
   if (wanted.page_size != host.page_size) {
-    return absl::FailedPreconditionError(absl::StrCat("template does not fit: page size ", wanted.page_size, ", here ", host.page_size));
+    return DoesNotFit(absl::StrCat("page size ", wanted.page_size, ", here ", host.page_size), "under a kernel like this");
   }
   if (wanted.vdso_digest != host.vdso_digest) {
-    return absl::FailedPreconditionError(absl::StrCat("template does not fit: the vdso of kernel ", wanted.kernel_release, " differs from that of ", host.kernel_release,
-                                                      " here; capture the function again under this kernel"));
+    return DoesNotFit(absl::StrCat("the vdso of kernel ", wanted.kernel_release, " differs from that of ", host.kernel_release, " here"), "again under this kernel");
   }
   std::vector<std::string> missing;
   for (const std::string& flag : wanted.cpu_flags) {
     if (std::find(host.cpu_flags.begin(), host.cpu_flags.end(), flag) == host.cpu_flags.end()) missing.push_back(flag);
   }
   if (!missing.empty()) {
-    return absl::FailedPreconditionError(absl::StrCat("template does not fit: this CPU lacks ", absl::StrJoin(missing, ", "), "; capture the function on a CPU like this, or mask the features there"));
+    return DoesNotFit(absl::StrCat("this CPU lacks ", absl::StrJoin(missing, ", ")), "on a CPU like this, or mask the features there");
   }
   if (wanted.xsave_features != host.xsave_features || wanted.xsave_size != host.xsave_size) {
-    return absl::FailedPreconditionError(absl::StrFormat("template does not fit: XSAVE layout %#x/%d bytes, here %#x/%d", wanted.xsave_features, wanted.xsave_size, host.xsave_features, host.xsave_size));
+    return DoesNotFit(absl::StrFormat("XSAVE layout %#x, %d bytes, here %#x, %d bytes", wanted.xsave_features, wanted.xsave_size, host.xsave_features, host.xsave_size),
+                      "on a CPU and kernel like this");
   }
   return absl::OkStatus();
 }

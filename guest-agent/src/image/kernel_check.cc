@@ -10,6 +10,8 @@
 #include <linux/sched.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -18,7 +20,9 @@
 #include "moult/base/unique_fd.h"
 #include "proc/read.h"
 #include "proc/status.h"
+#include "proc/timer_list.h"
 #include "resource/memory/page_scan.h"
+#include "resource/unix_socket/diag.h"
 
 namespace moult::engine {
 namespace {
@@ -86,6 +90,35 @@ bool CanSetTid() {
 
 bool CanMakeSandbox() { return Child(CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWIPC).pid() > 0; }
 
+bool CanTakeDescriptors() {
+  const Child child;
+  if (child.pid() < 0) return false;
+  const UniqueFd null(open("/dev/null", O_RDONLY | O_CLOEXEC));  // a number that the child need not have
+  const UniqueFd pidfd(static_cast<int>(syscall(SYS_pidfd_open, child.pid(), 0)));
+  const UniqueFd taken(static_cast<int>(syscall(SYS_pidfd_getfd, pidfd.get(), 0, 0)));
+  return taken.valid() || errno == EBADF;
+}
+
+// The size of the map it takes; only a kernel that can set it tells.
+bool CanSetMemoryMap() {
+  unsigned int size = 0;
+  return prctl(PR_SET_MM, PR_SET_MM_MAP_SIZE, &size, 0, 0) == 0 && (HasCapability(CAP_CHECKPOINT_RESTORE) || HasCapability(CAP_SYS_ADMIN));
+}
+
+bool CanAskUnixSockets() {
+  int pair[2];
+  if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0) return false;
+  const UniqueFd one(pair[0]);
+  const UniqueFd other(pair[1]);
+  struct stat st {};
+  auto diag = UnixDiagSocket::Open();
+  return diag.ok() && fstat(one.get(), &st) == 0 && diag->Query(static_cast<uint32_t>(st.st_ino)).ok();
+}
+
+bool HasTimerList() {
+  auto text = proc::ReadFile("/proc/timer_list");
+  return text.ok() && proc::ParseTimerList(*text).ok();
+}
 
 bool CanReadMapFiles() {
   const UniqueFd fd(open("/proc/self/map_files", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
@@ -115,6 +148,10 @@ std::vector<KernelFeature> CheckKernel() {
   add("kcmp", syscall(SYS_kcmp, getpid(), getpid(), KCMP_FILES, 0, 0) == 0, true, "tell shared descriptors from equal ones", "use a kernel built with CONFIG_KCMP=y (Debian's are)");
   add("set_tid", CanSetTid(), true, "make threads with their old ids (Linux 5.5)", kConfig);
   add("map_files", CanReadMapFiles(), true, "reach files behind mappings", kConfig);
+  add("pidfd_getfd", CanTakeDescriptors(), true, "look at descriptors (Linux 5.6)", "run as root or with CAP_SYS_PTRACE; use a newer kernel");
+  add("mm_map", CanSetMemoryMap(), true, "set heap, arguments and program of a restored process", kConfig);
+  add("unix_diag", CanAskUnixSockets(), false, "processes with unix sockets", "load the module unix_diag, or use a kernel built with CONFIG_UNIX_DIAG");
+  add("timer_list", HasTimerList(), false, "time that remains of sleeps without a pointer for it; without it some begin anew", "run as root; use a kernel that has /proc/timer_list");
   add("tid_address", [] { int* address = nullptr; return prctl(PR_GET_TID_ADDRESS, &address) == 0; }(), true, "joins of threads", kConfig);
   add("seccomp_suspend", CanSuspendSeccomp(), false, "processes with seccomp filters", kConfig);
   add("sandbox", CanMakeSandbox(), false, "restore --sandbox", "run as root with CAP_SYS_ADMIN, in a kernel with CONFIG_PID_NS, CONFIG_IPC_NS");

@@ -19,6 +19,7 @@
 #include "proc/read.h"
 #include "proc/status.h"
 #include "resource/credentials/capture.h"
+#include "resource/fd/restore.h"
 #include "resource/lock/restore.h"
 #include "resource/memory/restore.h"
 #include "resource/process/restore.h"
@@ -125,6 +126,7 @@ class Planner {
     if (!plan_.threads.empty()) {
       program.Call("wait for threads", kPseudoWaitCount, {Address(offsetof(Control, ready)), plan_.threads.size()});
     }
+    PlanThreadOwners(image_, program);
     MOULT_RETURN_IF_ERROR(PlanTimers(process_, program));
     PlanPending(process_.pid, 0, process_.pending, program);
     const image::ThreadT& leader = *process_.threads.front();

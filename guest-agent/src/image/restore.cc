@@ -28,6 +28,7 @@
 #include "moult/protocol/template_reader.h"
 #include "proc/fdinfo.h"
 #include "proc/read.h"
+#include "proc/stat.h"
 #include "ptrace/wait.h"
 
 namespace moult::engine {
@@ -39,7 +40,21 @@ int64_t NowNs(clockid_t clock) {
   return now.tv_sec * 1'000'000'000 + now.tv_nsec;
 }
 
+// By one that has ended, and that its parent has not waited for.
+absl::Status PidTakenByZombie(pid_t pid, pid_t parent) {
+  auto comm = proc::ReadFile(absl::StrCat("/proc/", parent, "/comm"));
+  const std::string who = comm.ok() ? absl::StrCat(" (", absl::StripSuffix(*comm, "\n"), ")") : "";
+  return absl::FailedPreconditionError(absl::StrCat("pid ", pid, " is still that of a process that has ended and that its parent, process ", parent, who,
+                                                    ", has not waited for; let the parent wait (or end it), or use --sandbox"));
+}
+
 absl::Status PidTaken(pid_t pid) {
+  auto text = proc::ReadFile(absl::StrCat("/proc/", pid, "/stat"));
+  const auto stat = text.ok() ? proc::ParseStat(*text) : text.status();
+  if (stat.ok() && stat->state == 'Z') return PidTakenByZombie(pid, stat->ppid);
+  if (absl::IsNotFound(stat.status())) {
+    return absl::FailedPreconditionError(absl::StrCat("pid ", pid, " is still the number of a process group or session that other processes belong to; end those, or use --sandbox"));
+  }
   auto comm = proc::ReadFile(absl::StrCat("/proc/", pid, "/comm"));
   const std::string who = comm.ok() ? absl::StrCat(" (", absl::StripSuffix(*comm, "\n"), ")") : "";
   return absl::FailedPreconditionError(absl::StrCat("pid ", pid, " is taken by another process or thread", who, "; use --sandbox, or end that process"));
@@ -112,7 +127,8 @@ class NewProcess {
   ~NewProcess() {
     if (pid_ <= 0) return;
     kill(pid_, SIGKILL);
-    // The leader of a traced process is reported only after all its traced threads.
+    // The leader of a traced process is reported only after all its traced threads. Were one not waited for, the sandbox
+    // around it could not end.
     const auto deadline = ptrace::Clock::now() + std::chrono::seconds(10);
     while (ptrace::Clock::now() < deadline) {
       auto tids = proc::ListNumeric(absl::StrCat("/proc/", pid_, "/task"));
@@ -121,9 +137,11 @@ class NewProcess {
           if (tid != pid_) waitpid(tid, nullptr, __WALL | WNOHANG);
         }
       }
-      auto status = ptrace::WaitChild(pid_, ptrace::Clock::now() + std::chrono::milliseconds(5));
-      if (absl::IsNotFound(status.status()) || (status.ok() && ptrace::IsGone(*status))) return;
-      if (!status.ok() && !absl::IsDeadlineExceeded(status.status())) return;
+      int status = 0;
+      const pid_t got = waitpid(pid_, &status, __WALL | WNOHANG);
+      if ((got == pid_ && ptrace::IsGone(status)) || (got < 0 && errno == ECHILD)) return;
+      const timespec pause{0, 1'000'000};
+      nanosleep(&pause, nullptr);
     }
   }
   NewProcess(const NewProcess&) = delete;
@@ -290,12 +308,27 @@ class Restorer {
       sandbox = made.get();
       result_.phases.End("sandbox");
     }
+    const absl::Status status = MakeProcess(sandbox, /*outlives_tool=*/made == nullptr);
+    if (!status.ok() && sandbox != nullptr && sandbox->HasEnded()) {
+      return absl::UnavailableError(absl::StrCat("the sandbox's init was killed meanwhile (", status.message(), "); try again"));
+    }
+    // What was there when it was looked at and is not now: a file, or the process itself.
+    if (absl::IsNotFound(status)) return absl::UnavailableError(status.message());
+    MOULT_RETURN_IF_ERROR(status);
+    if (made != nullptr) sandboxes_.push_back(std::move(made));
+    return absl::OkStatus();
+  }
+
+  absl::Status MakeProcess(Sandbox* sandbox, bool outlives_tool) {
     MOULT_ASSIGN_OR_RETURN(const auto region, Region::Create(plan_.layout.size));
     WriteRegion(*process_, plan_, region->view());
     MOULT_ASSIGN_OR_RETURN(const pid_t pid, StartBuilder(*region, sandbox));
     NewProcess guard(pid);
     // From here on our death, however sudden, is the end of the half-made process.
-    if (::ptrace(PTRACE_SEIZE, pid, nullptr, PTRACE_O_EXITKILL | PTRACE_O_SUSPEND_SECCOMP) < 0) return ErrnoStatus(absl::StrCat("attach to new process ", pid));
+    if (::ptrace(PTRACE_SEIZE, pid, nullptr, PTRACE_O_EXITKILL | PTRACE_O_SUSPEND_SECCOMP) < 0) {
+      if (errno == ESRCH) return absl::UnavailableError("the new process was killed meanwhile; try again");
+      return ErrnoStatus(absl::StrCat("attach to new process ", pid));
+    }
     auto* control = reinterpret_cast<Control*>(region->view());
     __atomic_store_n(&control->go, 1, __ATOMIC_RELEASE);
     syscall(SYS_futex, &control->go, FUTEX_WAKE, 1, nullptr, nullptr, 0);
@@ -307,12 +340,12 @@ class Restorer {
     MOULT_RETURN_IF_ERROR(ignition.SeizeThreads());
     MOULT_RETURN_IF_ERROR(ignition.RunLatePrograms());
     MOULT_RETURN_IF_ERROR(ignition.SetStates());
-    if (sandbox != nullptr) sandbox->SetChild(process_->pid);
+    // One of several goes with the others until all are there.
+    if (sandbox != nullptr) sandbox->SetChild(process_->pid, outlives_tool);
     MOULT_RETURN_IF_ERROR(ignition.Release());
     result_.phases.End("ignite");
     guard.Keep();
     result_.processes.push_back({pid, sandbox != nullptr ? sandbox->init_pid() : 0});
-    if (made != nullptr) sandboxes_.push_back(std::move(made));
     return absl::OkStatus();
   }
 

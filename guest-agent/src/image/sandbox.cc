@@ -166,10 +166,22 @@ absl::Status Sandbox::SetClocks(int64_t monotonic_ns, int64_t boottime_ns) {
   return WriteOffsets(absl::StrCat(pid_), monotonic_ns, boottime_ns);
 }
 
-void Sandbox::SetChild(pid_t inner_pid) {
-  __atomic_store_n(&static_cast<Shared*>(shared_)->init.child, static_cast<uint32_t>(inner_pid), __ATOMIC_RELEASE);
+void Sandbox::SetChild(pid_t inner_pid, bool outlives_maker) {
+  MoultInit& init = static_cast<Shared*>(shared_)->init;
+  if (outlives_maker) __atomic_store_n(&init.kept, 1, __ATOMIC_RELEASE);
+  __atomic_store_n(&init.child, static_cast<uint32_t>(inner_pid), __ATOMIC_RELEASE);
   // It may have ended already; the init then has an old signal behind it.
   syscall(SYS_pidfd_send_signal, pidfd_.get(), SIGCHLD, nullptr, 0);
+}
+
+void Sandbox::Keep() {
+  keep_ = true;
+  __atomic_store_n(&static_cast<Shared*>(shared_)->init.kept, 1, __ATOMIC_RELEASE);
+}
+
+bool Sandbox::HasEnded() const {
+  pollfd poller{pidfd_.get(), POLLIN, 0};
+  return poll(&poller, 1, 0) != 0;
 }
 
 int Sandbox::ChildStatus() const {

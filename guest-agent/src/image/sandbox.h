@@ -39,9 +39,11 @@ class Sandbox {
 
   pid_t init_pid() const { return pid_; }
   SandboxHandles handles() const { return {pidfd_.get(), time_namespace_.get()}; }
-  // The function's pid inside, for the init to wait for.
-  void SetChild(pid_t inner_pid);
-  void Keep() { keep_ = true; }
+  // The function's pid inside, for the init to wait for. Until Keep, a function that does not outlive the maker ends with
+  // it, however suddenly that dies.
+  void SetChild(pid_t inner_pid, bool outlives_maker);
+  void Keep();
+  bool HasEnded() const;
   // The child's wait status, once the init has ended after it; -1: it ended for another reason.
   int ChildStatus() const;
 

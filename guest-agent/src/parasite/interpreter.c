@@ -110,8 +110,9 @@ __attribute__((used)) void MoultInitMain(struct MoultInit* init) {
     moult_s64 sig = Syscall(__NR_rt_sigtimedwait, (moult_u64)&all, 0, 0, 8, 0, 0);
     moult_u32 child = __atomic_load_n(&init->child, __ATOMIC_ACQUIRE);
     if (sig == MOULT_MAKER_ENDED) {
-      /* Killed before there was a function to look after: the sandbox goes with it. */
-      if (!child) Syscall(__NR_exit_group, 1, 0, 0, 0, 0, 0);
+      /* Killed before there was a function to look after, or while others were made together with it: the
+       * sandbox goes with it. */
+      if (!child || !__atomic_load_n(&init->kept, __ATOMIC_ACQUIRE)) Syscall(__NR_exit_group, 1, 0, 0, 0, 0, 0);
       continue;
     }
     if (sig != 17 /* SIGCHLD */) {

@@ -74,6 +74,7 @@ struct MoultInit {
   moult_u64 unmap[6][2];
   moult_u32 ready; /* set to 1 and woken when nothing of the maker's memory is mapped any more */
   moult_u32 child; /* set by the maker, which then sends SIGCHLD: nothing is reaped before */
+  moult_u32 kept;  /* set by the maker: the sandbox, with a child in it, outlives it */
   moult_u32 status; /* the child's wait status, when `ended` */
   moult_u32 ended;
 };

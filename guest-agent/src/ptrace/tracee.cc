@@ -49,6 +49,10 @@ bool IsInterruptedForever(const user_regs_struct& regs) {
       return regs.r10 == 0;
     case SYS_rt_sigtimedwait:
       return regs.rdx == 0;
+    case SYS_semop:
+      return true;
+    case SYS_semtimedop:
+      return regs.r10 == 0;
     default:
       return false;
   }

@@ -82,7 +82,7 @@ absl::Status Start(Worker& worker) {
   program.time_namespace = function.sandbox->handles().time_namespace;
   program.cgroup = function.cgroup ? function.cgroup->fd() : -1;
   MOULT_ASSIGN_OR_RETURN(const Started started, StartProgram(program, /*orphan=*/true));
-  function.sandbox->SetChild(started.inner_pid);
+  function.sandbox->SetChild(started.inner_pid, /*outlives_maker=*/true);
   Begun(worker, started.pid, started.inner_pid);
   worker.phases.End("start");
   MOULT_RETURN_IF_ERROR(AwaitReady(function, worker.MakeWatch()));

@@ -1,9 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <csignal>
 #include <cstdio>
+
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "commands.h"
 #include "guarded.h"
 #include "image/capture.h"
+#include "moult/base/unique_fd.h"
 #include "output.h"
 
 namespace moult::tool {
@@ -34,14 +39,19 @@ std::string Describe(const engine::CaptureResult& result, const DumpArguments& a
 }  // namespace
 
 int RunDump(const DumpArguments& arguments) {
-  const WorkerOutput output = RunGuarded([&](const std::function<bool()>& tool_lives) -> WorkerOutput {
+  // Opened before the fork. Where it cannot be, the capture says why.
+  const UniqueFd victim(static_cast<int>(syscall(SYS_pidfd_open, arguments.pid, 0)));
+  const auto end_process = [&victim] { syscall(SYS_pidfd_send_signal, victim.get(), SIGKILL, nullptr, 0); };
+  const auto work = [&](const Guard& guard) -> WorkerOutput {
     engine::CaptureOptions options;
     options.leave_running = arguments.leave_running;
-    options.may_go_on = tool_lives;
+    options.may_go_on = guard.tool_lives;
+    options.may_end = guard.tool_acts;
     const auto result = engine::Capture(arguments.pid, arguments.dir, options);
     if (!result.ok()) return {ExitCode(result.status()), "", ErrorText(result.status(), arguments.json)};
     return {0, Describe(*result, arguments), ""};
-  });
+  };
+  const WorkerOutput output = RunGuarded({absl::StrCat("dump ", arguments.pid), arguments.json, end_process, work});
   std::fputs(output.out.c_str(), stdout);
   std::fputs(output.err.c_str(), stderr);
   return output.exit_code;

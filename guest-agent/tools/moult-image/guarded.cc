@@ -5,6 +5,7 @@
 #include <csignal>
 #include <cstdint>
 
+#include <fcntl.h>
 #include <poll.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -14,11 +15,15 @@
 #include "moult/base/status.h"
 #include "moult/base/unique_fd.h"
 #include "output.h"
+#include "ptrace/wait.h"
 
 namespace moult::tool {
 namespace {
 
+enum class Message : uint32_t { kAct, kResult };
+
 struct Header {
+  Message message;
   int32_t exit_code;
   uint32_t out_size;
   uint32_t err_size;
@@ -48,53 +53,89 @@ bool ReadAll(int fd, void* data, size_t size) {
   return true;
 }
 
-[[noreturn]] void Work(int channel, const std::function<WorkerOutput(const std::function<bool()>&)>& work) {
+Guard MakeGuard(int channel) {
+  return {.tool_lives =
+              [channel] {
+                pollfd poll_fd{channel, POLLRDHUP, 0};
+                return poll(&poll_fd, 1, 0) == 0;
+              },
+          .tool_acts =
+              [channel] {
+                const Header ask{Message::kAct, 0, 0, 0};
+                char done = 0;
+                return WriteAll(channel, &ask, sizeof(ask)) && ReadAll(channel, &done, sizeof(done));
+              }};
+}
+
+// Who kills it while it holds the process's registers, harms the process. When memory runs out, the kernel shall look elsewhere.
+void SpareFromOomKiller() {
+  const UniqueFd fd(open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC));
+  // Without CAP_SYS_RESOURCE it stays as likely as others.
+  if (fd.valid()) static_cast<void>(!write(fd.get(), "-1000", 5));
+}
+
+[[noreturn]] void Work(int channel, const std::function<WorkerOutput(const Guard&)>& work) {
   setsid();
   prctl(PR_SET_NAME, "moult-tracer");
   // Ends by its own decision only.
   for (const int sig : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE}) signal(sig, SIG_IGN);
-  const auto tool_lives = [channel] {
-    pollfd poll_fd{channel, POLLRDHUP, 0};
-    return poll(&poll_fd, 1, 0) == 0;
-  };
-  const WorkerOutput output = work(tool_lives);
-  const Header header{output.exit_code, static_cast<uint32_t>(output.out.size()), static_cast<uint32_t>(output.err.size())};
+  SpareFromOomKiller();
+  const WorkerOutput output = work(MakeGuard(channel));
+  const Header header{Message::kResult, output.exit_code, static_cast<uint32_t>(output.out.size()), static_cast<uint32_t>(output.err.size())};
   if (WriteAll(channel, &header, sizeof(header)) && WriteAll(channel, output.out.data(), output.out.size())) {
     WriteAll(channel, output.err.data(), output.err.size());
   }
   _exit(0);
 }
 
-WorkerOutput Failed(const absl::Status& status) { return {ExitCode(status), "", absl::StrCat("moult-image: ", status.message(), "\n")}; }
+bool ReadResult(int channel, const std::function<void()>& last_act, WorkerOutput& output) {
+  Header header{};
+  for (;;) {
+    if (!ReadAll(channel, &header, sizeof(header))) return false;
+    if (header.message == Message::kResult) break;
+    last_act();
+    const char done = 1;
+    if (!WriteAll(channel, &done, sizeof(done))) return false;
+  }
+  output.exit_code = header.exit_code;
+  output.out.resize(header.out_size);
+  output.err.resize(header.err_size);
+  return ReadAll(channel, output.out.data(), output.out.size()) && ReadAll(channel, output.err.data(), output.err.size());
+}
+
+WorkerOutput Failed(const GuardedTask& task, const absl::Status& status) {
+  return {ExitCode(status), "", ErrorText(Annotate(status, task.name), task.json)};
+}
+
+absl::Status EndedEarly(int status) {
+  const std::string how = absl::StrCat("the tracing process ", ptrace::DescribeStatus(status), " before it had a result");
+  if (!WIFSIGNALED(status)) return absl::InternalError(how);
+  return absl::AbortedError(absl::StrCat(how, "; see whether the process is well, and try again"));
+}
 
 }  // namespace
 
-WorkerOutput RunGuarded(const std::function<WorkerOutput(const std::function<bool()>& tool_lives)>& work) {
+WorkerOutput RunGuarded(const GuardedTask& task) {
   int pair[2];
-  if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0) return Failed(ErrnoStatus("socketpair"));
+  if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0) return Failed(task, ErrnoStatus("make a channel to the tracing process"));
   UniqueFd ours(pair[0]);
   UniqueFd theirs(pair[1]);
   const pid_t child = fork();
-  if (child < 0) return Failed(ErrnoStatus("fork"));
+  if (child < 0) {
+    const absl::Status status = ErrnoStatus("start the tracing process");
+    return Failed(task, absl::Status(status.code(), absl::StrCat(status.message(), "; raise the limit of processes (ulimit -u), or free memory")));
+  }
   if (child == 0) {
     ours.Reset();
-    Work(theirs.get(), work);
+    Work(theirs.get(), task.work);
   }
   theirs.Reset();
-  Header header{};
   WorkerOutput output;
-  bool complete = ReadAll(ours.get(), &header, sizeof(header));
-  if (complete) {
-    output.exit_code = header.exit_code;
-    output.out.resize(header.out_size);
-    output.err.resize(header.err_size);
-    complete = ReadAll(ours.get(), output.out.data(), output.out.size()) && ReadAll(ours.get(), output.err.data(), output.err.size());
-  }
+  const bool complete = ReadResult(ours.get(), task.last_act, output);
   int status = 0;
   while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
   }
-  if (complete) return output;
-  return Failed(absl::InternalError(absl::StrCat("the tracing process ended early (wait status ", status, ")")));
+  return complete ? output : Failed(task, EndedEarly(status));
 }
 
 }  // namespace moult::tool

@@ -17,9 +17,22 @@ struct WorkerOutput {
   std::string err;  // for stderr
 };
 
-// Runs `work` in the guarded child and returns what it returned. `work` is given a question that turns false
-// when the tool has died.
-WorkerOutput RunGuarded(const std::function<WorkerOutput(const std::function<bool()>& tool_lives)>& work);
+// What `work` may ask of the tool. Both turn false when the tool has died.
+struct Guard {
+  std::function<bool()> tool_lives;
+  // Has the tool itself do `last_act`; true when it has. So what only a living tool may do cannot come later than its death.
+  std::function<bool()> tool_acts;
+};
+
+struct GuardedTask {
+  std::string name;  // "dump 123", for errors
+  bool json = false;
+  std::function<void()> last_act;  // in the tool
+  std::function<WorkerOutput(const Guard&)> work;
+};
+
+// Runs `task.work` in the guarded child and returns what it returned.
+WorkerOutput RunGuarded(const GuardedTask& task);
 
 }  // namespace moult::tool
 

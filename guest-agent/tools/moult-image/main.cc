@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // moult-image: process images without a VM.
+#include <algorithm>
 #include <csignal>
 #include <cstdio>
+#include <string_view>
 
 #include <CLI/CLI.hpp>
 
@@ -52,6 +54,8 @@ int main(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
+    const bool json = std::find(argv, argv + argc, std::string_view("--json")) != argv + argc;
+    if (json && error.get_exit_code() != 0) return Fail(absl::InvalidArgumentError(absl::StrCat("wrong command line: ", error.what(), "; see --help")), json);
     return app.exit(error) == 0 ? 0 : kExitUsage;
   }
   const auto run = [&] {
@@ -63,6 +67,7 @@ int main(int argc, char** argv) {
   };
   const int code = run();
   // A result that could not be told is not a success.
-  if (std::fflush(stdout) != 0 && code == 0) return Fail(moult::ErrnoStatus("write the result to stdout"), /*json=*/false);
+  const absl::Status told = FlushStdout();
+  if (!told.ok() && code == 0) return Fail(told, dump.json || restore.json || show.json || verify.json || check.json);
   return code;
 }

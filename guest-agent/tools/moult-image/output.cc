@@ -48,6 +48,14 @@ int Fail(const absl::Status& status, bool json) {
   return ExitCode(status);
 }
 
+absl::Status FlushStdout() {
+  constexpr absl::string_view kWhat = "write the result to stdout";
+  if (std::fflush(stdout) != 0) return ErrnoStatus(kWhat);
+  // What failed before is flushed no more, and its reason is gone.
+  if (std::ferror(stdout) != 0) return absl::ResourceExhaustedError(absl::StrCat(kWhat, ": not all of it was taken; free disk space"));
+  return absl::OkStatus();
+}
+
 nlohmann::ordered_json PhasesJson(const engine::Phases& phases) {
   nlohmann::ordered_json json = nlohmann::ordered_json::object();
   for (const auto& [name, micros] : phases.done()) {

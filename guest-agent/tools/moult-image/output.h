@@ -19,6 +19,9 @@ std::string ErrorText(const absl::Status& status, bool json);
 // Prints it on stderr; returns its exit code.
 int Fail(const absl::Status& status, bool json);
 
+// Of all that was printed on stdout, whenever it was written.
+absl::Status FlushStdout();
+
 nlohmann::ordered_json PhasesJson(const engine::Phases& phases);
 // JSON text; bytes that are no UTF-8 (names of processes and files) are replaced, not fatal.
 std::string Dump(const nlohmann::ordered_json& json);

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <csignal>
 #include <cstdio>
 
 #include <fcntl.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "commands.h"
@@ -10,6 +12,36 @@
 #include "output.h"
 
 namespace moult::tool {
+namespace {
+
+// A sandbox ends with its init. What is a child of ours keeps its pid until it is waited for here; what was handed to a
+// lasting parent was started a moment ago.
+void EndAll(const engine::RestoreResult& result) {
+  for (const engine::RestoredProcess& process : result.processes) {
+    const pid_t child = process.sandbox_init != 0 ? process.sandbox_init : process.pid;
+    kill(child, SIGKILL);
+    waitpid(child, nullptr, 0);
+  }
+}
+
+bool WritePids(int pidfile, const std::string& pids) {
+  // What cannot be cut (a FIFO, a device) has nothing to be cut off.
+  if (ftruncate(pidfile, 0) < 0 && errno != EINVAL) return false;
+  return write(pidfile, pids.data(), pids.size()) == static_cast<ssize_t>(pids.size());
+}
+
+std::string Describe(const engine::RestoreResult& result, const std::string& pids, bool json) {
+  if (!json) return pids;
+  nlohmann::ordered_json processes = nlohmann::ordered_json::array();
+  for (const engine::RestoredProcess& process : result.processes) {
+    nlohmann::ordered_json entry{{"pid", process.pid}};
+    if (process.sandbox_init != 0) entry["sandbox_init"] = process.sandbox_init;
+    processes.push_back(std::move(entry));
+  }
+  return Dump({{"processes", processes}, {"phases_us", PhasesJson(result.phases)}, {"total_us", result.total_us}, {"notes", result.notes}}) + "\n";
+}
+
+}  // namespace
 
 int RunRestore(const RestoreArguments& arguments) {
   // Opened first: a pid that cannot be told is no reason to have made a process.
@@ -25,25 +57,16 @@ int RunRestore(const RestoreArguments& arguments) {
   if (!result.ok()) return Fail(result.status(), arguments.json);
 
   std::string pids;
-  nlohmann::ordered_json processes = nlohmann::ordered_json::array();
-  for (const engine::RestoredProcess& process : result->processes) {
-    absl::StrAppend(&pids, process.pid, "\n");
-    nlohmann::ordered_json entry{{"pid", process.pid}};
-    if (process.sandbox_init != 0) entry["sandbox_init"] = process.sandbox_init;
-    processes.push_back(std::move(entry));
-  }
-  if (pidfile.valid() && (ftruncate(pidfile.get(), 0) < 0 || write(pidfile.get(), pids.data(), pids.size()) != static_cast<ssize_t>(pids.size()))) {
-    std::fprintf(stderr, "moult-image: restore %s: the process runs, but pidfile %s was not written: %s\n", arguments.dir.c_str(),
-                 arguments.pidfile.c_str(), ErrnoName(errno).c_str());
-  }
-  if (arguments.json) {
-    const nlohmann::ordered_json json{{"processes", processes},
-                                      {"phases_us", PhasesJson(result->phases)},
-                                      {"total_us", result->total_us},
-                                      {"notes", result->notes}};
-    std::printf("%s\n", Dump(json).c_str());
-  } else {
-    std::fputs(pids.c_str(), stdout);
+  for (const engine::RestoredProcess& process : result->processes) absl::StrAppend(&pids, process.pid, "\n");
+  // A process that nobody was told of is as good as half made.
+  const auto untold = [&](const absl::Status& why) {
+    EndAll(*result);
+    return Fail(absl::Status(why.code(), absl::StrCat("restore ", arguments.dir, ": ", why.message(), "; nothing of the restore is left")), arguments.json);
+  };
+  if (pidfile.valid() && !WritePids(pidfile.get(), pids)) return untold(ErrnoStatus(absl::StrCat("write the pids to ", arguments.pidfile)));
+  std::fputs(Describe(*result, pids, arguments.json).c_str(), stdout);
+  if (const absl::Status told = FlushStdout(); !told.ok()) return untold(told);
+  if (!arguments.json) {
     for (const std::string& note : result->notes) std::fprintf(stderr, "note: %s\n", note.c_str());
   }
   return 0;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "moult/base/status.h"
 
+#include <cerrno>
 #include <cstring>
 
 namespace moult {
@@ -14,10 +15,13 @@ absl::Status ErrnoStatus(int error, absl::string_view what) {
   absl::Status from_errno = absl::ErrnoToStatus(error, "");
   absl::StatusCode code = from_errno.code();
   if (error == ESRCH || error == ENODEV) code = absl::StatusCode::kNotFound;
-  if (code == absl::StatusCode::kUnknown) code = absl::StatusCode::kInternal;
+  // An argument that the kernel does not like is ours, and no fault of who called us.
+  if (code == absl::StatusCode::kUnknown || error == EFAULT) code = absl::StatusCode::kInternal;
   const char* text = strerrordesc_np(error);
+  // The one whose remedy is the same wherever it comes from.
+  const absl::string_view remedy = error == EMFILE ? "; raise the limit of open files (ulimit -n)" : "";
   return absl::Status(code,
-                      absl::StrCat(what, ": ", ErrnoName(error), " (", text != nullptr ? text : "?", ")"));
+                      absl::StrCat(what, ": ", ErrnoName(error), " (", text != nullptr ? text : "?", ")", remedy));
 }
 
 absl::Status Annotate(const absl::Status& status, absl::string_view context) {

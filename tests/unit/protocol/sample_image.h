@@ -213,6 +213,111 @@ inline ProcessImageT Image() {
   return image;
 }
 
+inline void AddFd(ProcessImageT* image, uint32_t open_file) {
+  FdT* fd = Add(&image->processes[0]->fds);
+  fd->number = image->processes[0]->fds[image->processes[0]->fds.size() - 2]->number + 1;
+  fd->close_on_exec = true;
+  fd->open_file = open_file;
+}
+
+inline void AddMoreOpenFiles(ProcessImageT* image) {
+  AddFile(image, "/var/log/sample", S_IFREG | 0644);
+  const auto log = static_cast<uint32_t>(image->files.size() - 1);
+  image->files[log]->size = 4096;
+  image->files[log]->content = FileContent::AtLeast;
+  MemoryObjectT* unlinked = Add(&image->objects);
+  unlinked->kind = ObjectKind::UnlinkedFile;
+  unlinked->name = "/tmp/gone";
+  unlinked->size = 10;
+  unlinked->mode = 0600;
+  RegularFileT regular;
+  regular.file = log;
+  OpenFileT& file = *image->open_files[AddOpenFile(image, std::move(regular))];
+  file.flags = 02001;  // O_WRONLY | O_APPEND
+  file.position = 100;
+  file.owner_type = 1;
+  file.owner = 4242;
+  file.owner_signal = 40;
+  for (const LockKind kind : {LockKind::Posix, LockKind::Ofd, LockKind::Flock}) {
+    FileLockT* lock = Add(&file.locks);
+    lock->kind = kind;
+    lock->write = kind != LockKind::Ofd;
+    lock->start = kind == LockKind::Flock ? 0 : 10;
+    lock->length = kind == LockKind::Posix ? 20 : 0;
+  }
+  UnlinkedRegularT nameless;
+  nameless.object = static_cast<uint32_t>(image->objects.size() - 1);
+  AddOpenFile(image, std::move(nameless));
+  DirectoryT folder;
+  folder.file = kFolder;
+  AddOpenFile(image, std::move(folder));
+  PathOnlyT path;
+  path.file = kExe;
+  AddOpenFile(image, std::move(path));
+  SignalFdT signals;
+  signals.mask = 0x4000;
+  AddOpenFile(image, std::move(signals));
+  InetSocketT udp;
+  udp.family = AF_INET6;
+  udp.type = SOCK_DGRAM;
+  udp.protocol = 17;
+  udp.state = SocketState::Bound;
+  udp.address.assign(28, 0);
+  udp.address[0] = AF_INET6;
+  AddOpenFile(image, std::move(udp));
+  UnixSocketT datagram;
+  datagram.type = SOCK_DGRAM;
+  datagram.state = SocketState::Bound;
+  datagram.address = {0, 'n', 'a', 'm', 'e'};
+  AddOpenFile(image, std::move(datagram));
+}
+
+// The same, and what it lacks.
+inline ProcessImageT FullImage() {
+  ProcessImageT image = Image();
+  const auto first = static_cast<uint32_t>(image.open_files.size());
+  AddMoreOpenFiles(&image);
+  for (uint32_t i = first; i < image.open_files.size(); ++i) AddFd(&image, i);
+  ProcessT& process = *image.processes[0];
+  SeccompFilterT* filter = Add(&process.seccomp_filters);
+  filter->program.assign(16, 6);
+  filter->flags = 2;
+  ThreadT& thread = *process.threads[1];
+  thread.seccomp_mode = 2;
+  thread.seccomp = {0};
+  thread.altstack = std::make_unique<AltStack>(0x510000, 8192, 1u << 31);
+  thread.robust_list = std::make_unique<RobustList>(0x500100, 24);
+  thread.rseq = std::make_unique<Rseq>(0x500200, 32, 0x53053053, 0);
+  thread.tid_address = 0x500300;
+  thread.sleep_remaining_ns = 123456789;
+  thread.parent_death_signal = 15;
+  thread.keep_caps = true;
+  thread.tsc_mode = 1;
+  thread.scheduling->util_min = 100;
+  thread.scheduling->util_max = 700;
+  thread.scheduling->policy = 1;
+  thread.scheduling->priority = 5;
+  thread.credentials->groups = {1000, 1001};
+  thread.credentials->cap_permitted = thread.credentials->cap_effective = 0x400;
+  thread.credentials->no_new_privs = true;
+  VmaT& heap = *process.memory->vmas[1];
+  heap.guards = {PageRun(0x570000, 0x2000, 0)};
+  heap.locked = 1;
+  heap.advice = {14};
+  heap.name = "sample heap";
+  process.memory->lock_future = 2;
+  process.memory->membarrier = 16;
+  process.memory->coredump_filter = 0x33;
+  process.umask = 022;
+  process.personality = 0x40000;
+  process.dumpable = 1;
+  process.child_subreaper = true;
+  process.oom_score_adj = 500;
+  process.stopped = true;
+  image.sandboxed = true;
+  return image;
+}
+
 inline ManifestT Manifest() {
   ManifestT manifest;
   manifest.tool_version = "0.1.0";

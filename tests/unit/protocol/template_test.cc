@@ -13,6 +13,7 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <nlohmann/json.hpp>
 #include <random>
 
 #include "moult/protocol/digest.h"
@@ -376,6 +377,39 @@ TEST_F(TemplateTest, Parser_Refuses_WhenAPartIsUsedTwice) {
   EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
   EXPECT_THAT(Message(status), HasSubstr("image: a part is used more than once"));
 }
+
+// Paths of what `now` lacks or has otherwise; fields that are new since then are none of it.
+void Differences(const nlohmann::json& then, const nlohmann::json& now, const std::string& at, std::vector<std::string>& found) {
+  if (then.type() != now.type() || (then.is_array() && then.size() != now.size())) {
+    found.push_back(at);
+  } else if (then.is_object()) {
+    for (const auto& [key, value] : then.items()) {
+      now.contains(key) ? Differences(value, now.at(key), at + "/" + key, found) : found.push_back(at + "/" + key);
+    }
+  } else if (then.is_array()) {
+    for (size_t i = 0; i < then.size(); ++i) Differences(then[i], now[i], at + "/" + std::to_string(i), found);
+  } else if (then != now) {
+    found.push_back(at);
+  }
+}
+
+class GoldenTest : public testing::TestWithParam<const char*> {};
+
+// All of it means what it meant when it was written: the JSON was stored with it.
+TEST_P(GoldenTest, Reader_UnderstandsItAsThen_WhenItIsOld) {
+  const std::string golden = std::string(MOULT_SOURCE_DIR) + "/protocol/golden/" + GetParam();
+  auto reader = TemplateReader::Open(golden);
+  ASSERT_TRUE(reader.ok()) << reader.status();
+  EXPECT_EQ((*reader)->VerifyPages(), absl::OkStatus());
+  std::ifstream file(golden + ".json");
+  const nlohmann::json then = nlohmann::json::parse(file);
+  std::vector<std::string> found;
+  Differences(then.at("manifest"), nlohmann::json::parse(ManifestToJson((*reader)->manifest())), "manifest", found);
+  Differences(then.at("image"), nlohmann::json::parse(ImageToJson((*reader)->image())), "image", found);
+  EXPECT_THAT(found, testing::IsEmpty());
+}
+
+INSTANTIATE_TEST_SUITE_P(Version1, GoldenTest, testing::Values("1", "1-all"));
 
 TEST_F(TemplateTest, Reader_ReadsTheGoldenTemplate_WhenTheFormatIsOne) {
   const std::string golden = std::string(MOULT_SOURCE_DIR) + "/protocol/golden/1";

@@ -48,11 +48,7 @@ class Descriptors {
  private:
   absl::Status CaptureOne(int number) {
     UniqueFd fd(static_cast<int>(syscall(SYS_pidfd_getfd, context_.tracee.pidfd(), number, 0)));
-    if (!fd.valid()) {
-      absl::Status status = ErrnoStatus(absl::StrCat("fd ", number, ": duplicate it"));
-      if (errno == EMFILE) status = absl::ResourceExhaustedError(absl::StrCat(status.message(), "; raise this tool's limit of open files (ulimit -n)"));
-      return status;
-    }
+    if (!fd.valid()) return ErrnoStatus(absl::StrCat("fd ", number, ": duplicate it"));
     const std::string name = absl::StrCat(number);
     OpenDescription description{};
     description.number = number;

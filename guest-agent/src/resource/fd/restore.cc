@@ -5,10 +5,12 @@
 #include <libgen.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
 
+#include "image/uninterrupted.h"
 #include "resource/fd/kinds.h"
 #include "resource/lock/restore.h"
 
@@ -37,11 +39,13 @@ absl::StatusOr<UniqueFd> MakeMemfd(const image::MemoryObjectT& object) {
 
 absl::StatusOr<UniqueFd> MakeUnlinked(const image::MemoryObjectT& object) {
   // Under its old name if that is free, so that /proc shows the same; the name lives for a moment only.
-  UniqueFd fd(open(object.name.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
-  if (fd.valid()) {
-    if (unlink(object.name.c_str()) < 0) return ErrnoStatus(absl::StrCat("unlink ", object.name));
-    return fd;
-  }
+  UniqueFd fd;
+  MOULT_RETURN_IF_ERROR(Uninterrupted([&]() -> absl::Status {
+    fd.Reset(open(object.name.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
+    if (fd.valid() && unlink(object.name.c_str()) < 0) return ErrnoStatus(absl::StrCat("unlink ", object.name));
+    return absl::OkStatus();
+  }));
+  if (fd.valid()) return fd;
   std::string copy = object.name;
   const char* folder = dirname(copy.data());
   fd.Reset(open(folder, O_RDWR | O_TMPFILE | O_CLOEXEC, 0600));
@@ -82,14 +86,19 @@ absl::Status MakeOpenFile(RestoreContext& context, uint32_t index) {
   return absl::OkStatus();
 }
 
+bool IsOwnedByThread(const image::OpenFileT& file) { return file.owner != 0 && file.owner_type == F_OWNER_TID; }
+
 absl::Status SetFlags(const image::OpenFileT& file, int fd) {
   if (file.resource.type == image::Resource::PathOnly) return absl::OkStatus();
   constexpr uint32_t kSettable = O_APPEND | O_ASYNC | O_DIRECT | O_NOATIME | O_NONBLOCK;
   const int now = fcntl(fd, F_GETFL);
   if (now < 0) return ErrnoStatus("F_GETFL");
   // The owner first: O_ASYNC makes it matter.
-  if (file.owner != 0) {
-    const f_owner_ex owner{static_cast<__pid_type>(file.owner_type), file.owner};
+  if (file.owner != 0 && !IsOwnedByThread(file)) {
+    // A group is its own, which has another number when it led none.
+    const pid_t id = file.owner_type == F_OWNER_PGRP ? getpgrp() : file.owner;
+    if (id == 0) return absl::FailedPreconditionError("its signals go to a process group that a sandbox does not have; restore it without --sandbox");
+    const f_owner_ex owner{static_cast<__pid_type>(file.owner_type), id};
     if (fcntl(fd, F_SETOWN_EX, &owner) < 0) return ErrnoStatus(absl::StrCat("F_SETOWN_EX to ", file.owner));
   }
   if (file.owner_signal != 0 && fcntl(fd, F_SETSIG, file.owner_signal) < 0) return ErrnoStatus("F_SETSIG");
@@ -117,6 +126,19 @@ absl::Status RestoreObjects(RestoreContext& context, const FdNumbers& numbers) {
     context.object_fds.push_back(writable_at);
   }
   return absl::OkStatus();
+}
+
+void PlanThreadOwners(const image::ProcessImageT& image, ptrace::ProgramBuilder& program) {
+  const image::ProcessT& process = *image.processes.front();
+  for (uint32_t i = 0; i < image.open_files.size(); ++i) {
+    const image::OpenFileT& file = *image.open_files[i];
+    if (!IsOwnedByThread(file)) continue;
+    const auto at = std::find_if(process.fds.begin(), process.fds.end(), [i](const auto& fd) { return fd->open_file == i; });
+    if (at == process.fds.end()) continue;  // in flight: refused at capture
+    const f_owner_ex owner{static_cast<__pid_type>(file.owner_type), file.owner};
+    program.Call(absl::StrCat("fd ", (*at)->number, ": F_SETOWN_EX to thread ", file.owner), SYS_fcntl,
+                 {(*at)->number, F_SETOWN_EX, ptrace::Arg::Data(program.AddObject(owner))});
+  }
 }
 
 absl::Status RestoreDescriptors(RestoreContext& context) {

@@ -11,6 +11,9 @@ namespace moult::engine {
 absl::Status RestoreObjects(RestoreContext& context, const FdNumbers& numbers);
 absl::Status RestoreDescriptors(RestoreContext& context);
 
+// Adds the calls that name threads as receivers of signals (F_OWNER_TID), which must be there by then.
+void PlanThreadOwners(const image::ProcessImageT& image, ptrace::ProgramBuilder& program);
+
 }  // namespace moult::engine
 
 #endif  // MOULT_RESOURCE_FD_RESTORE_H_

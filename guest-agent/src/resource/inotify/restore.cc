@@ -54,7 +54,7 @@ absl::StatusOr<UniqueFd> RestoreInotify(RestoreContext& context, uint32_t index)
     const int error = errno;
     const absl::Status status = ErrnoStatus(error, "inotify_init");
     if (error != EMFILE) return status;
-    return absl::Status(status.code(), absl::StrCat(status.message(), "; raise /proc/sys/fs/inotify/max_user_instances"));
+    return absl::Status(status.code(), absl::StrCat(status.message(), ", or /proc/sys/fs/inotify/max_user_instances"));
   }
   std::vector<const image::InotifyWatchT*> watches;
   for (const auto& watch : saved.watches) watches.push_back(watch.get());

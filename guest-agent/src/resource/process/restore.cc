@@ -9,6 +9,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "image/uninterrupted.h"
 #include "proc/read.h"
 
 namespace moult::engine {
@@ -78,7 +79,7 @@ absl::Status RestoreIds(const image::ProcessT& process) {
 absl::Status RestoreDirectories(RestoreContext& context) {
   const image::FileRefT& cwd = context.file(context.process.cwd);
   if (context.process.cwd_deleted) {
-    MOULT_RETURN_IF_ERROR(EnterRemovedDirectory(cwd));
+    MOULT_RETURN_IF_ERROR(Uninterrupted([&cwd] { return EnterRemovedDirectory(cwd); }));
   } else if (chdir(cwd.path.c_str()) < 0) {
     return ErrnoStatus(absl::StrCat("enter its working directory ", cwd.path));
   }

@@ -11,6 +11,7 @@ namespace {
 
 constexpr int kIoprioWhoProcess = 1;
 constexpr size_t kMaxCpuBytes = 1024;  // 8192 CPUs, the most an x86 kernel is built for
+constexpr uint32_t kWholeCpu = 1024;  // SCHED_CAPACITY_SCALE: no clamp from above
 constexpr uint64_t kUtilClampFlags = 0x60;  // SCHED_FLAG_UTIL_CLAMP_MIN | _MAX
 
 bool CoversAllCpus(const std::vector<uint8_t>& mask) {
@@ -18,6 +19,13 @@ bool CoversAllCpus(const std::vector<uint8_t>& mask) {
   long allowed = 0;
   for (const uint8_t byte : mask) allowed += __builtin_popcount(byte);
   return allowed >= cpus;
+}
+
+// A kernel without utilisation clamps tells 0 for both.
+bool HasOtherClamps(const image::SchedulingT& wanted, const image::SchedulingT& current) {
+  const bool here = current.util_max != 0;
+  const bool asked = wanted.util_min != 0 || (wanted.util_max != 0 && wanted.util_max != kWholeCpu);
+  return here ? wanted.util_max != 0 && (wanted.util_min != current.util_min || wanted.util_max != current.util_max) : asked;
 }
 
 }  // namespace
@@ -58,10 +66,11 @@ void RestoreScheduling(const image::SchedulingT& wanted, const image::Scheduling
   if (wanted.timer_slack_ns != current.timer_slack_ns && wanted.timer_slack_ns != 0) {
     program.Call("prctl(PR_SET_TIMERSLACK)", SYS_prctl, {PR_SET_TIMERSLACK, wanted.timer_slack_ns, 0, 0, 0});
   }
+  const bool clamped = HasOtherClamps(wanted, current);
   if (wanted.policy != current.policy || wanted.nice != current.nice || wanted.priority != current.priority ||
-      wanted.flags != current.flags || wanted.policy == SCHED_DEADLINE) {
-    const SchedAttr attr{sizeof(SchedAttr), wanted.policy,      wanted.flags,     wanted.nice, wanted.priority,
-                         wanted.runtime_ns, wanted.deadline_ns, wanted.period_ns, 0,           0};
+      wanted.flags != current.flags || wanted.policy == SCHED_DEADLINE || clamped) {
+    const SchedAttr attr{sizeof(SchedAttr), wanted.policy,      wanted.flags | (clamped ? kUtilClampFlags : 0), wanted.nice, wanted.priority,
+                         wanted.runtime_ns, wanted.deadline_ns, wanted.period_ns, clamped ? wanted.util_min : 0, clamped ? wanted.util_max : 0};
     const size_t data = program.AddObject(attr);
     program.Call("sched_setattr", SYS_sched_setattr, {0, Arg::Data(data), 0});
   }

@@ -76,6 +76,8 @@ absl::Status TakeAnswers(const TimerQuestions& questions, const ptrace::ProgramR
     timer->interval_ns = Ns(value.it_interval);
     timer->remaining_ns = Ns(value.it_value);
     timer->overrun = static_cast<int32_t>(result.result(questions.overrun_ops[i]));
+    // No call sets it: it is of the last signal that was taken.
+    if (timer->overrun != 0) context.Note(absl::StrCat("timer_getoverrun of POSIX timer ", seen.id, " begins at 0 again (was ", timer->overrun, ")"));
     context.process.posix_timers.push_back(std::move(timer));
   }
   // The kernel lists the newest first; they are made again in the order of their ids.
