@@ -7,6 +7,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <climits>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
@@ -36,25 +37,37 @@ absl::Status WriteWhole(const std::string& path, const std::string& text) {
   return absl::OkStatus();
 }
 
-absl::Status Parse(const std::string& text, Function* function) {
-  const json root = json::parse(text, nullptr, false);
-  if (!root.is_object() || !root.contains("info") || !root["info"].is_string() ||
-      !root["init_pid"].is_number_integer() || !root["init_start"].is_number_unsigned())
-    return absl::DataLossError("not a state of this agent");
-  std::string info;
-  if (!absl::Base64Unescape(root["info"].get<std::string>(), &info))
-    return absl::DataLossError("info: not base64");
-  flatbuffers::Verifier verifier(reinterpret_cast<const uint8_t*>(info.data()), info.size());
-  if (!verifier.VerifyBuffer<rpc::FunctionInfo>(nullptr)) return absl::DataLossError("info: damaged");
-  flatbuffers::GetRoot<rpc::FunctionInfo>(info.data())->UnPackTo(&function->info);
-  function->init_pid = root["init_pid"].get<pid_t>();
-  function->init_start = root["init_start"].get<uint64_t>();
-  function->shell = root.value("shell", false);
-  function->was_frozen = root.value("was_frozen", false);
-  return absl::OkStatus();
+// The member, when it is there and `is` so; else null, so that no wrong type is taken.
+const json& Member(const json& root, const char* key, bool (json::*is)() const) {
+  static const json& none = *new json();
+  const auto found = root.find(key);
+  return found != root.end() && ((*found).*is)() ? *found : none;
 }
 
 }  // namespace
+
+absl::Status ParseState(std::string_view text, Function* function) {
+  const json root = json::parse(text, nullptr, false);
+  if (!root.is_object()) return absl::DataLossError("not a JSON object");
+  const json& info = Member(root, "info", &json::is_string);
+  const json& pid = Member(root, "init_pid", &json::is_number_unsigned);
+  const json& start = Member(root, "init_start", &json::is_number_unsigned);
+  const json& shell = Member(root, "shell", &json::is_boolean);
+  const json& was_frozen = Member(root, "was_frozen", &json::is_boolean);
+  if (info.is_null() || pid.is_null() || start.is_null() || pid.get<uint64_t>() > INT_MAX)
+    return absl::DataLossError("not a state of this agent");
+  std::string bytes;
+  if (!absl::Base64Unescape(info.get<std::string>(), &bytes)) return absl::DataLossError("info: not base64");
+  // SAFETY: the verifier reads inside of `bytes` alone.
+  flatbuffers::Verifier verifier(reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size());
+  if (!verifier.VerifyBuffer<rpc::FunctionInfo>(nullptr)) return absl::DataLossError("info: damaged");
+  flatbuffers::GetRoot<rpc::FunctionInfo>(bytes.data())->UnPackTo(&function->info);
+  function->init_pid = pid.get<pid_t>();
+  function->init_start = start.get<uint64_t>();
+  function->shell = !shell.is_null() && shell.get<bool>();
+  function->was_frozen = !was_frozen.is_null() && was_frozen.get<bool>();
+  return absl::OkStatus();
+}
 
 absl::Status Save(const Function& function) {
   flatbuffers::FlatBufferBuilder builder;
@@ -81,7 +94,7 @@ std::vector<std::unique_ptr<Function>> LoadAll(const std::string& functions_dir,
     auto function = std::make_unique<Function>();
     function->folder = absl::StrCat(functions_dir, "/", id);
     auto text = proc::ReadFile(function->folder + "/state.json");
-    const absl::Status status = text.ok() ? Parse(*text, function.get()) : text.status();
+    const absl::Status status = text.ok() ? ParseState(*text, function.get()) : text.status();
     if (!status.ok()) {
       errors->push_back(absl::StrCat(function->folder, ": ", status.message()));
       function->info = {};

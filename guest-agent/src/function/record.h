@@ -11,6 +11,7 @@
 
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "function/cgroup.h"
@@ -43,6 +44,8 @@ struct Function {
 
 // Writes state.json, whole or not at all.
 absl::Status Save(const Function& function);
+// What Save wrote: kDataLoss when it is something else. Pure.
+absl::Status ParseState(std::string_view text, Function* function);
 // The functions whose folders are in `functions_dir`, as they were saved; what cannot be read is in `errors`.
 std::vector<std::unique_ptr<Function>> LoadAll(const std::string& functions_dir,
                                                std::vector<std::string>* errors);

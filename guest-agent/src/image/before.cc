@@ -6,10 +6,8 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cstdlib>
 
 #include "proc/read.h"
-#include "proc/text.h"
 #include "resource/memory/capture.h"
 #include "resource/process/capture.h"
 #include "resource/thread/capture.h"
@@ -20,16 +18,12 @@ namespace {
 
 constexpr int kAttempts = 3;
 
-// "time on CPUs, time waiting, number of times on a CPU"; 0 where the kernel does not count.
+// 0 where the kernel does not count.
 uint64_t ReadRuns(int schedstat) {
   char text[96];
   const ssize_t n = pread(schedstat, text, sizeof(text), 0);
   if (n <= 0) return 0;
-  proc::Scanner scanner(std::string_view(text, static_cast<size_t>(n)));
-  uint64_t on = 0;
-  uint64_t waiting = 0;
-  uint64_t runs = 0;
-  return scanner.Dec(&on) && scanner.Dec(&waiting) && scanner.Dec(&runs) ? runs : 0;
+  return proc::ParseSchedstatRuns({text, static_cast<size_t>(n)}).value_or(0);
 }
 
 bool WasInterrupted(uint64_t rax) {
@@ -37,17 +31,12 @@ bool WasInterrupted(uint64_t rax) {
   return result == -EINTR || (result <= -512 && result >= -516);  // ERESTARTSYS .. ERESTART_RESTARTBLOCK
 }
 
-// "nr 0xarg .. 0xarg 0xsp 0xpc" of a thread that sleeps in a call.
-bool StandsIn(const std::string& call, const user_regs_struct& regs) {
-  proc::Scanner scanner(call);
-  int64_t nr = -1;
-  if (!scanner.Dec(&nr) || nr < 0 || nr != static_cast<int64_t>(regs.orig_rax)) return false;
-  for (const uint64_t wanted :
-       {regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9, regs.rsp, regs.rip}) {
-    uint64_t value = 0;
-    if (!scanner.Blanks() || !scanner.Literal("0x") || !scanner.Hex(&value) || value != wanted) return false;
-  }
-  return WasInterrupted(regs.rax);
+bool StandsIn(const proc::SleepingCall& call, const user_regs_struct& regs) {
+  const proc::SleepingCall now{static_cast<int64_t>(regs.orig_rax),
+                               {regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9},
+                               regs.rsp,
+                               regs.rip};
+  return call == now && WasInterrupted(regs.rax);
 }
 
 }  // namespace
@@ -59,10 +48,11 @@ bool Before::AskThread(pid_t pid, pid_t tid) {
   thread.schedstat.Reset(open((task + "/schedstat").c_str(), O_RDONLY | O_CLOEXEC));
   if (!thread.schedstat.valid()) return false;
   thread.runs = ReadRuns(thread.schedstat.get());
-  auto call = proc::ReadFile(task + "/syscall");
-  if (thread.runs == 0 || !call.ok() || call->empty() || call->front() < '0' || call->front() > '9')
-    return false;
-  thread.call = *std::move(call);
+  auto call_text = proc::ReadFile(task + "/syscall");
+  if (thread.runs == 0 || !call_text.ok()) return false;
+  const auto call = proc::ParseSyscall(*call_text);
+  if (!call.ok() || !call->has_value()) return false;
+  thread.call = **call;
   auto text = proc::ReadFile(task + "/status");
   if (!text.ok()) return false;
   auto status = proc::ParseStatus(*text);

@@ -21,6 +21,7 @@
 #include "moult/protocol/schema.h"
 #include "proc/maps.h"
 #include "proc/status.h"
+#include "proc/values.h"
 #include "ptrace/tracee.h"
 
 namespace moult::engine {
@@ -29,7 +30,7 @@ struct ThreadBefore {
   pid_t tid = 0;
   UniqueFd schedstat;
   uint64_t runs = 0;
-  std::string call;  // as /proc/TID/syscall shows it
+  proc::SleepingCall call;
   proc::Status status;
   std::unique_ptr<image::SchedulingT> scheduling;
 };

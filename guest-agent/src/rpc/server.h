@@ -107,6 +107,7 @@ class Server {
   std::map<uint64_t, std::unique_ptr<Function>> functions_;
   std::list<std::unique_ptr<Function>> shells_;
   Clock::time_point refill_at_;  // not before: making one takes CPU time
+  Clock::time_point tidy_at_;    // KeepTidy is due
   std::list<Running> workers_;
   Relay relay_;
   std::vector<PendingKill> kills_;

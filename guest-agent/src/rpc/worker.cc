@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <limits>
 #include <nlohmann/json.hpp>
 
 #include "function/ready.h"
@@ -32,6 +33,32 @@ constexpr Verb kVerbs[] = {
     {RequestBody::Tunnel, DoTunnel, true},    {RequestBody::Logs, DoLogs, true},
 };
 
+bool TakeInt(const json& value, std::optional<int>* to) {
+  if (!value.is_number_integer()) return false;
+  const auto number = value.get<int64_t>();
+  // A pid, or a state.
+  if (number < 0 || number > std::numeric_limits<int>::max()) return false;
+  *to = static_cast<int>(number);
+  return true;
+}
+
+bool TakeMember(const std::string& key, const json& value, Report* report) {
+  if (key == "pid") return TakeInt(value, &report->pid);
+  if (key == "inner_pid") return TakeInt(value, &report->inner_pid);
+  if (key == "drop" || key == "done") {
+    if (value.is_boolean()) (key == "drop" ? report->drop : report->done) = value.get<bool>();
+    return value.is_boolean();
+  }
+  if (key == "end_reason") {
+    if (value.is_string()) report->end_reason = value.get<std::string>();
+    return value.is_string();
+  }
+  std::optional<int> state;
+  if (key != "state" || !TakeInt(value, &state) || *state > static_cast<int>(rpc::FunctionState::MAX)) return false;
+  report->state = static_cast<rpc::FunctionState>(*state);
+  return true;
+}
+
 }  // namespace
 
 std::string EncodeReport(const Report& report) {
@@ -45,14 +72,13 @@ std::string EncodeReport(const Report& report) {
 
 absl::StatusOr<Report> DecodeReport(std::string_view text) {
   const json root = json::parse(text, nullptr, false);
-  if (!root.is_object()) return absl::DataLossError("report of a worker");
+  if (!root.is_object()) return absl::DataLossError("report of a worker: not a JSON object");
   Report report;
-  report.drop = root.value("drop", false);
-  report.done = root.value("done", false);
-  if (root.contains("state")) report.state = static_cast<rpc::FunctionState>(root["state"].get<int>());
-  if (root.contains("pid")) report.pid = root["pid"].get<int>();
-  if (root.contains("inner_pid")) report.inner_pid = root["inner_pid"].get<int>();
-  if (root.contains("end_reason")) report.end_reason = root["end_reason"].get<std::string>();
+  for (const auto& [key, value] : root.items()) {
+    if (!TakeMember(key, value, &report)) {
+      return absl::DataLossError(absl::StrCat("report of a worker: \"", key, "\" is unknown or wrong"));
+    }
+  }
   return report;
 }
 

@@ -4,6 +4,8 @@
 #include <fcntl.h>
 
 #include <chrono>
+#include <functional>
+#include <future>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -17,8 +19,6 @@
 namespace moult::ctl {
 namespace {
 
-constexpr int kSliceMs = 250;  // between two looks at how long it takes
-
 class Agent final : public Backend {
  public:
   Agent(moult_store* store, moult_vm* vm) : target_{.vm = vm, .store = store, .fault = absl::OkStatus()} {}
@@ -31,7 +31,7 @@ class Agent final : public Backend {
     if (method == "status")
       return absl::FailedPreconditionError("status: only a VM's process has it; use --control");
     MOULT_ASSIGN_OR_RETURN(control::Call call, Start(method, params));
-    if (call.disk) return call.disk();
+    if (call.disk) return OnDisk(method, call.disk);
     const absl::StatusOr<Json> result = Finish(method, call.op);
     moult_op_free(call.op);
     return result;
@@ -53,14 +53,17 @@ class Agent final : public Backend {
     return control::Start(target_, method, params, moult_init<moult_op_options>());
   }
 
-  absl::StatusOr<Json> Finish(const std::string& method, moult_op* op) {
-    const auto start = std::chrono::steady_clock::now();
+  // The disk work in a thread of its own, so that this one can show progress.
+  static absl::StatusOr<Json> OnDisk(const std::string& method, const std::function<absl::StatusOr<Json>()>& disk) {
     Progress progress(method);
-    while (moult_op_wait(op, kSliceMs) == -ETIME) {
-      progress.Show(
-          std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now() - start)
-              .count());
-    }
+    std::future<absl::StatusOr<Json>> result = std::async(std::launch::async, disk);
+    while (result.wait_for(std::chrono::milliseconds(Progress::kEveryMs)) != std::future_status::ready) progress.Tick();
+    return result.get();
+  }
+
+  absl::StatusOr<Json> Finish(const std::string& method, moult_op* op) {
+    Progress progress(method);
+    while (moult_op_wait(op, Progress::kEveryMs) == -ETIME) progress.Tick();
     Json result;
     MOULT_RETURN_IF_ERROR(control::Outcome(op, &result));
     return result;

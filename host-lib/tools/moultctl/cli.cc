@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cli.h"
 
+#include "absl/strings/str_cat.h"
 #include "completion.h"
 #include "moult/moult.h"
 #include "output.h"
@@ -21,8 +22,8 @@ Cli::Cli()
           "  moultctl capture web web-template\n"
           "  moultctl repurpose web web-template\n\n") +
       kExitCodes);
-  app_.add_option("--control", arguments_.where.control, "control socket of the VM's process")
-      ->envname("MOULT_CONTROL");
+  app_.add_option("--control", arguments_.where.control,
+                  "control socket of the VM's process; by default what MOULT_CONTROL says");
   app_.add_option("--agent", arguments_.where.agent,
                   "straight to the agent, without guest memory: vsock:CID[:PORT], uds:PATH[:PORT] (says "
                   "CONNECT), unix:PATH");
@@ -92,8 +93,10 @@ void Cli::AddRun() {
           RunRun);
   RunFlags& flags = arguments_.run;
   run->add_option("--name", flags.name, "1 to 64 of A-Z a-z 0-9 . _ -");
+  // A list may take more words than one, and with them the `--` before the command: hence allow_extra_args(false).
   run->add_option("--env", flags.env, "NAME=value; may be repeated")
       ->expected(1)
+      ->allow_extra_args(false)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   run->add_option("--cwd", flags.cwd, "working directory");
   run->add_option("--uid", flags.uid, "user");
@@ -122,6 +125,7 @@ void Cli::AddInvoke() {
   invoke_command_->add_option("-X,--method", invoke_.method, "GET, PUT, ...");
   invoke_command_->add_option("-H,--header", invoke_.headers, "\"Name: value\"; may be repeated")
       ->expected(1)
+      ->allow_extra_args(false)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   invoke_command_->add_flag("-i,--include", invoke_.include, "print the answer's headers, too");
   invoke_command_->add_flag("--fail", invoke_.fail, "exit 1 when the answer's status is 400 or more");
@@ -192,6 +196,7 @@ void Cli::AddVm() {
       ->add_option("--payload", vm_.payload,
                    "NAME=FILE: put FILE into the guest as /run/moult/NAME; may be repeated")
       ->expected(1)
+      ->allow_extra_args(false)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   vm_command_->add_option("--append", vm_.append, "more of the kernel's command line");
   vm_command_->add_flag("--detach", vm_.detach, "leave the VM running, and end");
@@ -205,11 +210,28 @@ void Cli::AddCompletion() {
       ->check(CLI::IsMember({"bash", "zsh", "fish"}));
 }
 
+namespace {
+
+bool AsksForJson(int argc, char** argv) {
+  for (int i = 1; i < argc && argv[i] != std::string_view("--"); ++i) {
+    if (argv[i] == std::string_view("--json")) return true;
+  }
+  return false;
+}
+
+}  // namespace
+
 int Cli::Run(int argc, char** argv) {
   try {
     app_.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    return app_.exit(error) == 0 ? 0 : kExitUsage;
+    if (error.get_exit_code() == 0) return app_.exit(error);  // help
+    const std::vector<std::string> strange = app_.remaining();
+    const bool no_command = app_.get_subcommands().empty() && !strange.empty();
+    const std::string text =
+        no_command ? absl::StrCat("there is no command ", strange.front()) : std::string(error.what());
+    // Of a line that was refused nothing is set, not even --json.
+    return Fail(absl::InvalidArgumentError(absl::StrCat(text, "; see moultctl --help")), AsksForJson(argc, argv));
   }
   if (completion_command_->parsed()) return Print({}, CompletionScript(app_, shell_), false);
   if (vm_command_->parsed()) {
@@ -218,11 +240,12 @@ int Cli::Run(int argc, char** argv) {
     vm_.tenant = arguments_.where.tenant;
     return RunVm(vm_);
   }
-  // The environment's socket is for when nothing else was said.
-  if (!arguments_.where.agent.empty() && app_.get_option("--control")->count() > 0 &&
-      getenv("MOULT_CONTROL") == nullptr) {
+  Where& where = arguments_.where;
+  if (!where.agent.empty() && !where.control.empty())
     return Fail(absl::InvalidArgumentError("give --control or --agent, not both"), arguments_.json);
-  }
+  // The environment's socket is for when nothing else was said.
+  const char* control = getenv("MOULT_CONTROL");
+  if (where.agent.empty() && where.control.empty() && control != nullptr) where.control = control;
   const absl::StatusOr<std::unique_ptr<Backend>> backend = Open(arguments_.where);
   if (!backend.ok()) return Fail(backend.status(), arguments_.json);
   return invoke_command_->parsed() ? RunInvoke(**backend, arguments_, invoke_)

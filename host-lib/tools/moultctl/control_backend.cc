@@ -73,7 +73,7 @@ class Control final : public Backend {
       if (!answer.is_object())
         return absl::DataLossError(absl::StrCat("control socket ", path_, ": ", line.substr(0, 80)));
       if (const auto told = answer.find("progress"); told != answer.end()) {
-        progress.Show(told->value("elapsed_ms", int64_t{0}));
+        progress.Tick();
       } else if (answer.contains("error")) {
         return control::ErrorFromJson(answer["error"]);
       } else {

@@ -41,6 +41,19 @@ int OnFunction(Backend& backend, const Arguments& arguments, const std::string& 
                       [&](const Json&) { return absl::StrCat(*id, " ", done, "\n"); });
 }
 
+// One object for each piece: what a function prints need not be lines.
+void PrintLog(const std::string& piece, bool json) {
+  if (piece.empty()) return;
+  if (json) {
+    Json object = Json::object();
+    AddBytes(&object, "log", piece);
+    Print(object, "", true);
+  } else {
+    std::fwrite(piece.data(), 1, piece.size(), stdout);
+  }
+  std::fflush(stdout);
+}
+
 std::string NameOf(const Json& function) {
   const std::string name = Text(Member(function, "spec"), "name");
   return name.empty() ? Text(function, "name") : name;
@@ -81,8 +94,7 @@ int RunHello(Backend& backend, const Arguments& arguments) {
     const Json& windows = Member(hello, "windows");
     for (size_t i = 0; i < windows.size(); ++i) {
       absl::StrAppend(
-          &text, absl::StrFormat("window %d  %s at 0x%x\n", i,
-                                 Bytes(Number(windows[i], windows[i].contains("size") ? "size" : "length")),
+          &text, absl::StrFormat("window %d  %s at 0x%x\n", i, Bytes(Number(windows[i], "size")),
                                  Number(windows[i], "gpa")));
     }
     return text;
@@ -95,7 +107,7 @@ int RunDoctor(Backend& backend, const Arguments& arguments) {
   std::string text;
   bool healthy = true;
   for (const Json& check : Member(*result, "checks")) {
-    const bool ok = check.value("ok", false);
+    const bool ok = Member(check, "ok") == true;
     healthy = healthy && ok;
     absl::StrAppend(&text, ok ? "ok    " : "FAIL  ", Text(check, "name"), ": ", Text(check, "detail"), "\n");
     if (!ok && !Text(check, "remedy").empty())
@@ -123,7 +135,7 @@ int RunPs(Backend& backend, const Arguments& arguments) {
     for (const Json& f : Member(result, "functions")) {
       rows.push_back(
           {Text(f, "id"), NameOf(f), Text(f, "state"), Text(f, "pid"), Bytes(Number(f, "memory_bytes")),
-           Text(f, "template_name").empty() ? "-" : Text(f, "template_name"), Text(f, "end_reason")});
+           Text(f, "template").empty() ? "-" : Text(f, "template"), Text(f, "end_reason")});
     }
     return Table(rows);
   });
@@ -149,16 +161,18 @@ int RunLogs(Backend& backend, const Arguments& arguments) {
       "logs", {{"function", *id}, {"follow", arguments.follow}, {"tail_bytes", arguments.tail_bytes}});
   if (!stream.ok()) return Fail(stream.status(), arguments.json);
   std::array<char, 65536> chunk;
-  for (;;) {
-    const ssize_t got = read(stream->get(), chunk.data(), chunk.size());
+  std::string text;
+  for (ssize_t got = -1; got != 0;) {
+    got = read(stream->get(), chunk.data(), chunk.size());
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) return Fail(ErrnoStatus("logs: read"), arguments.json);
-    if (got == 0) return 0;
-    const std::string text(chunk.data(), static_cast<size_t>(got));
-    // One object for each piece: what a function prints need not be lines.
-    Print({{"log", text}}, text, arguments.json);
-    std::fflush(stdout);
+    text.append(chunk.data(), static_cast<size_t>(got));
+    // A character may come in two pieces.
+    const size_t kept = got == 0 || !arguments.json ? 0 : UnfinishedUtf8(text);
+    PrintLog(text.substr(0, text.size() - kept), arguments.json);
+    text.erase(0, text.size() - kept);
   }
+  return 0;
 }
 
 int RunCapture(Backend& backend, const Arguments& arguments) {

@@ -23,6 +23,7 @@
 #include "moult/base/status.h"
 #include "moult/base/unique_fd.h"
 #include "output.h"
+#include "progress.h"
 
 namespace moult::ctl {
 namespace {
@@ -40,6 +41,11 @@ using List = std::unique_ptr<curl_slist, decltype(&curl_slist_free_all)>;
 size_t Append(char* data, size_t size, size_t count, void* to) {
   static_cast<std::string*>(to)->append(data, size * count);
   return size * count;
+}
+
+int ShowProgress(void* progress, curl_off_t, curl_off_t, curl_off_t, curl_off_t) {
+  static_cast<Progress*>(progress)->Tick();
+  return 0;
 }
 
 // Debian 12's curl (7.88) connects a socket also when it was told that it is connected already. So it gets a
@@ -149,6 +155,10 @@ absl::StatusOr<Answer> Request(UniqueFd tunnel, const Arguments& arguments, cons
   set(CURLOPT_HEADERDATA, &answer.headers);
   set(CURLOPT_HTTPHEADER, headers.get());
   set(CURLOPT_TIMEOUT_MS, invoke.timeout_ms);
+  Progress progress("invoke");
+  set(CURLOPT_XFERINFODATA, &progress);
+  set(CURLOPT_XFERINFOFUNCTION, ShowProgress);
+  set(CURLOPT_NOPROGRESS, 0L);
   if (!invoke.data.empty()) {
     set(CURLOPT_POSTFIELDSIZE_LARGE, static_cast<curl_off_t>(data.size()));
     set(CURLOPT_POSTFIELDS, data.c_str());
@@ -162,10 +172,11 @@ absl::StatusOr<Answer> Request(UniqueFd tunnel, const Arguments& arguments, cons
 }
 
 Json AsJson(const Answer& answer) {
-  return {{"status", answer.status},
-          {"headers", answer.headers},
-          {"body", answer.body},
-          {"total_us", answer.total_us}};
+  Json json{{"status", answer.status}};
+  AddBytes(&json, "headers", answer.headers);
+  AddBytes(&json, "body", answer.body);
+  json["total_us"] = answer.total_us;
+  return json;
 }
 
 }  // namespace

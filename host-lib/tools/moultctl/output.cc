@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdio>
 
+#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 
@@ -47,6 +48,25 @@ std::string Printable(std::string text) {
   return text;
 }
 
+// The length of the UTF-8 character that begins with `lead`; 0: none does.
+size_t Utf8Length(unsigned char lead) {
+  if (lead < 0x80) return 1;
+  if (lead >= 0xc2 && lead < 0xe0) return 2;
+  if (lead >= 0xe0 && lead < 0xf0) return 3;
+  return lead >= 0xf0 && lead < 0xf5 ? 4 : 0;
+}
+
+bool Continues(char c) { return (static_cast<unsigned char>(c) & 0xc0) == 0x80; }
+
+bool IsUtf8(const std::string& text) {
+  try {
+    (void)Json(text).dump();
+    return true;
+  } catch (const Json::type_error&) {
+    return false;
+  }
+}
+
 }  // namespace
 
 int Fail(const absl::Status& status, bool json) {
@@ -66,6 +86,23 @@ int Print(const Json& result, const std::string& text, bool json) {
 }
 
 std::string Dump(const Json& json) { return json.dump(-1, ' ', false, Json::error_handler_t::replace); }
+
+void AddBytes(Json* json, const std::string& key, const std::string& bytes) {
+  if (IsUtf8(bytes)) {
+    (*json)[key] = bytes;
+  } else {
+    (*json)[key + "_base64"] = absl::Base64Escape(bytes);
+  }
+}
+
+size_t UnfinishedUtf8(std::string_view text) {
+  for (size_t back = 1; back <= std::min<size_t>(3, text.size()); ++back) {
+    const char c = text[text.size() - back];
+    if (Continues(c)) continue;
+    return Utf8Length(static_cast<unsigned char>(c)) > back ? back : 0;
+  }
+  return 0;
+}
 
 std::string Bytes(uint64_t bytes) {
   if (bytes < 10'000) return absl::StrCat(bytes, " B");

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -26,6 +27,10 @@ int Fail(const absl::Status& status, bool json);
 int Print(const Json& result, const std::string& text, bool json);
 
 std::string Dump(const Json& json);
+// Bytes of others as a member `key`, or, where JSON could not hold them, as `key`_base64.
+void AddBytes(Json* json, const std::string& key, const std::string& bytes);
+// How many bytes at the end of `text` begin a UTF-8 character whose rest is not there: 0 to 3.
+size_t UnfinishedUtf8(std::string_view text);
 // "12.3 MiB", "4.56 ms".
 std::string Bytes(uint64_t bytes);
 std::string Millis(uint64_t us);

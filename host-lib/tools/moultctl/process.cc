@@ -78,7 +78,7 @@ bool Child::ended() const {
 
 void Child::Terminate() const { kill(pid_, SIGTERM); }
 
-absl::StatusOr<std::string> Capture(const std::vector<std::string>& argv) {
+absl::StatusOr<std::string> Capture(const std::vector<std::string>& argv, Progress* progress) {
   int ends[2];
   if (pipe2(ends, O_CLOEXEC) != 0) return ErrnoStatus("pipe2");
   UniqueFd read_end(ends[0]), write_end(ends[1]);
@@ -86,7 +86,13 @@ absl::StatusOr<std::string> Capture(const std::vector<std::string>& argv) {
   write_end.Reset();
   std::string text;
   std::array<char, 4096> chunk;
-  for (ssize_t got; (got = read(read_end.get(), chunk.data(), chunk.size())) != 0;) {
+  for (ssize_t got = -1; got != 0;) {
+    pollfd wait{read_end.get(), POLLIN, 0};
+    if (progress != nullptr && poll(&wait, 1, Progress::kEveryMs) == 0) {
+      progress->Tick();
+      continue;
+    }
+    got = read(read_end.get(), chunk.data(), chunk.size());
     if (got > 0) text.append(chunk.data(), static_cast<size_t>(got));
     if (got < 0 && errno != EINTR) break;
   }

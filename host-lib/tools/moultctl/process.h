@@ -9,6 +9,7 @@
 
 #include "absl/status/statusor.h"
 #include "moult/base/unique_fd.h"
+#include "progress.h"
 
 namespace moult::ctl {
 
@@ -33,8 +34,9 @@ class Child {
   UniqueFd pidfd_;
 };
 
-// Runs a program to its end; its standard output without the last newline. Its errors go to our stderr.
-absl::StatusOr<std::string> Capture(const std::vector<std::string>& argv);
+// Runs a program to its end; its standard output without the last newline. Its errors go to our stderr. Shows
+// `progress`, when it is given, meanwhile.
+absl::StatusOr<std::string> Capture(const std::vector<std::string>& argv, Progress* progress = nullptr);
 
 }  // namespace moult::ctl
 

@@ -7,17 +7,26 @@
 
 namespace moult::ctl {
 
-Progress::Progress(std::string what) : what_(std::move(what)), terminal_(isatty(STDERR_FILENO) == 1) {}
+using std::chrono::steady_clock;
 
-Progress::~Progress() {
-  if (shown_) std::fputs("\r\033[K", stderr);
+Progress::Progress(std::string what)
+    : what_(std::move(what)), terminal_(isatty(STDERR_FILENO) == 1), start_(steady_clock::now()) {}
+
+void Progress::Tick() {
+  const auto elapsed = std::chrono::duration_cast<std::chrono::milliseconds>(steady_clock::now() - start_);
+  if (!terminal_ || elapsed < std::chrono::seconds(1)) return;
+  std::fprintf(stderr, "\r\033[K%s: %.1f s", what_.c_str(), static_cast<double>(elapsed.count()) / 1000);
+  shown_ = true;
 }
 
-void Progress::Show(int64_t elapsed_ms) {
-  if (!terminal_ || elapsed_ms < 1000) return;
-  std::fprintf(stderr, "\r\033[K%s: %lld.%lld s", what_.c_str(), static_cast<long long>(elapsed_ms / 1000),
-               static_cast<long long>(elapsed_ms % 1000 / 100));
-  shown_ = true;
+void Progress::Becomes(std::string what) {
+  what_ = std::move(what);
+  Tick();
+}
+
+void Progress::Wipe() {
+  if (shown_) std::fputs("\r\033[K", stderr);
+  shown_ = false;
 }
 
 }  // namespace moult::ctl

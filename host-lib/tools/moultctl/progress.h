@@ -2,7 +2,7 @@
 #ifndef MOULT_TOOLS_MOULTCTL_PROGRESS_H_
 #define MOULT_TOOLS_MOULTCTL_PROGRESS_H_
 
-#include <cstdint>
+#include <chrono>
 #include <string>
 
 namespace moult::ctl {
@@ -11,15 +11,24 @@ namespace moult::ctl {
 // only for what takes longer than a second.
 class Progress {
  public:
+  // How often Tick() is worth calling.
+  static constexpr int kEveryMs = 250;
+
   explicit Progress(std::string what);
-  ~Progress();
+  ~Progress() { Wipe(); }
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
-  void Show(int64_t elapsed_ms);
+
+  // Shows how long it has taken until now.
+  void Tick();
+  // Another step of the same work: the time goes on.
+  void Becomes(std::string what);
+  void Wipe();
 
  private:
-  const std::string what_;
+  std::string what_;
   const bool terminal_;
+  const std::chrono::steady_clock::time_point start_;
   bool shown_ = false;
 };
 

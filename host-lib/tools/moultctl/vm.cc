@@ -23,6 +23,7 @@
 #include "moult/base/status.h"
 #include "output.h"
 #include "process.h"
+#include "progress.h"
 
 namespace moult::ctl {
 namespace {
@@ -45,7 +46,8 @@ fs::path OwnFolder() {
   return fs::read_symlink("/proc/self/exe", error).parent_path();
 }
 
-absl::StatusOr<std::string> Rootfs(const std::string& script, const std::vector<std::string>& more = {}) {
+absl::StatusOr<std::string> Rootfs(const std::string& script, const std::vector<std::string>& more = {},
+                                   Progress* progress = nullptr) {
   const char* folder = getenv("MOULT_ROOTFS");
   const fs::path path = fs::path(folder != nullptr ? folder : MOULT_ROOTFS_DIR) / script;
   if (!fs::exists(path))
@@ -53,11 +55,11 @@ absl::StatusOr<std::string> Rootfs(const std::string& script, const std::vector<
         absl::StrCat(path.string(), ": is not there; set MOULT_ROOTFS to guest-agent/rootfs of the sources"));
   std::vector<std::string> argv{path};
   argv.insert(argv.end(), more.begin(), more.end());
-  return Capture(argv);
+  return Capture(argv, progress);
 }
 
 // That /dev/kvm can be opened says little; what counts is whether a stock kernel boots. Asked once a boot.
-bool KvmBoots(const VmArguments& arguments, const fs::path& kernel) {
+bool KvmBoots(const VmArguments& arguments, const fs::path& kernel, Progress* progress) {
   if (access("/dev/kvm", R_OK | W_OK) != 0) return false;
   std::string boot_id;
   std::ifstream("/proc/sys/kernel/random/boot_id") >> boot_id;
@@ -89,7 +91,8 @@ bool KvmBoots(const VmArguments& arguments, const fs::path& kernel) {
                                                        "-append",
                                                        "console=ttyS0 panic=-1",
                                                        "-serial",
-                                                       "stdio"});
+                                                       "stdio"},
+                                                      progress);
   const bool boots = console.ok() && console->find("Unable to mount root fs") != std::string::npos;
   std::ofstream(known) << (boots ? "yes" : "no");
   return boots;
@@ -115,7 +118,7 @@ absl::Status MakePayload(const Vm& vm) {
   return Capture({"tar", "-cf", vm.dir / "payload.tar", "-C", tree, "."}).status();
 }
 
-absl::Status Prepare(Vm* vm) {
+absl::Status Prepare(Vm* vm, Progress* progress) {
   const VmArguments& arguments = vm->arguments;
   vm->library = OwnFolder().parent_path() / "lib" / "libmoult-qemu.so";
   vm->agent = arguments.agent.empty() ? OwnFolder() / "moult-agent" : fs::path(arguments.agent);
@@ -123,15 +126,20 @@ absl::Status Prepare(Vm* vm) {
     if (!fs::exists(needed))
       return absl::NotFoundError(absl::StrCat(needed.string(), ": is not there; build the tree"));
   }
-  MOULT_ASSIGN_OR_RETURN(vm->kernel, Rootfs("kernel", {arguments.kernel}));
-  MOULT_ASSIGN_OR_RETURN(vm->image, Rootfs("build"));
+  MOULT_ASSIGN_OR_RETURN(vm->kernel, Rootfs("kernel", {arguments.kernel}, progress));
+  progress->Becomes("vm: the guest's image");
+  MOULT_ASSIGN_OR_RETURN(vm->image, Rootfs("build", {}, progress));
   if (arguments.window_mb > 0) {
-    absl::StatusOr<std::string> driver = Rootfs("driver", {arguments.kernel});
+    progress->Becomes("vm: the guest's driver");
+    absl::StatusOr<std::string> driver = Rootfs("driver", {arguments.kernel}, progress);
     if (!driver.ok())
       return Annotate(driver.status(), "the guest's driver (--window 0 starts a VM without it)");
     vm->driver = *std::move(driver);
   }
-  vm->accel = !arguments.accel.empty() ? arguments.accel : KvmBoots(arguments, vm->kernel) ? "kvm" : "tcg";
+  progress->Becomes("vm: does KVM boot a kernel here");
+  vm->accel = !arguments.accel.empty()                          ? arguments.accel
+              : KvmBoots(arguments, vm->kernel, progress) ? "kvm"
+                                                          : "tcg";
   return MakePayload(*vm);
 }
 
@@ -218,10 +226,12 @@ absl::Status StartQemu(Vm* vm) {
 }
 
 // The agent is asked until it answers. From the host that costs the guest little, and only while it boots.
-absl::Status WaitForAgent(const Vm& vm, int signals) {
+absl::Status WaitForAgent(const Vm& vm, int signals, Progress* progress) {
   const auto deadline = Clock::now() + kAgentAnswers;
   absl::Status last;
   while (Clock::now() < deadline) {
+    // The guest's console is progress enough, and on the same terminal.
+    if (vm.arguments.json) progress->Tick();
     pollfd waits[] = {{vm.qemu->pidfd(), POLLIN, 0}, {signals, POLLIN, 0}};
     if (poll(waits, 2, 100) > 0) {
       return waits[1].revents != 0 ? absl::CancelledError("vm: interrupted")
@@ -256,9 +266,13 @@ int Supervise(const VmArguments& arguments, int ready, int errors) {
         .accel = {},
         .device = {},
         .qemu = {}};
-  absl::Status status = Prepare(&vm);
+  Progress progress("vm: the guest's kernel");
+  absl::Status status = Prepare(&vm, &progress);
+  progress.Becomes("vm: the guest boots");
+  if (!arguments.json) progress.Wipe();
   if (status.ok()) status = StartQemu(&vm);
-  if (status.ok()) status = WaitForAgent(vm, signals.get());
+  if (status.ok()) status = WaitForAgent(vm, signals.get(), &progress);
+  progress.Wipe();
   if (!status.ok()) {
     dup2(errors, STDERR_FILENO);
     return Fail(Annotate(status, absl::StrCat("vm in ", vm.dir.string())), arguments.json);
@@ -280,6 +294,23 @@ int Supervise(const VmArguments& arguments, int ready, int errors) {
   return 0;
 }
 
+// Shows progress meanwhile.
+std::string ReadToEnd(UniqueFd fd) {
+  Progress progress("vm");
+  std::string text;
+  char chunk[512];
+  for (ssize_t got = 1; got > 0;) {
+    pollfd wait{fd.get(), POLLIN, 0};
+    if (poll(&wait, 1, Progress::kEveryMs) == 0) {
+      progress.Tick();
+      continue;
+    }
+    got = read(fd.get(), chunk, sizeof(chunk));
+    if (got > 0) text.append(chunk, static_cast<size_t>(got));
+  }
+  return text;
+}
+
 // A session of its own for the supervisor; we pass on what it says when the VM is ready.
 int Detach(const VmArguments& arguments) {
   int ends[2];
@@ -299,11 +330,7 @@ int Detach(const VmArguments& arguments) {
     _exit(code);
   }
   close(ends[1]);
-  std::string text;
-  char chunk[512];
-  for (ssize_t got; (got = read(ends[0], chunk, sizeof(chunk))) > 0;)
-    text.append(chunk, static_cast<size_t>(got));
-  close(ends[0]);
+  const std::string text = ReadToEnd(UniqueFd(ends[0]));
   if (!text.empty()) {
     std::fputs(text.c_str(), stdout);
     return 0;

@@ -11,6 +11,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/strip.h"
 #include "proc/read.h"
+#include "proc/values.h"
 #include "resource/memory/advice.h"
 #include "resource/memory/page_scan.h"
 
@@ -227,7 +228,7 @@ absl::Status CaptureMemory(CaptureContext& context, const std::vector<proc::Smap
   MOULT_ASSIGN_OR_RETURN(const std::string auxv, proc::ReadFile(context.ProcPath("auxv")));
   memory.auxv.assign(auxv.begin(), auxv.end());
   MOULT_ASSIGN_OR_RETURN(const std::string filter, proc::ReadFile(context.ProcPath("coredump_filter")));
-  memory.coredump_filter = static_cast<uint32_t>(std::strtoul(filter.c_str(), nullptr, 16));
+  MOULT_ASSIGN_OR_RETURN(memory.coredump_filter, proc::ParseHexFile("coredump_filter", filter));
   memory.thp_disable = context.status.thp_enabled.has_value() && !*context.status.thp_enabled;
   return CaptureExe(context, memory);
 }

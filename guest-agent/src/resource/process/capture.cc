@@ -17,6 +17,7 @@
 #include "absl/strings/str_split.h"
 #include "proc/limits.h"
 #include "proc/read.h"
+#include "proc/values.h"
 #include "resource/process/membarrier.h"
 
 namespace moult::engine {
@@ -186,9 +187,9 @@ absl::Status CaptureProcess(CaptureContext& context) {
   MOULT_ASSIGN_OR_RETURN(const proc::Limits limits, proc::ParseLimits(limits_text));
   for (const proc::Limit& limit : limits) process.limits.emplace_back(limit.soft, limit.hard);
   MOULT_ASSIGN_OR_RETURN(const std::string personality, proc::ReadFile(context.ProcPath("personality")));
-  process.personality = static_cast<uint32_t>(std::strtoul(personality.c_str(), nullptr, 16));
+  MOULT_ASSIGN_OR_RETURN(process.personality, proc::ParseHexFile("personality", personality));
   MOULT_ASSIGN_OR_RETURN(const std::string score, proc::ReadFile(context.ProcPath("oom_score_adj")));
-  process.oom_score_adj = static_cast<int32_t>(std::strtol(score.c_str(), nullptr, 10));
+  MOULT_ASSIGN_OR_RETURN(process.oom_score_adj, proc::ParseDecimalFile("oom_score_adj", score));
   return absl::OkStatus();
 }
 

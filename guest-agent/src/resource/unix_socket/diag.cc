@@ -56,6 +56,7 @@ void Apply(const rtattr* attribute, UnixDiag& result) {
 }
 
 absl::Status QueryStatus(int error) {
+  if (error <= 0) return absl::InternalError("an answer of sock_diag that says nothing");
   if (error != ENOENT) return ErrnoStatus(error, "ask the kernel for the unix socket's peer (sock_diag)");
   return absl::FailedPreconditionError(
       "the kernel does not tell the unix socket's peer; load the module unix_diag (modprobe unix_diag), "
@@ -63,6 +64,29 @@ absl::Status QueryStatus(int error) {
 }
 
 }  // namespace
+
+absl::StatusOr<UnixDiag> ParseUnixDiag(absl::Span<const char> answer) {
+  // SAFETY: aligned by the caller; NLMSG_OK and the checks below keep every access inside of `answer`.
+  const auto* header = reinterpret_cast<const nlmsghdr*>(answer.data());
+  const auto size = static_cast<int64_t>(answer.size());
+  if (size < int64_t{NLMSG_HDRLEN} || header->nlmsg_len < sizeof(nlmsghdr) || header->nlmsg_len > answer.size())
+    return absl::InternalError("malformed answer of sock_diag");
+  if (header->nlmsg_type == NLMSG_ERROR) {
+    if (header->nlmsg_len < NLMSG_LENGTH(sizeof(nlmsgerr))) return absl::InternalError("short answer of sock_diag");
+    return QueryStatus(-static_cast<const nlmsgerr*>(NLMSG_DATA(header))->error);
+  }
+  if (header->nlmsg_len < NLMSG_LENGTH(sizeof(unix_diag_msg))) return absl::InternalError("short answer of sock_diag");
+  const auto* message = static_cast<const unix_diag_msg*>(NLMSG_DATA(header));
+  UnixDiag result;
+  result.state = message->udiag_state;
+  auto left = static_cast<int>(header->nlmsg_len - NLMSG_LENGTH(sizeof(*message)));
+  // RTA_NEXT rounds up to 4, so that `left` may end below zero.
+  for (auto* attribute = reinterpret_cast<const rtattr*>(message + 1);
+       left >= static_cast<int>(sizeof(rtattr)) && RTA_OK(attribute, left); attribute = RTA_NEXT(attribute, left)) {
+    Apply(attribute, result);
+  }
+  return result;
+}
 
 absl::StatusOr<UnixDiagSocket> UnixDiagSocket::Open() {
   UniqueFd fd(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG));
@@ -87,21 +111,7 @@ absl::StatusOr<UnixDiag> UnixDiagSocket::Query(uint32_t inode) {
   const ssize_t size = recv(fd_.get(), answer.data(), answer.size(), MSG_TRUNC);
   if (size < 0) return ErrnoStatus("read the answer of sock_diag");
   if (static_cast<size_t>(size) > answer.size()) return absl::InternalError("the answer of sock_diag is too long");
-  const auto* header = reinterpret_cast<const nlmsghdr*>(answer.data());
-  if (!NLMSG_OK(header, static_cast<uint32_t>(size))) return absl::InternalError("malformed answer of sock_diag");
-  if (header->nlmsg_type == NLMSG_ERROR) {
-    return QueryStatus(-static_cast<const nlmsgerr*>(NLMSG_DATA(header))->error);
-  }
-  if (header->nlmsg_len < NLMSG_LENGTH(sizeof(unix_diag_msg))) return absl::InternalError("short answer of sock_diag");
-  const auto* message = static_cast<const unix_diag_msg*>(NLMSG_DATA(header));
-  UnixDiag result;
-  result.state = message->udiag_state;
-  auto left = static_cast<int>(header->nlmsg_len - NLMSG_LENGTH(sizeof(*message)));
-  for (auto* attribute = reinterpret_cast<const rtattr*>(message + 1); RTA_OK(attribute, left);
-       attribute = RTA_NEXT(attribute, left)) {
-    Apply(attribute, result);
-  }
-  return result;
+  return ParseUnixDiag({answer.data(), static_cast<size_t>(size)});
 }
 
 }  // namespace moult::engine

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 #include "moult/base/unique_fd.h"
 
 namespace moult::engine {
@@ -22,6 +23,9 @@ struct UnixDiag {
   std::optional<uint32_t> file_inode;      // of the socket file it is bound to
   uint32_t file_device = 0;                // major << 20 | minor
 };
+
+// The kernel's answer to one question, as it came; at a multiple of 4. kInternal: it is none.
+absl::StatusOr<UnixDiag> ParseUnixDiag(absl::Span<const char> answer);
 
 class UnixDiagSocket {
  public:
