@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fstream>
 
+#include <poll.h>
+
+#include <set>
+
 #include "host_test.h"
 
 namespace moult::host::testing {
@@ -148,7 +152,7 @@ TEST_F(AttachTest, Slot_IsFreed_WithDetach_WhenTheGuestSaysSo) {
   ASSERT_EQ(Attach("sample"), 0) << moult_last_error();
   agent_->ForgetVerbs();
   ASSERT_EQ(Detach(100), 0) << moult_last_error();
-  EXPECT_THAT(agent_->Verbs(), ElementsAre("Detach", "DetachEnd", "Release"));
+  EXPECT_THAT(agent_->Verbs(), ElementsAre("Detach", "DetachPages", "DetachEnd", "Release"));
   EXPECT_EQ(Info()["windows"][0]["slots"].size(), 0u);
   for (uint64_t at = 0; at < kSlotEnd; ++at) ASSERT_EQ(guest_.window[at], 0) << at;
 }
@@ -323,7 +327,7 @@ TEST_F(AttachTest, Template_IsRefused_WhenDamaged_BeforeTheAgentHears) {
   EXPECT_TRUE(agent_->Verbs().empty());
 }
 
-TEST_F(AttachTest, Repurpose_AsksInOrder) {
+TEST_F(AttachTest, Repurpose_GivesMemoryBack_BesideTheNewFunction) {
   ASSERT_EQ(Attach("sample"), 0);
   MakeTemplate("b");
   ScriptDetach({rpc::GpaRun(kRamGpa, kPageBytes)});
@@ -333,13 +337,73 @@ TEST_F(AttachTest, Repurpose_AsksInOrder) {
   OpHandle op;
   ASSERT_EQ(moult_vm_repurpose(vm_, 100, &attach, nullptr, op.out()), 0);
   ASSERT_EQ(op.Wait(), 0) << moult_last_error();
-  EXPECT_THAT(agent_->Verbs(), ElementsAre("Detach", "DetachEnd", "Attach"));
-  EXPECT_TRUE(committed_);
+  EXPECT_THAT(agent_->Verbs(), ElementsAre("Detach", "Attach"));
+  EXPECT_FALSE(op.Json()["settled"]);
   const moult_result numbers = op.Numbers();
   EXPECT_EQ(numbers.function, 101u);
   EXPECT_EQ(numbers.detached, 1u);
-  EXPECT_EQ(numbers.discarded_bytes, kPageBytes);
-  EXPECT_EQ(Info()["windows"][0]["slots"].size(), 1u);
+  EXPECT_EQ(numbers.discarded_bytes, 0u);
+  // Its template stays in the window as long as the guest may have it mapped.
+  EXPECT_EQ(Info()["reclaiming"], nlohmann::json::array({100}));
+  const auto users = [this] {
+    std::set<uint64_t> all;
+    for (const auto& slot : Info()["windows"][0]["slots"]) {
+      for (const auto& user : slot["users"]) all.insert(user.get<uint64_t>());
+    }
+    return all;
+  };
+  EXPECT_THAT(users(), ElementsAre(100, 101));
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+  while (!Info()["reclaiming"].empty() && std::chrono::steady_clock::now() < deadline) {
+    pollfd ready{moult_vm_fd(vm_), POLLIN, 0};
+    poll(&ready, 1, 100);
+    ASSERT_GE(moult_vm_process(vm_), 0);
+  }
+  EXPECT_THAT(agent_->Verbs(), ElementsAre("Detach", "Attach", "DetachPages", "DetachEnd"));
+  EXPECT_TRUE(committed_);
+  EXPECT_EQ(guest_.ram[0], 0);
+  EXPECT_EQ(Info()["counters"]["reclaimed_bytes"], kPageBytes);
+  EXPECT_THAT(users(), ElementsAre(101));
+}
+
+TEST_F(AttachTest, Repurpose_GivesMemoryBackFirst_WhenAsked) {
+  ASSERT_EQ(Attach("sample"), 0);
+  MakeTemplate("b");
+  ScriptDetach({rpc::GpaRun(kRamGpa, kPageBytes)});
+  agent_->ForgetVerbs();
+  moult_attach_options attach = MOULT_INIT(attach);
+  attach.name = "b";
+  attach.flags = MOULT_ATTACH_SETTLED;
+  OpHandle op;
+  ASSERT_EQ(moult_vm_repurpose(vm_, 100, &attach, nullptr, op.out()), 0);
+  ASSERT_EQ(op.Wait(), 0) << moult_last_error();
+  EXPECT_THAT(agent_->Verbs(), ElementsAre("Detach", "DetachPages", "DetachEnd", "Attach"));
+  EXPECT_TRUE(op.Json()["settled"]);
+  EXPECT_EQ(op.Numbers().discarded_bytes, kPageBytes);
+  EXPECT_TRUE(Info()["reclaiming"].empty());
+  OpHandle refused;
+  attach.flags = 2;
+  EXPECT_EQ(moult_vm_repurpose(vm_, 101, &attach, nullptr, refused.out()), -EINVAL);
+  EXPECT_THAT(moult_last_error(), HasSubstr("flags"));
+}
+
+TEST_F(AttachTest, Repurpose_TriesAgain_WhenTheGuestHasNoMemoryYet) {
+  ASSERT_EQ(Attach("sample"), 0);
+  MakeTemplate("b");
+  ScriptDetach({rpc::GpaRun(kRamGpa, kPageBytes)});
+  auto attempts = std::make_shared<std::atomic<int>>(0);
+  agent_->On(rpc::RequestBody::Attach, [attempts](rpc::Channel& channel, uint64_t id, rpc::RequestT&) {
+    if (++*attempts == 1) return Respond(channel, id, rpc::ErrorResponse(absl::ResourceExhaustedError("fork: ENOMEM")));
+    return Respond(channel, id, rpc::MakeResponse(FunctionReply(101, "b")));
+  });
+  agent_->ForgetVerbs();
+  moult_attach_options attach = MOULT_INIT(attach);
+  attach.name = "b";
+  OpHandle op;
+  ASSERT_EQ(moult_vm_repurpose(vm_, 100, &attach, nullptr, op.out()), 0);
+  ASSERT_EQ(op.Wait(), 0) << moult_last_error();
+  EXPECT_THAT(agent_->Verbs(), ElementsAre("Detach", "Attach", "DetachPages", "DetachEnd", "Attach"));
+  EXPECT_TRUE(op.Json()["settled"]);
 }
 
 TEST_F(AttachTest, Repurpose_UsesTheRoomThatDetachGives) {

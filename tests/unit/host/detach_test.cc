@@ -21,33 +21,19 @@ class DetachTest : public HostTest {
     for (uint64_t i = 0; i < count; ++i) runs.emplace_back(kRamGpa + i * kPageBytes, kPageBytes);
     return runs;
   }
-  // The first Detach is reported, and the connection closed at once; `then` scripts what follows.
-  void ScriptLossInTheMidst(std::vector<GpaRun> runs, std::function<void()> then) {
-    agent_->On(rpc::RequestBody::Detach, [runs, then](rpc::Channel& channel, uint64_t id, rpc::RequestT&) {
-      then();
-      rpc::DetachReportT report;
-      report.exclusive = runs;
-      (void)Respond(channel, id, rpc::MakeResponse(std::move(report)));
-      return false;
-    });
-  }
-  // From now on the agent says that the function has ended.
-  void ScriptEnded(const std::string& reason) {
-    agent_->On(rpc::RequestBody::Detach, [](rpc::Channel& channel, uint64_t id, rpc::RequestT&) {
-      return Respond(channel, id, rpc::ErrorResponse(absl::FailedPreconditionError("it has ended")));
-    });
-    agent_->On(rpc::RequestBody::List, [reason](rpc::Channel& channel, uint64_t id, rpc::RequestT&) {
+  // What the agent says of the function from now on.
+  void ScriptList(rpc::FunctionState state, const std::string& reason = "") {
+    agent_->On(rpc::RequestBody::List, [state, reason](rpc::Channel& channel, uint64_t id, rpc::RequestT&) {
       rpc::ListReplyT list;
       list.functions.push_back(std::move(FunctionReply(7).function));
-      list.functions[0]->state = rpc::FunctionState::Ended;
+      list.functions[0]->state = state;
       list.functions[0]->end_reason = reason;
       return Respond(channel, id, rpc::MakeResponse(std::move(list)));
     });
   }
-  // The agent closes the connection instead of confirming the end.
-  void ScriptLoss() {
-    ScriptDetach({GpaRun(kRamGpa, kPageBytes)});
-    agent_->On(rpc::RequestBody::DetachEnd, [](rpc::Channel&, uint64_t, rpc::RequestT&) { return false; });
+  // The agent closes the connection instead of answering `verb`.
+  void ScriptLossAt(rpc::RequestBody verb) {
+    agent_->On(verb, [](rpc::Channel&, uint64_t, rpc::RequestT&) { return false; });
   }
 };
 
@@ -70,7 +56,7 @@ TEST_F(DetachTest, Pages_AreGone_AndNoOthers) {
     ASSERT_EQ(guest_.ram[i], gone ? 0 : static_cast<uint8_t>(i * 7 + page + 1)) << i;
   }
   EXPECT_TRUE(committed_);
-  EXPECT_THAT(agent_->Verbs(), ElementsAre("Detach", "DetachEnd"));
+  EXPECT_THAT(agent_->Verbs(), ElementsAre("Detach", "DetachPages", "DetachEnd"));
 }
 
 TEST_F(DetachTest, LyingReport_DiscardsNothing) {
@@ -90,8 +76,10 @@ TEST_F(DetachTest, LyingReport_DiscardsNothing) {
   };
   for (const auto& lie : lies) {
     ScriptDetach(lie.runs);
-    EXPECT_EQ(Detach(7), -EBADMSG) << lie.message;
+    nlohmann::json json;
+    EXPECT_EQ(Detach(7, &json), -EBADMSG) << lie.message;
     EXPECT_THAT(moult_last_error(), HasSubstr(lie.message));
+    EXPECT_EQ(json["detached"], true);
     EXPECT_EQ(guest_.AllocatedBytes(), before);
     ExpectServing();
   }
@@ -99,12 +87,16 @@ TEST_F(DetachTest, LyingReport_DiscardsNothing) {
 }
 
 TEST_F(DetachTest, TenMillionRanges_AreRefused_ByTheirNumber) {
-  agent_->On(rpc::RequestBody::Detach, [](rpc::Channel& channel, uint64_t id, rpc::RequestT&) {
+  ScriptDetach({});
+  agent_->On(rpc::RequestBody::DetachPages, [](rpc::Channel& channel, uint64_t id, rpc::RequestT&) {
     const auto header = rpc::EncodeHeader({rpc::FrameKind::kResponse, id, 160000000});
     return write(channel.fd(), header.data(), header.size()) > 0;
   });
-  EXPECT_EQ(Detach(7), -ENOSPC);
-  EXPECT_THAT(moult_last_error(), HasSubstr("payload of 160000000 bytes"));
+  nlohmann::json json;
+  // Nothing of that size is taken in; what the function had is the guest's to wipe.
+  EXPECT_EQ(Detach(7, &json), 0) << moult_last_error();
+  EXPECT_THAT(json["notes"][0].get<std::string>(), HasSubstr("payload of 160000000 bytes"));
+  EXPECT_EQ(json["discarded_bytes"], 0);
   // As many as a message holds, one page each: over the limit of their number.
   ScriptDetach(std::vector<GpaRun>((4 << 20) + 1, GpaRun(kRamGpa, kPageBytes)));
   EXPECT_EQ(Detach(7), -EBADMSG);
@@ -112,61 +104,119 @@ TEST_F(DetachTest, TenMillionRanges_AreRefused_ByTheirNumber) {
   ExpectServing();
 }
 
-TEST_F(DetachTest, IsDoneAgain_WhenTheConnectionIsLostInTheMidst) {
+TEST_F(DetachTest, Function_RunsOn_WhenTheAgentRefuses) {
   const uint64_t before = guest_.AllocatedBytes();
-  ScriptLossInTheMidst(SinglePages(1000), [this] { ScriptDetach(SinglePages(1000)); });
+  ScriptDetach({GpaRun(kRamGpa, kPageBytes)});
+  agent_->On(rpc::RequestBody::Detach, [](rpc::Channel& channel, uint64_t id, rpc::RequestT&) {
+    return Respond(channel, id, rpc::ErrorResponse(absl::AbortedError("its pages move")));
+  });
   nlohmann::json json;
-  EXPECT_EQ(Detach(7, &json), 0) << moult_last_error();
-  EXPECT_EQ(json["detached"], true);
-  EXPECT_THAT(json["notes"][0].get<std::string>(), HasSubstr("detached again, because: "));
-  EXPECT_EQ(guest_.AllocatedBytes(), before - 1000 * kPageBytes);
-  EXPECT_TRUE(committed_);
-  EXPECT_THAT(agent_->Verbs(), ElementsAre("Detach", "Detach", "DetachEnd"));
-  EXPECT_TRUE(Info()["half_detached"].empty());
-}
-
-TEST_F(DetachTest, IsAnError_WhenTheFunctionEndedBeforeAllWasDiscarded) {
-  ScriptLossInTheMidst(SinglePages(1000), [this] { ScriptEnded("killed by signal 11"); });
-  nlohmann::json json;
-  EXPECT_EQ(Detach(7, &json), -EBADMSG);
-  EXPECT_THAT(moult_last_error(), HasSubstr("function 7 has ended, but not all of its memory was discarded"));
-  EXPECT_THAT(moult_last_error(), HasSubstr("restart the VM"));
-  EXPECT_EQ(json["detached"], true);
-  EXPECT_TRUE(Info()["half_detached"].empty());
+  EXPECT_EQ(Detach(7, &json), -EAGAIN);
+  EXPECT_EQ(json["detached"], false);
+  EXPECT_EQ(guest_.AllocatedBytes(), before);
+  EXPECT_THAT(agent_->Verbs(), ElementsAre("Detach"));
   ExpectServing();
 }
 
-TEST_F(DetachTest, IsDone_WhenOnlyTheLastAnswerIsLost) {
+TEST_F(DetachTest, IsDone_WhenOnlyTheAnswerIsLost) {
+  const uint64_t before = guest_.AllocatedBytes();
   ScriptDetach({GpaRun(kRamGpa, kPageBytes)});
-  agent_->On(rpc::RequestBody::DetachEnd, [this](rpc::Channel&, uint64_t, rpc::RequestT&) {
-    ScriptEnded("detached");
+  agent_->On(rpc::RequestBody::Detach, [this](rpc::Channel&, uint64_t, rpc::RequestT&) {
+    ScriptList(rpc::FunctionState::Ended, rpc::kEndReasonDetached);
     return false;
   });
   nlohmann::json json;
   EXPECT_EQ(Detach(7, &json), 0) << moult_last_error();
   EXPECT_EQ(json["detached"], true);
-  EXPECT_THAT(agent_->Verbs(), ElementsAre("Detach", "DetachEnd", "Detach", "List"));
+  EXPECT_THAT(json["notes"][0].get<std::string>(), HasSubstr("wiped by the guest"));
+  EXPECT_EQ(guest_.AllocatedBytes(), before);
+  EXPECT_THAT(agent_->Verbs(), ElementsAre("Detach", "List"));
 }
 
-TEST_F(DetachTest, Function_IsKilled_WhenTheConnectionIsLostTwice) {
-  ScriptLoss();
-  agent_->On(rpc::RequestBody::Kill, [](rpc::Channel& channel, uint64_t id, rpc::RequestT& request) {
-    EXPECT_EQ(request.body.AsKill()->function, 7u);
-    return RespondDone(channel, id);
+TEST_F(DetachTest, IsAsked_UntilTheAgentKnows) {
+  ScriptDetach({GpaRun(kRamGpa, kPageBytes)});
+  ScriptLossAt(rpc::RequestBody::Detach);
+  auto asked = std::make_shared<std::atomic<int>>(0);
+  agent_->On(rpc::RequestBody::List, [this, asked](rpc::Channel& channel, uint64_t id, rpc::RequestT&) {
+    rpc::ListReplyT list;
+    list.functions.push_back(std::move(FunctionReply(7).function));
+    const bool known = ++*asked > 3;
+    list.functions[0]->state = known ? rpc::FunctionState::Running : rpc::FunctionState::Detaching;
+    return Respond(channel, id, rpc::MakeResponse(std::move(list)));
   });
   nlohmann::json json;
-  EXPECT_EQ(Detach(7, &json), -EBADMSG);
-  EXPECT_THAT(moult_last_error(), HasSubstr("not all of its memory was discarded"));
-  EXPECT_EQ(json["detached"], true);
-  EXPECT_THAT(agent_->Verbs(), ElementsAre("Detach", "DetachEnd", "Detach", "DetachEnd", "Kill"));
-  EXPECT_TRUE(Info()["half_detached"].empty());
+  EXPECT_EQ(Detach(7, &json), -ECONNRESET);
+  EXPECT_THAT(moult_last_error(), HasSubstr("function 7 runs on"));
+  EXPECT_EQ(json["detached"], false);
+  EXPECT_EQ(*asked, 4);
 }
 
-TEST_F(DetachTest, SilentAgent_CostsTheDeadline_AndNoPagesLeft) {
-  for (const auto verb : {rpc::RequestBody::Detach, rpc::RequestBody::DetachEnd}) {
+TEST_F(DetachTest, IsAnError_WhenTheFunctionEndedOtherwise) {
+  ScriptDetach({GpaRun(kRamGpa, kPageBytes)});
+  ScriptLossAt(rpc::RequestBody::Detach);
+  ScriptList(rpc::FunctionState::Ended, "killed by signal 11");
+  nlohmann::json json;
+  EXPECT_EQ(Detach(7, &json), -EBADMSG);
+  EXPECT_THAT(moult_last_error(), HasSubstr("has ended, but not by this detach"));
+  ExpectServing();
+}
+
+TEST_F(DetachTest, IsAnError_WhenNobodyTellsWhatBecameOfIt) {
+  ScriptDetach({GpaRun(kRamGpa, kPageBytes)});
+  const std::string path = agent_->path();
+  // From here on nobody can connect.
+  agent_->On(rpc::RequestBody::Detach, [path](rpc::Channel&, uint64_t, rpc::RequestT&) {
+    unlink(path.c_str());
+    return false;
+  });
+  moult_op_options options = MOULT_INIT(options);
+  options.timeout_ms = 500;
+  OpHandle op;
+  ASSERT_EQ(moult_vm_detach(vm_, 7, &options, op.out()), 0);
+  EXPECT_EQ(op.Wait(), -EBADMSG);
+  EXPECT_THAT(moult_last_error(), HasSubstr("whether it has ended is not known"));
+  EXPECT_EQ(op.Json()["detached"], false);
+}
+
+// The guest wipes what was not discarded: that is no failure, but it is told.
+TEST_F(DetachTest, Loss_AfterTheEnd_LeavesTheRestToTheGuest) {
+  for (const auto verb : {rpc::RequestBody::DetachPages, rpc::RequestBody::DetachEnd}) {
+    ScriptDetach(SinglePages(200));
+    ScriptLossAt(verb);
+    nlohmann::json json;
+    EXPECT_EQ(Detach(7, &json), 0) << moult_last_error();
+    EXPECT_EQ(json["detached"], true);
+    const bool discarded = verb == rpc::RequestBody::DetachEnd;
+    EXPECT_EQ(json["discarded_bytes"], discarded ? 200 * kPageBytes : 0);
+    EXPECT_EQ(json.contains("notes"), !discarded);
+    ExpectServing();
+  }
+}
+
+TEST_F(DetachTest, Discard_Stops_WhenTheAgentCloses) {
+  const uint64_t before = guest_.AllocatedBytes();
+  ScriptDetach({});
+  agent_->On(rpc::RequestBody::DetachPages, [](rpc::Channel& channel, uint64_t id, rpc::RequestT&) {
+    rpc::DetachReportT report;
+    report.exclusive = SinglePages(1000);
+    (void)Respond(channel, id, rpc::MakeResponse(std::move(report)));
+    return false;
+  });
+  nlohmann::json json;
+  EXPECT_EQ(Detach(7, &json), 0) << moult_last_error();
+  EXPECT_EQ(json["detached"], true);
+  EXPECT_EQ(guest_.AllocatedBytes(), before - json["discarded_bytes"].get<uint64_t>());
+  if (json["discarded_bytes"] != 1000 * kPageBytes) {
+    EXPECT_THAT(json["notes"][0].get<std::string>(), HasSubstr("not all of its memory was given back"));
+  }
+  ExpectServing();
+}
+
+TEST_F(DetachTest, SilentAgent_CostsTheDeadline) {
+  for (const auto verb : {rpc::RequestBody::Detach, rpc::RequestBody::DetachPages, rpc::RequestBody::DetachEnd}) {
     ScriptDetach({GpaRun(kRamGpa, kPageBytes)});
-    agent_->On(verb, [this](rpc::Channel& channel, uint64_t, rpc::RequestT&) {
-      ScriptDetach({GpaRun(kRamGpa, kPageBytes)});
+    ScriptList(rpc::FunctionState::Running);
+    agent_->On(verb, [](rpc::Channel& channel, uint64_t, rpc::RequestT&) {
       pollfd closed{channel.fd(), POLLRDHUP, 0};
       EXPECT_EQ(poll(&closed, 1, 20000), 1);
       return false;
@@ -175,42 +225,13 @@ TEST_F(DetachTest, SilentAgent_CostsTheDeadline_AndNoPagesLeft) {
     options.timeout_ms = 200;
     OpHandle op;
     ASSERT_EQ(moult_vm_detach(vm_, 7, &options, op.out()), 0);
-    if (verb == rpc::RequestBody::Detach) {
-      EXPECT_EQ(op.Wait(), -ETIMEDOUT) << moult_last_error();
-      EXPECT_EQ(op.Json()["detached"], false);
-      EXPECT_NE(guest_.ram[0], 0);
-    } else {
-      EXPECT_EQ(op.Wait(), 0) << moult_last_error();
-      EXPECT_EQ(guest_.ram[0], 0);
-    }
+    EXPECT_EQ(op.Wait(), verb == rpc::RequestBody::Detach ? -ETIMEDOUT : 0) << moult_last_error();
+    EXPECT_EQ(op.Json()["detached"], verb != rpc::RequestBody::Detach);
+    agent_->On(rpc::RequestBody::List, [](rpc::Channel& channel, uint64_t id, rpc::RequestT&) {
+      return Respond(channel, id, rpc::MakeResponse(rpc::ListReplyT()));
+    });
     ExpectServing();
   }
-}
-
-TEST_F(DetachTest, Function_IsKilledLater_WhenTheAgentIsGone) {
-  ScriptDetach({GpaRun(kRamGpa, kPageBytes)});
-  const std::string path = agent_->path();
-  // From here on nobody can connect.
-  agent_->On(rpc::RequestBody::DetachEnd, [path](rpc::Channel&, uint64_t, rpc::RequestT&) {
-    unlink(path.c_str());
-    return false;
-  });
-  moult_op_options options = MOULT_INIT(options);
-  options.timeout_ms = 1000;
-  OpHandle op;
-  ASSERT_EQ(moult_vm_detach(vm_, 7, &options, op.out()), 0);
-  EXPECT_EQ(op.Wait(), -EBADMSG);
-  EXPECT_THAT(moult_last_error(), HasSubstr("its pages were discarded, but its end is not confirmed"));
-  EXPECT_EQ(Info()["half_detached"], nlohmann::json::array({7}));
-  EXPECT_EQ(guest_.ram[0], 0);
-  // It is back, and the next operation, whatever it is, kills first.
-  agent_.reset();
-  agent_ = std::make_unique<FakeAgent>(path, 1075);
-  agent_->On(rpc::RequestBody::Kill,
-             [](rpc::Channel& channel, uint64_t id, rpc::RequestT&) { return RespondDone(channel, id); });
-  ExpectServing();
-  EXPECT_THAT(agent_->Verbs(), ElementsAre("Kill", "List"));
-  EXPECT_TRUE(Info()["half_detached"].empty());
 }
 
 TEST_F(DetachTest, NeedsRam) {

@@ -259,7 +259,9 @@ class HostTest : public ::testing::Test {
     });
   }
   void ScriptDetach(std::vector<rpc::GpaRun> runs) {
-    agent_->On(rpc::RequestBody::Detach, [runs](rpc::Channel& channel, uint64_t id, rpc::RequestT&) {
+    agent_->On(rpc::RequestBody::Detach,
+               [](rpc::Channel& channel, uint64_t id, rpc::RequestT&) { return RespondDone(channel, id); });
+    agent_->On(rpc::RequestBody::DetachPages, [runs](rpc::Channel& channel, uint64_t id, rpc::RequestT&) {
       rpc::DetachReportT report;
       report.exclusive = runs;
       return Respond(channel, id, rpc::MakeResponse(std::move(report)));
