@@ -142,7 +142,10 @@ class Setting:
                 expect(live == {made: "running"}, f"after {operation}: {states}, {made} was made")
                 expect(self.answers(made) == self.cold["node"], f"a wrong answer after {operation}")
             return
-        if operation == "attach":
+        if not result and operation in ("repurpose", "attach") and set(live.values()) == {"running"} and self.current not in live:
+            # It was ready, and only the answer was lost.
+            expect([self.answers(function) for function in live] == [self.cold["node"]], f"half-made after {operation}: {states}")
+        elif operation == "attach":
             expect(not live, f"half-made after a failed attach: {states}")
         elif operation == "capture" or not result:
             # Unharmed, or gone, which nothing but a kill or a lost detach explains.
