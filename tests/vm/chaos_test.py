@@ -291,6 +291,9 @@ def connection_is_cut(s):
         print("  skipped: the kernel's vsock has no socket to stand before")
         return
     cutter = Cutter(str(device))
+    # Connections from before do not come through it: an agent that starts anew has none of them.
+    s.strike("agent", 0)
+    s.settle()
     for operation, more in (("capture", {}), ("capture", {"pages": "copy"}), ("detach", {}), ("repurpose", {}),
                             ("repurpose", {"pages": "copy"}), ("attach", {"pages": "copy"})):
         cuts, well = 0, 0
