@@ -50,7 +50,6 @@ absl::Status Parse(const std::string& text, Function* function) {
   function->init_pid = root["init_pid"].get<pid_t>();
   function->init_start = root["init_start"].get<uint64_t>();
   function->shell = root.value("shell", false);
-  function->was_frozen = root.value("was_frozen", false);
   return absl::OkStatus();
 }
 
@@ -66,7 +65,6 @@ absl::Status Save(const Function& function) {
                      {"init_pid", function.init_pid},
                      {"init_start", function.init_start},
                      {"shell", function.shell},
-                     {"was_frozen", function.was_frozen},
                      {"info", absl::Base64Escape(info)}};
   return WriteWhole(function.folder + "/state.json",
                     root.dump(1, ' ', false, json::error_handler_t::replace) + "\n");
@@ -146,6 +144,16 @@ absl::StatusOr<UniqueFd> LockFolder(const std::string& folder) {
     return absl::FailedPreconditionError(
         "an operation that an earlier agent began is still going on; try again when it has ended");
   return fd;
+}
+
+void WriteNote(int lock, const LockNote& note) { (void)!pwrite(lock, note.was_frozen ? "f" : "r", 1, 0); }
+
+void ClearNote(int lock) { (void)!ftruncate(lock, 0); }
+
+std::optional<LockNote> ReadNote(int lock) {
+  char note;
+  if (pread(lock, &note, 1, 0) != 1) return std::nullopt;
+  return LockNote{note == 'f'};
 }
 
 }  // namespace moult::agent
