@@ -59,7 +59,7 @@ class Guest:
     def daemon(self):
         return json.loads(self.vm.control.get(self.probe, "/"))
 
-    def plant(self, what="p"):
+    def plant(self, what="pn"):
         """A function whose marks are in RAM; `what` as canary.c has it."""
         function = self.vm.start("canary", ["/run/moult/functions/canary", str(SEED["function"]), what], "--ready", "http:/")
         self.expect_marks(int(self.vm.control.get(function, "/")))
@@ -123,10 +123,10 @@ CASES = {
         ("repurpose", lambda g: g.plant(), repurpose),
         ("repurpose, the next one copied", lambda g: g.plant(), repurpose_copy),
         ("detach", lambda g: g.plant(), detach),
-        ("capture and repurpose", lambda g: g.plant(""), capture_then_repurpose),
+        ("capture and repurpose", lambda g: g.plant("n"), capture_then_repurpose),
         ("attach in place and detach", lambda g: g.plant_attached("", "in_place"), detach)]),
     "init_on_free": (WIPES, [
-        ("capture with a full pipe, memory given back, and repurpose", lambda g: g.plant("pf"), capture_then_repurpose),
+        ("capture with a full pipe, memory given back, and repurpose", lambda g: g.plant("pnf"), capture_then_repurpose),
         ("attach in place with a full pipe, and detach", lambda g: g.plant_attached("pf", "in_place"), detach),
         ("attach by copy and detach", lambda g: g.plant_attached("pf", "copy"), detach)]),
     "no driver": ([*WIPES, "--window", "0"], [

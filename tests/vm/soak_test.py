@@ -27,7 +27,7 @@ class Soak:
     def __init__(self, vm, store):
         self.vm, self.store, self.control = vm, store, vm.control
         self.cold, self.current = {}, None
-        self.teller = vm.start("teller", ["/usr/bin/sleep", "1000000"], "--ready", "started", port=9091)
+        self.teller = vm.start("teller", ["/usr/bin/sleep", "1000000"], "--ready", "connect", port=9091)
         for name in COMMANDS:
             function = vm.run(name)
             self.cold[name] = self.control.get(function, "/?seed=1")

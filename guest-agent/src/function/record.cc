@@ -53,7 +53,6 @@ absl::Status ParseState(std::string_view text, Function* function) {
   const json& pid = Member(root, "init_pid", &json::is_number_unsigned);
   const json& start = Member(root, "init_start", &json::is_number_unsigned);
   const json& shell = Member(root, "shell", &json::is_boolean);
-  const json& was_frozen = Member(root, "was_frozen", &json::is_boolean);
   if (info.is_null() || pid.is_null() || start.is_null() || pid.get<uint64_t>() > INT_MAX)
     return absl::DataLossError("not a state of this agent");
   std::string bytes;
@@ -65,7 +64,6 @@ absl::Status ParseState(std::string_view text, Function* function) {
   function->init_pid = pid.get<pid_t>();
   function->init_start = start.get<uint64_t>();
   function->shell = !shell.is_null() && shell.get<bool>();
-  function->was_frozen = !was_frozen.is_null() && was_frozen.get<bool>();
   return absl::OkStatus();
 }
 
@@ -79,7 +77,6 @@ absl::Status Save(const Function& function) {
                      {"init_pid", function.init_pid},
                      {"init_start", function.init_start},
                      {"shell", function.shell},
-                     {"was_frozen", function.was_frozen},
                      {"info", absl::Base64Escape(info)}};
   return WriteWhole(function.folder + "/state.json",
                     root.dump(1, ' ', false, json::error_handler_t::replace) + "\n");
@@ -159,6 +156,16 @@ absl::StatusOr<UniqueFd> LockFolder(const std::string& folder) {
     return absl::FailedPreconditionError(
         "an operation that an earlier agent began is still going on; try again when it has ended");
   return fd;
+}
+
+void WriteNote(int lock, const LockNote& note) { (void)!pwrite(lock, note.was_frozen ? "f" : "r", 1, 0); }
+
+void ClearNote(int lock) { (void)!ftruncate(lock, 0); }
+
+std::optional<LockNote> ReadNote(int lock) {
+  char note;
+  if (pread(lock, &note, 1, 0) != 1) return std::nullopt;
+  return LockNote{note == 'f'};
 }
 
 }  // namespace moult::agent

@@ -10,6 +10,7 @@
 #include <sys/types.h>
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -32,7 +33,6 @@ struct Function {
   std::string busy;    // the verb that is changing it now
   bool shell = false;  // nobody's yet
   bool kill_asked = false;
-  bool was_frozen = false;  // before the verb that is changing it, or was the last to
   // Lost: what it was when the agent ended under which a worker may still be changing it.
   rpc::FunctionState interrupted{};
   UniqueFd init_pidfd;
@@ -64,6 +64,15 @@ UniqueFd OpenSame(pid_t pid, uint64_t start_time);
 
 // Takes the function's lock for as long as the descriptor lives. kFailedPrecondition: somebody has it.
 absl::StatusOr<UniqueFd> LockFolder(const std::string& folder);
+
+// Who changes the function says so in the lock, and takes it back when all is as it should be. A note in a lock that
+// nobody holds is of somebody who was killed.
+struct LockNote {
+  bool was_frozen = false;
+};
+void WriteNote(int lock, const LockNote& note);
+void ClearNote(int lock);
+std::optional<LockNote> ReadNote(int lock);
 
 }  // namespace moult::agent
 

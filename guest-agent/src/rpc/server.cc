@@ -128,7 +128,8 @@ void Server::Adopt() {
 void Server::AdoptLiving(Function& function) {
   rpc::FunctionInfoT& info = function.info;
   const bool settled = info.state == FunctionState::Running || info.state == FunctionState::Frozen;
-  if (settled && LockFolder(function.folder).ok()) {
+  const auto lock = LockFolder(function.folder);
+  if (settled && lock.ok() && !ReadNote(lock->get()).has_value()) {
     info.state = function.cgroup && function.cgroup->IsFrozen() ? FunctionState::Frozen : FunctionState::Running;
   } else {
     function.interrupted = info.state;

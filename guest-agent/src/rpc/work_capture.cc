@@ -11,6 +11,8 @@
 #include "absl/cleanup/cleanup.h"
 #include "function/ready.h"
 #include "image/capture.h"
+#include "ledger/exclusive.h"
+#include "ledger/pipes.h"
 #include "moult/protocol/limits.h"
 #include "moult/protocol/parse.h"
 #include "proc/read.h"
@@ -82,14 +84,24 @@ struct Ending {
   bool end = false;   // the function is to end
   uint64_t call = 0;  // of CaptureEnd; 0: it did not come
   absl::Status status;
+  absl::Status wiped;  // when it is to end
 };
+
+// The function stands still and is killed next: no host discards its pages, so they are wiped here.
+absl::Status Wipe(const Worker& worker) {
+  absl::Status wiped = WipeExclusive(worker.function->init_pid);
+  wiped.Update(WipePipes(worker.function->init_pid));
+  return Annotate(wiped, "the function has ended, but not all of its memory was wiped");
+}
 
 // Whether it answered or not, the host may have gone: then the function runs on.
 absl::Status Close(Worker& worker, const absl::Status& captured, const Ending& ending) {
   if (!worker.answered) return captured;
   if (ending.call == 0) return captured.ok() ? ending.status : captured;
   rpc::ResponseT response;
-  if (captured.ok()) {
+  if (captured.ok() && !ending.wiped.ok()) {
+    response = rpc::ErrorResponse(ending.wiped);
+  } else if (captured.ok()) {
     rpc::DoneT done;
     done.phases = ToPhases(worker.phases);
     response = rpc::MakeResponse(std::move(done));
@@ -122,6 +134,7 @@ absl::Status CaptureCopy(Worker& worker, Ending& ending) {
     auto end = AwaitOutcome(worker, &ending.call, [] { return absl::OkStatus(); });
     ending.status = end.status();
     ending.end = end.ok() && *end;
+    if (ending.end) ending.wiped = Wipe(worker);
     return ending.end;
   };
   return engine::Capture(worker.function->info.pid, folder, options).status();
@@ -146,6 +159,7 @@ absl::Status CaptureInPlace(Worker& worker, Ending& ending) {
     ending.status = end.status();
     MOULT_RETURN_IF_ERROR(ending.status);
     ending.end = *end;
+    if (*end) ending.wiped = Wipe(worker);
     return *end ? engine::CaptureOutcome::kEnd : engine::CaptureOutcome::kResume;
   };
   return engine::CaptureInPlace(worker.function->info.pid, options, deliver).status();

@@ -163,11 +163,13 @@ absl::StatusOr<std::unique_ptr<rpc::RequestT>> Worker::AwaitEnd(RequestBody want
       auto taken = LockFolder(worker.function->folder);
       if (taken.ok()) {
         lock = *std::move(taken);
+        WriteNote(lock.get(), {worker.function->info.state == rpc::FunctionState::Frozen});
       } else {
         status = taken.status();
       }
     }
     if (status.ok()) status = verb.run(worker);
+    if (lock.valid()) ClearNote(lock.get());
     worker.Tell({.done = true});
     if (status.ok())
       _exit(static_cast<int>(verb.takes_connection ? WorkerExit::kCloseConnection

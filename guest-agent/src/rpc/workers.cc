@@ -103,7 +103,6 @@ absl::Status Server::Fork(const std::shared_ptr<Connection>& connection, uint64_
   running.was_frozen = function->info.state == FunctionState::Frozen;
   if (running.stream) return absl::OkStatus();
   function->busy = rpc::VerbName(verb);
-  function->was_frozen = running.was_frozen;
   return absl::OkStatus();
 }
 
@@ -154,6 +153,7 @@ void Server::WorkerEnded(std::list<Running>::iterator it, int status) {
                    ptrace::DescribeStatus(status)));
   function.busy.clear();
   if (IsStart(worker.verb)) return Drop(worker.function);
+  if (const auto lock = LockFolder(function.folder); lock.ok()) ClearNote(lock->get());
   if (function.info.state == FunctionState::Ended) return;
   if (function.cgroup) {
     const bool frozen = worker.was_frozen && worker.verb != RequestBody::Thaw;
@@ -168,17 +168,20 @@ void Server::WorkerEnded(std::list<Running>::iterator it, int status) {
 // An operation of an earlier agent's is over, by itself or with its worker: what it left half-done is put right.
 // False: it still goes on.
 bool Server::Settle(Function& function) {
-  if (!LockFolder(function.folder).ok()) return false;
+  const auto lock = LockFolder(function.folder);
+  if (!lock.ok()) return false;
   rpc::FunctionInfoT& info = function.info;
+  const auto note = ReadNote(lock->get());
+  ClearNote(lock->get());
   if (function.interrupted == FunctionState::Starting || function.interrupted == FunctionState::Attaching) {
     // It was never ready, and no host was told that it was.
     info.end_reason = "the agent ended before it was ready";
     syscall(SYS_pidfd_send_signal, function.init_pidfd.get(), SIGKILL, nullptr, 0);
     return true;
   }
-  if (function.cgroup && !function.was_frozen) (void)function.cgroup->Thaw();
-  info.state = function.was_frozen && function.cgroup && function.cgroup->IsFrozen() ? FunctionState::Frozen
-                                                                                     : FunctionState::Running;
+  if (note.has_value() && function.cgroup)
+    (void)(note->was_frozen ? function.cgroup->Freeze(Clock::now()) : function.cgroup->Thaw());
+  info.state = function.cgroup && function.cgroup->IsFrozen() ? FunctionState::Frozen : FunctionState::Running;
   info.end_reason.clear();
   if (const absl::Status saved = Save(function); !saved.ok()) Log(saved.ToString());
   Log(absl::StrCat("function ", info.id, " (", info.spec->name, ") is ",

@@ -120,13 +120,15 @@ Task<absl::Status> Gather(Vm* vm, Op* op, const Captured* captured, PagePlan* pl
 Task<absl::Status> Receive(Op* op, Connection* connection, const Captured* captured, PagePlan* plan,
                            NewTemplate* to) {
   std::vector<std::byte> buffer(std::min(captured->pages_size, kGatherStep));
+  // What cannot be kept is taken in all the same: not every vsock device tells a sender that nobody reads any more.
+  absl::Status kept;
   for (uint64_t at = 0; at < captured->pages_size; at += kGatherStep) {
     const auto piece = absl::MakeSpan(buffer).first(std::min(kGatherStep, captured->pages_size - at));
     MOULT_CO_RETURN_IF_ERROR(co_await connection->ReceiveData(op->strand(), piece));
     connection->Break();  // Good again with the answer to CaptureEnd.
-    MOULT_CO_RETURN_IF_ERROR(Keep(piece, plan, to));
+    if (kept.ok()) kept = Keep(piece, plan, to);
   }
-  co_return absl::OkStatus();
+  co_return kept;
 }
 
 Task<absl::Status> End(Op* op, Connection* connection, rpc::CaptureOutcome outcome) {
@@ -172,6 +174,8 @@ Task<absl::Status> CaptureOnce(Vm* vm, Op* op, const CaptureConfig* config_in, b
   } else {
     gathered = co_await Receive(op, &*lease, &*captured, &plan, to.get());
   }
+  // Our own trouble: the agent is told, so that the function goes on at once.
+  if (absl::IsResourceExhausted(gathered)) (void)co_await End(op, &*lease, rpc::CaptureOutcome::Resume);
   if (!gathered.ok()) co_return gathered;
   op->EndPhase("gather");
 

@@ -22,7 +22,11 @@ class AdoptTest : public AgentTest {
     capture.function = function;
     capture.mode = rpc::PageMode::Copy;
     const auto id = client->channel.Send(rpc::MakeRequest(std::move(capture)), Soon());
-    EXPECT_TRUE(client->channel.ReceiveResponse(*id, Soon()).ok());
+    const auto response = client->channel.ReceiveResponse(*id, Soon());
+    EXPECT_TRUE(response.ok()) << response.status();
+    if (!response.ok()) return client;
+    std::vector<std::byte> pages((*response)->body.AsCaptureReport()->pages_size);
+    EXPECT_TRUE(client->channel.ReceiveData(*id, absl::MakeSpan(pages), Soon()).ok());
     return client;
   }
   std::unique_ptr<Client> BeginDetach(uint64_t function) {

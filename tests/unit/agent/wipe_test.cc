@@ -185,6 +185,7 @@ TEST_F(AgentTest, Agent_KeepsNothing_OfWhatPassedThrough) {
   const auto attached = AttachStream(*client, *taken);
   ASSERT_TRUE(attached.ok()) << attached.status();
   EXPECT_EQ(Ask(*attached), "1");
+  EXPECT_GT(CountIn(Info(*client, *attached)->pid, marker), 0u) << "the function has none to be found";
   EXPECT_EQ(CountIn(agent_, marker), 0u);
   // Nor in a file of its.
   for (const auto& entry : std::filesystem::recursive_directory_iterator(folder_ + "/state")) {

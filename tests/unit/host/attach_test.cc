@@ -142,7 +142,7 @@ TEST_F(AttachTest, Slot_Stays_WhileTheGuestHasItsPages) {
   EXPECT_EQ(attach_offset_, 0u);
   EXPECT_EQ(std::memcmp(guest_.window, pages.data(), pages.size()), 0);
   // A guest that boots anew has nothing.
-  moult_vm_guest_reset(vm_);
+  ASSERT_EQ(moult_vm_guest_reset(vm_), 0);
   EXPECT_EQ(Info()["windows"][0]["slots"].size(), 0u);
 }
 

@@ -102,7 +102,9 @@ TEST_F(BrokenAgentTest, Silence_EndsWithTheDeadline) {
     ExpectServing();
     ScriptAll();
     EXPECT_EQ(Do(verb, 0), 0) << rpc::VerbName(verb) << ": " << moult_last_error();
-    if (std::filesystem::exists(store_path_ + "/new")) EXPECT_EQ(moult_store_remove(store_, "new"), 0);
+    if (std::filesystem::exists(store_path_ + "/new")) {
+      EXPECT_EQ(moult_store_remove(store_, "new"), 0);
+    }
   }
 }
 

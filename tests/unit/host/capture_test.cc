@@ -251,8 +251,9 @@ TEST_F(CaptureTest, Function_RunsOn_WhenTheStoreIsFull) {
   EXPECT_EQ(Capture("a"), -ENOSPC);
   EXPECT_EQ(moult_last_error_code(), MOULT_RESOURCE_EXHAUSTED);
   EXPECT_FALSE(std::filesystem::exists(small + "/a"));
-  // Closing the connection is what lets the function go on.
-  EXPECT_THAT(agent_->Verbs(), ElementsAre("Capture"));
+  // The agent is told, so that the function goes on at once.
+  EXPECT_THAT(agent_->Verbs(), ElementsAre("Capture", "CaptureEnd"));
+  EXPECT_EQ(outcome_, static_cast<int>(rpc::CaptureOutcome::Resume));
   ExpectServing();
   moult_vm_close(vm_);
   vm_ = nullptr;

@@ -2,8 +2,8 @@
  *
  * canary SEED [WHAT]: fills heap, stack, a private file and a memfd with a marker that is made of SEED, and answers
  * GET on port 8080 with how many it made; of /dirty after it has made them once more. WHAT: "p" a pipe as well,
- * "f" memory that it gives back to the kernel at once; "p" when not given. Neither this file nor an argument holds
- * the marker.
+ * "n" the file keeps its name, "f" memory that it gives back to the kernel at once; "pn" when not given. Neither this
+ * file nor an argument holds the marker.
  */
 #include <arpa/inet.h>
 #include <fcntl.h>
@@ -84,7 +84,7 @@ int main(int argc, char** argv) {
   char stack[STACK];
   int ends[2];
   uint64_t state = argc > 1 ? strtoull(argv[1], NULL, 10) : 0;
-  const char* what = argc > 2 ? argv[2] : "p";
+  const char* what = argc > 2 ? argv[2] : "pn";
   marker[0] = mix(&state);
   marker[1] = mix(&state);
   char* heap = malloc(HEAP);
@@ -93,6 +93,7 @@ int main(int argc, char** argv) {
   fill(stack, sizeof(stack));
   __asm__ volatile("" : : "r"(stack), "r"(heap) : "memory");
   fill_file(open("/tmp/canary", O_RDWR | O_CREAT | O_EXCL, 0600), FILE_BYTES);
+  if (strchr(what, 'n') == NULL) must(unlink("/tmp/canary") == 0, "unlink");
   fill_file(memfd_create("canary", MFD_CLOEXEC), FILE_BYTES);
   const int with_pipe = strchr(what, 'p') != NULL;
   must(pipe(ends) == 0, "pipe");
