@@ -12,6 +12,7 @@
 #include <fstream>
 #include <regex>
 
+#include "attach.h"
 #include "floor.h"
 #include "report.h"
 
@@ -98,7 +99,7 @@ int RunImage(const ImageArguments& arguments) {
 
 int Main(int argc, char** argv) {
   CLI::App app{
-      "Measures moult-image against what the kernel alone takes for the same work, in the same run."};
+      "Measures Moult against what the kernel alone takes for the same work, in the same run."};
   app.require_subcommand(1);
 
   ImageArguments image;
@@ -115,12 +116,31 @@ int Main(int argc, char** argv) {
       ->capture_default_str()
       ->check(CLI::ExistingDirectory);
 
+  AttachArguments attach;
+  attach.bin = std::filesystem::path(Self()).parent_path();
+  auto* attach_command = app.add_subcommand("attach", "attach in a real guest: what one more page of a template costs");
+  attach_command->add_option("--json", attach.json, "also write everything as JSON to this file");
+  attach_command->add_option("--control", attach.control,
+                             "control socket of a VM; needs --payload bench/moult-bench=... and "
+                             "bench/attach_bench=... of `moultctl vm`; by default one is booted");
+  attach_command->add_option("--kernel", attach.kernel, "of the VM that is booted")->capture_default_str();
+  attach_command->add_option("--rounds", attach.rounds, "attaches of each size")
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber);
+  attach_command->add_option("--most", attach.most_mib, "MiB of the largest template; from 32 on each is twice the one before")
+      ->capture_default_str()
+      ->check(CLI::Range(64, 1024));
+  attach_command->add_option("--workdir", attach.work, "where templates are written")
+      ->capture_default_str()
+      ->check(CLI::ExistingDirectory);
+
   VictimArguments victim;
   auto* victim_command = app.add_subcommand("victim", "")->group("");
   victim_command->add_option("--pages", victim.pages);
   victim_command->add_option("--threads", victim.threads);
   victim_command->add_option("--vmas", victim.vmas);
   victim_command->add_option("--fds", victim.fds);
+  victim_command->add_flag("--line", victim.line);
 
   FloorArguments floor;
   auto* floor_command = app.add_subcommand("floor", "")->group("");
@@ -138,7 +158,7 @@ int Main(int argc, char** argv) {
   }
   if (victim_command->parsed()) return RunVictim(victim);
   if (floor_command->parsed()) return RunFloor(floor);
-  return RunImage(image);
+  return attach_command->parsed() ? RunAttach(attach) : RunImage(image);
 }
 
 }  // namespace

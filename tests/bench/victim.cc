@@ -10,6 +10,7 @@
 
 #include <cstdint>
 #include <cstdio>
+#include <string_view>
 
 namespace moult::bench {
 namespace {
@@ -112,15 +113,16 @@ bool MakeFds(long fds) {
 
 int RunVictim(const VictimArguments& arguments) {
   // First out of the way of the numbers that are counted.
-  const int ready = fcntl(kVictimReadyFd, F_DUPFD_CLOEXEC, 3);
+  const int ready = arguments.line ? STDOUT_FILENO : fcntl(kVictimReadyFd, F_DUPFD_CLOEXEC, 3);
   if (ready < 0) return Fail("victim: ready descriptor");
-  close(kVictimReadyFd);
+  if (!arguments.line) close(kVictimReadyFd);
   if (!MakePages(arguments.pages)) return Fail("victim: pages");
   if (!MakeVmas(arguments.vmas)) return Fail("victim: mappings");
   if (!MakeFds(arguments.fds)) return Fail("victim: descriptors");
   if (!MakeThreads(arguments.threads)) return Fail("victim: threads");
-  if (write(ready, "r", 1) != 1) return Fail("victim: say ready");
-  close(ready);
+  const std::string_view word = arguments.line ? "ready\n" : "r";
+  if (write(ready, word.data(), word.size()) != static_cast<ssize_t>(word.size())) return Fail("victim: say ready");
+  if (!arguments.line) close(ready);
   Park(nullptr);
   return 0;
 }

@@ -11,11 +11,12 @@ struct VictimArguments {
   long threads = 1;  // in all
   long vmas = 0;     // beyond those that any process has; every other one holds a written page
   long fds = 3;      // in all, 0 to 2 among them
+  bool line = false; // says "ready" on standard output, and has no kVictimReadyFd
 };
 
 constexpr int kVictimReadyFd = 3;
 
-// Builds it, writes one byte to kVictimReadyFd and closes that, then waits for ever. Returns only on failure.
+// Builds it, writes one byte to kVictimReadyFd and closes that (but see `line`), then waits for ever. Returns only on failure.
 int RunVictim(const VictimArguments& arguments);
 
 }  // namespace moult::bench

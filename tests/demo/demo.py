@@ -1,8 +1,8 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
 """Three functions are started cold in a VM and captured; then that VM is turned from each into the next, round and
-round, with every answer compared to the cold one. Two more VMs attach the same templates. In the same run: CRIU in the
-same guest, and whole VMs whose saved RAM is mapped copy-on-write."""
+round, with every answer compared to the cold one. In each round, in turns with it: a cold start and CRIU in the same guest,
+and whole VMs whose saved RAM is mapped copy-on-write. In the end two more VMs attach the same templates."""
 import argparse
 import json
 import pathlib
@@ -14,7 +14,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "vm"))
 from machine import VmError  # noqa: E402
 from peers import GUEST, Criu, SavedVm  # noqa: E402
-from trial import COMMANDS, FUNCTIONS, Trial, TrialError, compile_java, private_bytes, scratch  # noqa: E402
+from trial import COMMANDS, FUNCTIONS, Trial, TrialError, private_bytes, scratch  # noqa: E402
 
 SEEDS = range(3)
 MEMORY = 1024  # MiB of every guest
@@ -35,8 +35,8 @@ class Demo:
         self.cold, self.wrong = {}, 0
         self.functions = {name: {"name": name} for name in COMMANDS}
         self.repurposes, self.extra = [], {name: [] for name in COMMANDS}
-        self.peers = {"cold_start_ms": {}, "criu_restore_ms": {}, "vm_cow_restore_ms": {}}
-        self.accel = None
+        self.peers = {peer: {name: [] for name in COMMANDS} for peer in ("cold_start_ms", "criu_restore_ms", "vm_cow_restore_ms")}
+        self.current = self.last = self.accel = None
 
     def same(self, name, answers):
         self.wrong += sum(got != wanted for got, wanted in zip(answers, self.cold[name]))
@@ -51,84 +51,108 @@ class Demo:
             self.accel = vm.accel
             print(f"  ready after {since(start) / 1000:.1f} s, under {vm.accel}, Linux {self.options.kernel}")
             for name in COMMANDS:
-                self.start_cold(vm, name)
-            say(f"the VM becomes {', '.join(COMMANDS)}, {self.options.rounds} times round ")
-            function = self.go_round(vm)
+                self.capture(vm, name)
             if self.options.no_peers:
-                return
-            vm.control.call("kill", function=function)
-            self.restore_by_criu(vm)
+                say(f"the VM becomes {', '.join(COMMANDS)}, {self.options.rounds} times round ")
+                for _ in range(self.options.rounds):
+                    self.go_round(vm)
+                print()
+            else:
+                self.go_rounds_with_peers(vm)
 
     def start_cold(self, vm, name):
         start = time.monotonic()
         function = vm.run(name)
-        vm.control.get(function, "/?seed=0")
-        cold = self.peers["cold_start_ms"][name] = since(start)
-        self.cold[name] = self.answers(vm.control, function)
+        answer = vm.control.get(function, f"/?seed={SEEDS[0]}")
+        self.peers["cold_start_ms"][name].append(since(start))
+        return function, answer
+
+    def capture(self, vm, name):
+        function, first = self.start_cold(vm, name)
+        # Of a cache that is cold, too: it does not count.
+        took = self.peers["cold_start_ms"][name].pop()
+        self.cold[name] = [first] + [vm.control.get(function, f"/?seed={seed}") for seed in SEEDS[1:]]
         start = time.monotonic()
         result = vm.control.call("capture", function=function, name=name, end=True)
         size = result["template"]["user_state_bytes"]
         self.functions[name].update(user_state_bytes=size, capture_ms=since(start), stopped_ms=result["stopped_us"] / 1000)
-        print(f"  {name:7} first answer after {cold:6.0f} ms; captured, {size / 1e6:.1f} MB", flush=True)
+        print(f"  {name:7} first answer after {took:6.0f} ms; captured, {size / 1e6:.1f} MB", flush=True)
+
+    def become(self, vm, name):
+        """Attaches, or repurposes what is there; returns the result and how long it took, first answer included."""
+        start = time.monotonic()
+        result = vm.control.call("attach" if self.current is None else "repurpose", name=name,
+                                 **({} if self.current is None else {"function": self.current}))
+        took = since(start)
+        self.current = result["function"]["id"]
+        first = vm.control.get(self.current, f"/?seed={SEEDS[0]}")
+        answered = since(start)
+        self.same(name, [first] + [vm.control.get(self.current, f"/?seed={s}") for s in SEEDS[1:]])
+        return result, took, answered
 
     def go_round(self, vm):
-        current = last = None
-        for _ in range(self.options.rounds):
-            for name in COMMANDS:
-                start = time.monotonic()
-                result = vm.control.call("attach" if current is None else "repurpose", name=name,
-                                         **({} if current is None else {"function": current}))
-                took = since(start)
-                current = result["function"]["id"]
-                first = vm.control.get(current, f"/?seed={SEEDS[0]}")
-                answered = since(start)
-                self.same(name, [first] + [vm.control.get(current, f"/?seed={s}") for s in SEEDS[1:]])
-                if last is not None:
-                    # One name may come twice: once from each side of a phase that both take part in.
-                    phases = {p["name"]: p["us"] / 1000 for p in result["phases"]}
-                    self.repurposes.append({"from": last, "to": name, "total_ms": took, "first_answer_ms": answered,
-                                            "pages": result["pages"], "phases": phases})
-                last = name
-            say(".")
-        print()
-        return current
+        names = list(COMMANDS)
+        if self.current is None:
+            self.last = names[-1]
+            self.become(vm, self.last)
+        for name in names:
+            result, took, answered = self.become(vm, name)
+            phases = {}
+            # One name may come twice: in the half that detaches and in the half that attaches.
+            for phase in result["phases"]:
+                phases[phase["name"]] = phases.get(phase["name"], 0) + phase["us"] / 1000
+            self.repurposes.append({"from": self.last, "to": name, "total_ms": took, "first_answer_ms": answered,
+                                    "pages": result["pages"], "phases": phases})
+            self.last = name
+        say(".")
 
-    def restore_by_criu(self, vm):
-        say(f"CRIU restores each in the same guest, {self.options.rounds} times ")
+    def go_rounds_with_peers(self, vm):
+        """In turns, since a machine that is shared changes its speed as one goes."""
+        say("functions are prepared for CRIU, and whole VMs saved ")
+        saved = {}
         criu = Criu(vm)
-        for name in COMMANDS:
-            criu.prepare(name, SEEDS)
-            times = []
+        try:
+            for name in COMMANDS:
+                criu.prepare(name, SEEDS)
+                saved[name] = self.save_vm(name)
+                say(".")
+            say(f"\n{self.options.rounds} times round: the VM becomes {', '.join(COMMANDS)}; each starts cold, and is restored by CRIU "
+                "and as a whole VM ")
             for _ in range(self.options.rounds):
-                took, answer = criu.restore(SEEDS[0])
-                self.same(name, [answer])
-                times.append(took)
-                criu.end()
-            self.peers["criu_restore_ms"][name] = times
-            say(".")
-        criu.close()
+                self.go_round(vm)
+                # All of them want the same port.
+                vm.control.call("kill", function=self.current)
+                self.current = None
+                for name in COMMANDS:
+                    self.ask_peers(vm, criu, saved[name], name)
+            criu.close()
+        finally:
+            for vm_of_one in saved.values():
+                vm_of_one.close()
         print()
 
-    def restore_vms(self):
-        say(f"whole VMs with each are saved and restored, {self.options.rounds} times ")
-        compile_java(self.folder)
+    def ask_peers(self, vm, criu, saved, name):
+        function, answer = self.start_cold(vm, name)
+        vm.control.call("kill", function=function)
+        took, restored = criu.restore(name, SEEDS[0])
+        criu.end(name)
+        self.peers["criu_restore_ms"][name].append(took)
+        took, of_vm = saved.restore(self.accel, SEEDS[0])
+        saved.end()
+        self.peers["vm_cow_restore_ms"][name].append(took)
+        for got in (answer, restored, of_vm):
+            self.same(name, [got])
+
+    def save_vm(self, name):
         payload = {f"functions/{f.name}": f.read_bytes() for f in FUNCTIONS.iterdir() if f.suffix in (".py", ".js")}
-        payload["functions/Primes.class"] = (self.folder / "Primes.class").read_bytes()
-        for name in COMMANDS:
-            saved = SavedVm(self.options.bin, self.folder / f"saved-{name}", self.options.kernel, MEMORY, name, payload)
-            try:
-                self.same(name, saved.save(self.accel, SEEDS))
-                times = []
-                for _ in range(self.options.rounds):
-                    took, answer = saved.restore(self.accel, SEEDS[0])
-                    self.same(name, [answer])
-                    times.append(took)
-                    saved.end()
-                self.peers["vm_cow_restore_ms"][name] = times
-            finally:
-                saved.close()
-            say(".")
-        print()
+        payload["functions/Primes.class"] = (self.folder / "first" / "Primes.class").read_bytes()
+        saved = SavedVm(self.options.bin, self.folder / f"saved-{name}", self.options.kernel, MEMORY, name, payload)
+        try:
+            self.same(name, saved.save(self.accel, SEEDS))
+        except BaseException:
+            saved.close()
+            raise
+        return saved
 
     def share(self, which):
         with Trial(self.options.bin, self.folder / which, self.store, self.options.kernel, MEMORY) as vm:
@@ -142,8 +166,6 @@ class Demo:
     def run(self):
         print("a VM boots (the first time its image is made, which takes a minute or two)", flush=True)
         self.first_vm()
-        if not self.options.no_peers:
-            self.restore_vms()
         print("a second and a third VM attach the same templates", flush=True)
         for which in ("second", "third"):
             self.share(which)
@@ -151,13 +173,19 @@ class Demo:
     def to(self, name, key):
         return [r[key] for r in self.repurposes if r["to"] == name]
 
+    def ratios(self, peer):
+        """How many times as long as a repurpose, round by round: medians."""
+        ours = {name: self.to(name, "first_answer_ms") for name in COMMANDS}
+        return {name: statistics.median(theirs / our for theirs, our in zip(times, ours[name]))
+                for name, times in self.peers[peer].items() if times}
+
     def report(self):
-        median = statistics.median
-        peers = {peer: {name: median(times) if isinstance(times, list) else times for name, times in by_name.items()}
+        peers = {peer: {name: statistics.median(times) for name, times in by_name.items() if times}
                  for peer, by_name in self.peers.items()}
         return {"accel": self.accel, "kernel": self.options.kernel, "rounds": self.options.rounds,
                 "wrong_answers": self.wrong, "functions": list(self.functions.values()), "repurpose": self.repurposes,
-                "peers": peers, "extra_vm_host_bytes": {name: max(sizes) for name, sizes in self.extra.items()}}
+                "peers": peers, "ratios": {peer.removesuffix("_ms"): self.ratios(peer) for peer in self.peers},
+                "extra_vm_host_bytes": {name: max(sizes) for name, sizes in self.extra.items()}}
 
 
 def row(title, cells, unit=""):
@@ -178,7 +206,8 @@ def print_tables(demo, report):
                         ("vm_cow_restore_ms", "whole VM, copy-on-write")):
         times = report["peers"][peer]
         if times:
-            row(f"  {title}", [f"{times[n]:.0f} ({times[n] / first[n]:.1f}x)" for n in COMMANDS], "ms (of repurpose)")
+            ratios = report["ratios"][peer.removesuffix("_ms")]
+            row(f"  {title}", [f"{times[n]:.0f} ({ratios[n]:.1f}x)" for n in COMMANDS], "ms (of repurpose)")
     print("repurpose:")
     spread = [demo.to(name, "total_ms") for name in COMMANDS]
     row("  median (min..max)", [f"{median(s):.0f} ({min(s):.0f}..{max(s):.0f})" for s in spread], "ms")
@@ -208,7 +237,7 @@ def main():
         pathlib.Path(options.json).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     if demo.wrong:
         raise TrialError(f"{demo.wrong} answers differ from those of the cold start")
-    print(f"\nAll answers equal those of the cold start. Medians of {options.rounds - 1} or more; guests under "
+    print(f"\nAll answers equal those of the cold start. Medians of {options.rounds}; guests under "
           f"{report['accel']}, one CPU; one host, one run. Phases of the host's contain the agent's.")
     return 0
 

@@ -38,7 +38,7 @@ class Criu:
 
     def prepare(self, name, seeds):
         """Starts it cold, has it answer `seeds`, and dumps it."""
-        self.ask("start", argv=COMMANDS[name])
+        self.ask("start", name=name, argv=COMMANDS[name])
         deadline = time.monotonic() + 60
         while True:
             try:
@@ -50,18 +50,18 @@ class Criu:
                 time.sleep(0.2)
         for seed in seeds:
             self.get(seed)
-        return self.ask("dump")["bytes"]
+        return self.ask("dump", name=name)["bytes"]
 
-    def restore(self, seed):
+    def restore(self, name, seed):
         """Milliseconds until its first answer, and that answer. CRIU's part is timed in the guest: how it is told to
         begin costs it nothing."""
-        took = self.ask("restore")["ms"]
+        took = self.ask("restore", name=name)["ms"]
         start = time.monotonic()
         answer = self.get(seed)
         return took + (time.monotonic() - start) * 1000, answer
 
-    def end(self):
-        self.ask("end")
+    def end(self, name):
+        self.ask("end", name=name)
 
     def close(self):
         for function in (self.control, self.endpoint):

@@ -153,6 +153,9 @@ def parse():
 def main():
     options, tally = parse(), Tally()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    missing = machine.missing_parts(options.kernel or KERNELS)
+    if missing:
+        return machine.skip_all(len(options.only) + len(options.run_programs), missing)
     machine.rootfs("build")  # once, before several machines ask for it
     with tempfile.TemporaryDirectory(prefix="moult-vm-test-") as folder:
         stripped = os.path.join(folder, "moult-image")  # symbols are nine tenths of the file

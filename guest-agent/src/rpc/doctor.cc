@@ -50,8 +50,10 @@ void AddFile(const char* name, const char* path, int flags, const char* detail, 
 absl::Status DoDoctor(Worker& worker) {
   Checks checks;
   for (const engine::KernelFeature& feature : engine::CheckKernel()) {
-    checks.Add(feature.name, feature.present,
-               absl::StrCat(feature.purpose, feature.required ? " (required)" : ""), feature.remedy);
+    // What this kernel can do without is no fault of it.
+    const bool optional = !feature.required && !feature.present;
+    const char* note = feature.required ? " (required)" : optional ? " (not here, not required)" : "";
+    checks.Add(feature.name, feature.present || optional, absl::StrCat(feature.purpose, note), feature.remedy);
   }
   AddCgroup(worker.config, checks);
   AddFile("driver", "/dev/moult", O_RDWR, "template pages can be shown in place",

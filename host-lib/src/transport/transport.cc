@@ -88,7 +88,8 @@ absl::Status Transport::Check(const TransportConfig& config) {
   };
   switch (config.kind) {
     case Kind::kVsock:
-      return config.cid >= 2 ? absl::OkStatus() : bad("vsock needs the VM's cid");
+      // VMADDR_CID_LOCAL: an agent on this very machine.
+      return config.cid >= VMADDR_CID_LOCAL ? absl::OkStatus() : bad("vsock needs the VM's cid");
     case Kind::kConnect:
     case Kind::kUnix:
       if (config.path.empty()) return bad("no path of a unix socket");

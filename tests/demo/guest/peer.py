@@ -1,10 +1,10 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
 """In the guest: functions that are not Moult's, for comparison. GET on port 9092 answers with JSON:
-/start?argv=...&argv=...   starts one
-/dump                      CRIU dumps and ends it
-/restore                   CRIU restores it: "ms" it took
-/end                       ends it
+/start?name=N&argv=...&argv=...   starts one
+/dump?name=N                      CRIU dumps and ends it
+/restore?name=N                   CRIU restores it: "ms" it took
+/end?name=N                       ends it
 A file `alone` beside the payload has the argv of one that is started at once, on a network of its own."""
 import http.server
 import json
@@ -27,39 +27,39 @@ def start(argv, **env):
                             cwd="/", env={"PATH": os.defpath, **env}, start_new_session=True)
 
 
-def criu(command, *more):
-    done = subprocess.run(["criu", command, "-D", IMAGES, "-o", f"{command}.log", *more], stdin=subprocess.DEVNULL,
+def criu(command, images, *more):
+    done = subprocess.run(["criu", command, "-D", images, "-o", f"{command}.log", *more], stdin=subprocess.DEVNULL,
                           stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
     if done.returncode:
-        raise RuntimeError(f"criu {command}: " + (IMAGES / f"{command}.log").read_text(errors="replace")[-1500:])
+        raise RuntimeError(f"criu {command}: " + (images / f"{command}.log").read_text(errors="replace")[-1500:])
 
 
 class Peer:
-    pid = None
-    child = None
+    def __init__(self):
+        self.children = {}
 
-    def start(self, query):
-        self.child = start(query["argv"])
-        self.pid = self.child.pid
+    def start(self, name, query):
+        self.children[name] = start(query["argv"])
         return {}
 
-    def dump(self, _):
+    def dump(self, name, _):
         subprocess.run(["modprobe", "-a", *MODULES], check=True)
-        shutil.rmtree(IMAGES, ignore_errors=True)
-        IMAGES.mkdir()
-        criu("dump", "-t", str(self.pid))
-        self.child.wait()
-        return {"bytes": sum(f.stat().st_size for f in IMAGES.glob("*.img"))}
+        shutil.rmtree(IMAGES / name, ignore_errors=True)
+        (IMAGES / name).mkdir(parents=True)
+        criu("dump", IMAGES / name, "-t", str(self.children[name].pid))
+        self.children[name].wait()
+        return {"bytes": sum(f.stat().st_size for f in (IMAGES / name).glob("*.img"))}
 
-    def restore(self, _):
+    def restore(self, name, _):
         begin = time.monotonic()
-        criu("restore", "--restore-detached")
+        criu("restore", IMAGES / name, "--restore-detached")
         return {"ms": (time.monotonic() - begin) * 1000}
 
-    def end(self, _):
-        os.kill(self.pid, signal.SIGKILL)
+    def end(self, name, _):
+        pid = self.children[name].pid
+        os.kill(pid, signal.SIGKILL)
         # Not our child after a restore, so there is nothing to wait for; its pid is needed again.
-        while pathlib.Path(f"/proc/{self.pid}").exists():
+        while pathlib.Path(f"/proc/{pid}").exists():
             time.sleep(0.01)
         return {}
 
@@ -68,7 +68,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         url = urlsplit(self.path)
         try:
-            answer, status = getattr(PEER, url.path[1:])(parse_qs(url.query)), 200
+            query = parse_qs(url.query)
+            answer, status = getattr(PEER, url.path[1:])(query["name"][0], query), 200
         except (RuntimeError, OSError, subprocess.SubprocessError) as e:
             answer, status = {"error": str(e)}, 500
         body = json.dumps(answer).encode()
