@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <fstream>
-
 #include <poll.h>
 
+#include <fstream>
 #include <set>
 
 #include "host_test.h"
@@ -347,7 +346,8 @@ TEST_F(AttachTest, Repurpose_GivesMemoryBack_BesideTheNewFunction) {
   EXPECT_EQ(Info()["reclaiming"], nlohmann::json::array({100}));
   const auto users = [this] {
     std::set<uint64_t> all;
-    for (const auto& slot : Info()["windows"][0]["slots"]) {
+    const nlohmann::json info = Info();
+    for (const auto& slot : info["windows"][0]["slots"]) {
       for (const auto& user : slot["users"]) all.insert(user.get<uint64_t>());
     }
     return all;
