@@ -56,7 +56,7 @@ def pages_above_four_gib_are_captured_and_given_back(s):
     function = s.vm.run("python")
     wanted = s.control.get(function, "/?seed=1")
     s.control.call("capture", function=function, name="python")
-    told = s.control.call("repurpose", function=function, name="python")
+    told = s.control.call("repurpose", function=function, name="python", settled=True)
     expect(told["pages"] == "in_place" and told["discarded_bytes"] > 4 << 20, f"{told}")
     function = told["function"]["id"]
     expect(s.control.get(function, "/?seed=1") == wanted, "another answer after the repurpose")

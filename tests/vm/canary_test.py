@@ -84,6 +84,7 @@ def nothing_is_left(guest, plant, way):
     before = guest.daemon()
     function = plant()
     made = way(guest.vm.control, function)
+    guest.vm.control.settle()
     left = guest.marks("function")
     expect(not left, f"{len(left)} marks are left in guest RAM, at {[hex(at) for at in left[:8]]}")
     if made is not None:

@@ -86,7 +86,7 @@ def vm_is_repurposed(s):
     s.ctl.ok("invoke", "web", "/count")
     told = s.ctl.json("capture", "web", "web-template")
     expect(told["ok"] is True and told["op"] == "capture" and told["counters"]["pages"] > 0, f"capture: {told}")
-    told = s.ctl.json("repurpose", "web", "web-template")
+    told = s.ctl.json("repurpose", "web", "web-template", "--settled")
     expect(told["detached"] is True and told["pages"] == "in_place" and told["discarded_bytes"] > 0, f"repurpose: {told}")
     names = [p["name"] for p in told["phases"]]
     expect(any(n.startswith("host.") for n in names) and any(n.startswith("agent.") for n in names), f"phases: {names}")
@@ -94,7 +94,7 @@ def vm_is_repurposed(s):
     second = s.ctl.json("attach", "web-template", "--pages", "copy")
     expect(second["pages"] == "copy", f"attach: {second}")
     expect(s.ctl.json("detach", second["function"]["id"])["discarded_bytes"] > 0, "detach gives nothing back")
-    text = s.ctl.ok("repurpose", "web", "web-template").out.decode()
+    text = s.ctl.ok("repurpose", "web", "web-template", "--settled").out.decode()
     expect(" is now " in text and "given back" in text, text)
 
 

@@ -63,6 +63,14 @@ class Control:
         connection.close()
         return result
 
+    def settle(self, seconds=30):
+        """Until the memory of functions that were repurposed has been given back."""
+        deadline = time.monotonic() + seconds
+        while left := self.call("status")["vm"]["reclaiming"]:
+            if time.monotonic() > deadline:
+                raise TrialError(f"the memory of functions {left} is not given back after {seconds} s")
+            time.sleep(0.02)
+
     def get(self, function, path, seconds=60):
         """The body of a function's answer to GET `path`, through the agent's tunnel."""
         connection, _ = self._open("invoke", {"function": function}, seconds)
