@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What the agent reads besides messages: its configuration, the reports of its workers, the state of a function that an
-// earlier agent left, and where the guest's RAM is. The first byte chooses.
+// What the agent reads besides messages: its configuration, the reports of its workers, the state of a
+// function that an earlier agent left, and where the guest's RAM is. The first byte chooses.
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>

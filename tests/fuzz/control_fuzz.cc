@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What a client writes to the control socket, as far as the calls that it becomes; the errors that moultctl reads
-// back; and the adapter's settings. A stand-in for libmoult takes the calls.
+// What a client writes to the control socket, as far as the calls that it becomes; the errors that moultctl
+// reads back; and the adapter's settings. A stand-in for libmoult takes the calls.
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
@@ -22,7 +22,8 @@ control::Target TheTarget() {
   static const control::Target target = [] {
     control::Target made;
     moult_vm_options options = MOULT_INIT(options);
-    if (moult_vm_create(&options, &made.vm) != 0 || moult_store_open("/", nullptr, &made.store) != 0) std::abort();
+    if (moult_vm_create(&options, &made.vm) != 0 || moult_store_open("/", nullptr, &made.store) != 0)
+      std::abort();
     return made;
   }();
   return target;

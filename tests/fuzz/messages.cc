@@ -72,7 +72,8 @@ rpc::CaptureReportT CaptureReport(bool in_place) {
   report.manifest = Bytes(image::SerializeManifest(draft));
   report.spec = std::make_unique<rpc::FunctionSpecT>(Spec());
   report.pages_size = sample::kPagesSize;
-  for (uint64_t i = 0; in_place && i < sample::kPages; ++i) report.pages.emplace_back(kRamGpa + i * kPage, kPage);
+  for (uint64_t i = 0; in_place && i < sample::kPages; ++i)
+    report.pages.emplace_back(kRamGpa + i * kPage, kPage);
   report.phases = Phases();
   return report;
 }
@@ -147,7 +148,9 @@ rpc::FunctionSpecT Spec() {
 const std::vector<std::string>& Requests() {
   static const auto* all = [] {
     auto* out = new std::vector<std::string>;
-    const auto add = [out](auto body) { out->push_back(rpc::Serialize(rpc::MakeRequest(std::move(body), 1000))); };
+    const auto add = [out](auto body) {
+      out->push_back(rpc::Serialize(rpc::MakeRequest(std::move(body), 1000)));
+    };
     rpc::HelloT hello;
     hello.version_min = hello.version_max = 1;
     hello.client = "host";
@@ -208,7 +211,8 @@ std::string Changed(const std::vector<std::string>& messages, std::string_view c
   if (changes.empty()) return messages.front();
   std::string message = messages[static_cast<uint8_t>(changes[0]) % messages.size()];
   for (size_t i = 1; i + 2 < changes.size(); i += 3) {
-    const size_t at = static_cast<uint8_t>(changes[i]) | static_cast<size_t>(static_cast<uint8_t>(changes[i + 1])) << 8;
+    const size_t at =
+        static_cast<uint8_t>(changes[i]) | static_cast<size_t>(static_cast<uint8_t>(changes[i + 1])) << 8;
     message[at % message.size()] = static_cast<char>(message[at % message.size()] ^ changes[i + 2]);
   }
   return message;

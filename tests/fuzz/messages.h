@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// One good message of every kind, for a fuzzer would not find its way into a FlatBuffer by itself, and good messages
-// some of whose bytes are changed.
+// One good message of every kind, for a fuzzer would not find its way into a FlatBuffer by itself, and good
+// messages some of whose bytes are changed.
 #ifndef MOULT_TESTS_FUZZ_MESSAGES_H_
 #define MOULT_TESTS_FUZZ_MESSAGES_H_
 

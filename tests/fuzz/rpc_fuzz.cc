@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Every message that either side takes from the other: never a crash, a hang or a wild allocation; and what is accepted
-// can be sent on. The first byte chooses: bytes as they are, or a good message some of whose bytes are changed.
+// Every message that either side takes from the other: never a crash, a hang or a wild allocation; and what
+// is accepted can be sent on. The first byte chooses: bytes as they are, or a good message some of whose
+// bytes are changed.
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
@@ -47,14 +48,15 @@ std::string Frames(std::string_view stream, size_t piece) {
       const auto frame = decoder.Feed(part);
       if (!frame.ok()) return told.append(frame.status().ToString());
       if (!frame->has_value()) continue;
-      told.append(std::to_string(static_cast<int>((*frame)->kind)) + " " + std::to_string((*frame)->id) + " " +
-                  (*frame)->payload + "\n");
+      told.append(std::to_string(static_cast<int>((*frame)->kind)) + " " + std::to_string((*frame)->id) +
+                  " " + (*frame)->payload + "\n");
     }
   }
   return told.append(decoder.idle() ? "between two" : "within one");
 }
 
-// How a stream is cut must not matter. "F" stands for a good header of eight bytes, which a fuzzer would not find.
+// How a stream is cut must not matter. "F" stands for a good header of eight bytes, which a fuzzer would not
+// find.
 void Stream(std::string_view bytes) {
   std::string stream;
   for (const char c : bytes) {

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// libmoult against a lying agent: an operation is started, and what the agent says is the fuzzer's. Whatever it is, the
-// operation ends, at once since the agent hangs up; no memory but the guest's is touched; and no descriptor or
-// template is left.
+// libmoult against a lying agent: an operation is started, and what the agent says is the fuzzer's. Whatever
+// it is, the operation ends, at once since the agent hangs up; no memory but the guest's is touched; and no
+// descriptor or template is left.
 //
-// The input: byte 0 the operation, byte 1 the way to the agent, then answers, each a length (one byte) and what Changed()
-// takes, or, with a length of 255, bytes as they are to the end.
+// The input: byte 0 the operation, byte 1 the way to the agent, then answers, each a length (one byte) and
+// what Changed() takes, or, with a length of 255, bytes as they are to the end.
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -90,8 +90,8 @@ std::string Frame(rpc::FrameKind kind, uint64_t id, const std::string& payload) 
   return std::string(header.data(), header.size()) + payload;
 }
 
-// All that the agent will ever say on one connection: a good answer to Hello, then the input's answers to the calls
-// that follow.
+// All that the agent will ever say on one connection: a good answer to Hello, then the input's answers to the
+// calls that follow.
 std::string Script(std::string_view input) {
   std::string script = Frame(rpc::FrameKind::kResponse, 1, fuzz::Responses()[1]);
   for (uint64_t id = 2; !input.empty(); ++id) {
@@ -205,8 +205,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     UniqueFd fd(accept4(TheWorld().listener.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
     if (fd.valid()) agent.Speak(std::move(fd));
   }
-  // Only a detach goes on when the agent has hung up: what it has discarded must be killed. A reset ends that, too.
-  if (data[0] % kOperations == kDetach && moult_op_wait(op, kDetachMs) == -ETIME) Must(moult_vm_guest_reset(vm) == 0, "reset");
+  // Only a detach goes on when the agent has hung up: what it has discarded must be killed. A reset ends
+  // that, too.
+  if (data[0] % kOperations == kDetach && moult_op_wait(op, kDetachMs) == -ETIME)
+    Must(moult_vm_guest_reset(vm) == 0, "reset");
   if (moult_op_wait(op, kWaitMs) == -ETIME) std::abort();
   if (moult_op_result_json(op)[0] != '{') std::abort();
   const UniqueFd stream(moult_op_take_fd(op));

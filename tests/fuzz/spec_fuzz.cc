@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A function as JSON, which an embedder or a client of the control socket gives. What is accepted says the same when it
-// is written and read again.
+// A function as JSON, which an embedder or a client of the control socket gives. What is accepted says the
+// same when it is written and read again.
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>

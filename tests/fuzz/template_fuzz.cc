@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Bytes from nowhere into everything that reads a template, and then into what is done with one that was accepted:
-// never a crash, a hang or a wild allocation. The first byte chooses the parser; the rest is the file, or changes of a
-// good one.
+// Bytes from nowhere into everything that reads a template, and then into what is done with one that was
+// accepted: never a crash, a hang or a wild allocation. The first byte chooses the parser; the rest is the
+// file, or changes of a good one.
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
