@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "attach.h"
 
+#include <poll.h>
 #include <signal.h>
 #include <sys/syscall.h>
-#include <poll.h>
 #include <unistd.h>
 
 #include <filesystem>
@@ -39,14 +39,13 @@ class Guest {
 
   absl::Status Boot(const std::string& folder) {
     if (!control_.empty()) return absl::OkStatus();
-    std::vector<std::string> argv{Program("moultctl"), "vm", "--json", "--detach",
-                                  "--dir", folder + "/vm", "--store", folder + "/store",
-                                  "--kernel", arguments_.kernel,
-                                  // Twice the largest template: as a function, and beside the rest of the guest.
-                                  "--memory", std::to_string(arguments_.most_mib + 1024),
-                                  "--window", "4096",
-                                  "--payload", "bench/moult-bench=" + Program("moult-bench"),
-                                  "--payload", "bench/attach_bench=" + Program("attach_bench")};
+    std::vector<std::string> argv{
+        Program("moultctl"), "vm", "--json", "--detach", "--dir", folder + "/vm", "--store",
+        folder + "/store", "--kernel", arguments_.kernel,
+        // Twice the largest template: as a function, and beside the rest of the guest.
+        "--memory", std::to_string(arguments_.most_mib + 1024), "--window", "4096", "--payload",
+        "bench/moult-bench=" + Program("moult-bench"), "--payload",
+        "bench/attach_bench=" + Program("attach_bench")};
     MOULT_ASSIGN_OR_RETURN(const json told, RunForJson(argv));
     control_ = told.at("control");
     accel_ = told.at("accel");
@@ -61,7 +60,8 @@ class Guest {
 
   // Starts `command`, which says `line` when it is ready; its id.
   absl::StatusOr<std::string> Start(const std::string& line, std::vector<std::string> command) const {
-    command.insert(command.begin(), {"run", "--name", "bench", "--ready", "line:" + line, "--ready-timeout", "900000", "--"});
+    command.insert(command.begin(),
+                   {"run", "--name", "bench", "--ready", "line:" + line, "--ready-timeout", "900000", "--"});
     MOULT_ASSIGN_OR_RETURN(const json told, Ask(std::move(command)));
     return std::to_string(told.at("function").at("id").get<uint64_t>());
   }
@@ -99,24 +99,29 @@ absl::StatusOr<AttachSize> MeasureSize(const Guest& guest, int mib, int rounds) 
   AttachSize size;
   size.mib = static_cast<uint64_t>(mib);
   const std::string pages = std::to_string((size.mib << 20) / kPage);
-  MOULT_ASSIGN_OR_RETURN(const std::string victim, guest.Start("ready", {kGuestBench, "victim", "--line", "--pages", pages}));
+  MOULT_ASSIGN_OR_RETURN(const std::string victim,
+                         guest.Start("ready", {kGuestBench, "victim", "--line", "--pages", pages}));
   MOULT_ASSIGN_OR_RETURN(const json captured, guest.Ask({"capture", "--end", victim, name}));
   size.pages = captured.at("template").at("pages_bytes").get<uint64_t>() / kPage;
   MOULT_RETURN_IF_ERROR(guest.Ask({"forget", victim}).status());
   MOULT_ASSIGN_OR_RETURN(size.first_us, AttachOnce(guest, name, nullptr));
-  for (int round = 0; round < rounds; ++round) MOULT_RETURN_IF_ERROR(AttachOnce(guest, name, &size.samples).status());
+  for (int round = 0; round < rounds; ++round)
+    MOULT_RETURN_IF_ERROR(AttachOnce(guest, name, &size.samples).status());
   MOULT_RETURN_IF_ERROR(guest.Ask({"templates", "remove", name}).status());
   return size;
 }
 
 absl::StatusOr<json> MeasureFloor(const Guest& guest) {
-  MOULT_ASSIGN_OR_RETURN(const std::string function,
-                         guest.Start("measured", {"/bin/sh", "-c", absl::StrCat(kGuestFloor, " --json && echo measured && exec sleep 1000000")}));
+  MOULT_ASSIGN_OR_RETURN(
+      const std::string function,
+      guest.Start("measured", {"/bin/sh", "-c",
+                               absl::StrCat(kGuestFloor, " --json && echo measured && exec sleep 1000000")}));
   MOULT_ASSIGN_OR_RETURN(const json told, guest.Ask({"logs", function}));
   MOULT_RETURN_IF_ERROR(guest.End(function));
   const std::string text = told.value("log", "");
   json floor = json::parse(text.substr(0, text.find('\n')), nullptr, /*allow_exceptions=*/false);
-  if (!floor.is_array() || floor.empty()) return absl::DataLossError("attach_bench in the guest said: " + text);
+  if (!floor.is_array() || floor.empty())
+    return absl::DataLossError("attach_bench in the guest said: " + text);
   return floor;
 }
 
@@ -130,8 +135,8 @@ absl::StatusOr<AttachReport> MeasureIn(const Guest& guest, const AttachArguments
     MOULT_ASSIGN_OR_RETURN(AttachSize size, MeasureSize(guest, mib, arguments.rounds));
     const Summary total = size.samples.Get("total");
     std::printf("%5d MiB, %7llu pages: attach %8.1f ms (%.1f..%.1f), the first %.1f\n", mib,
-                static_cast<unsigned long long>(size.pages), total.median / 1000, total.min / 1000, total.max / 1000,
-                size.first_us / 1000);
+                static_cast<unsigned long long>(size.pages), total.median / 1000, total.min / 1000,
+                total.max / 1000, size.first_us / 1000);
     std::fflush(stdout);
     report.sizes.push_back(std::move(size));
   }
@@ -144,7 +149,8 @@ absl::StatusOr<AttachReport> MeasureIn(const Guest& guest, const AttachArguments
 
 absl::StatusOr<AttachReport> MeasureAttach(const AttachArguments& arguments) {
   std::string folder = arguments.work + "/moult-bench-XXXXXX";
-  if (mkdtemp(folder.data()) == nullptr) return ErrnoStatus(absl::StrCat("make a folder in ", arguments.work));
+  if (mkdtemp(folder.data()) == nullptr)
+    return ErrnoStatus(absl::StrCat("make a folder in ", arguments.work));
   absl::StatusOr<AttachReport> report = absl::InternalError("not measured");
   {
     Guest guest(arguments);

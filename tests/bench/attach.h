@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What attaching a template in place takes in a real guest, how that grows with the template's size, and what the
-// driver alone takes there for the same pages.
+// What attaching a template in place takes in a real guest, how that grows with the template's size, and what
+// the driver alone takes there for the same pages.
 #ifndef MOULT_BENCH_ATTACH_H_
 #define MOULT_BENCH_ATTACH_H_
 
@@ -25,7 +25,7 @@ struct AttachArguments {
 
 struct AttachSize {
   uint64_t mib = 0;
-  uint64_t pages = 0;  // of content that the template holds
+  uint64_t pages = 0;   // of content that the template holds
   double first_us = 0;  // the attach that finds the template unchecked
   Samples samples;      // total and phases of those after it
 };
@@ -39,9 +39,9 @@ struct AttachReport {
 
 absl::StatusOr<AttachReport> MeasureAttach(const AttachArguments& arguments);
 
-// What one more page costs and an attach of none, ns: least squares over the sizes, through the medians of the rounds or
-// through the quickest of each. The quickest are what is left on a machine that others use as well. `part`: "total", or
-// a phase.
+// What one more page costs and an attach of none, ns: least squares over the sizes, through the medians of
+// the rounds or through the quickest of each. The quickest are what is left on a machine that others use as
+// well. `part`: "total", or a phase.
 Line GrowthByMedians(const AttachReport& report, const std::string& part);
 Line GrowthByQuickest(const AttachReport& report, const std::string& part);
 Line GrowthOfFloor(const AttachReport& report);

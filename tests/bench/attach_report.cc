@@ -52,8 +52,10 @@ nlohmann::ordered_json ToJson(const AttachReport& report) {
           {"guest_kernel", report.guest_kernel},
           {"rounds", report.rounds},
           {"method",
-           "attach_us: from the call to the answer that the function is ready, pages in place, the template checked before; "
-           "ns_per_page: slope of a line over the sizes through the medians, or through the quickest of each; phases of the "
+           "attach_us: from the call to the answer that the function is ready, pages in place, the template "
+           "checked before; "
+           "ns_per_page: slope of a line over the sizes through the medians, or through the quickest of "
+           "each; phases of the "
            "host contain those of the agent; floor: MOULT_ATTACH alone in the same guest"},
           {"ns_per_page", medians.slope},
           {"ns_per_page_of_quickest", GrowthByQuickest(report, "total").slope},
@@ -67,11 +69,14 @@ nlohmann::ordered_json ToJson(const AttachReport& report) {
 void Print(const AttachReport& report) {
   const Line medians = GrowthByMedians(report, "total");
   const Line floor = GrowthOfFloor(report);
-  std::printf("\none more page costs %.1f ns by the medians, %.1f by the quickest (%s; goal: under %.0f, %s)\n", medians.slope,
-              GrowthByQuickest(report, "total").slope, report.accel.c_str(), kGoalNs, Verdict(report));
-  for (const auto& [name, slope] : GrowingPhases(report)) std::printf("  %-24s %7.1f ns\n", name.c_str(), slope);
-  std::printf("an attach of none takes %.1f ms; for a page the driver alone takes %.1f ns in the same guest\n",
-              medians.at_zero / 1e6, floor.slope);
+  std::printf(
+      "\none more page costs %.1f ns by the medians, %.1f by the quickest (%s; goal: under %.0f, %s)\n",
+      medians.slope, GrowthByQuickest(report, "total").slope, report.accel.c_str(), kGoalNs, Verdict(report));
+  for (const auto& [name, slope] : GrowingPhases(report))
+    std::printf("  %-24s %7.1f ns\n", name.c_str(), slope);
+  std::printf(
+      "an attach of none takes %.1f ms; for a page the driver alone takes %.1f ns in the same guest\n",
+      medians.at_zero / 1e6, floor.slope);
 }
 
 Line Growth(const AttachReport& report, const std::string& part, double Summary::*which) {

@@ -121,7 +121,8 @@ int RunVictim(const VictimArguments& arguments) {
   if (!MakeFds(arguments.fds)) return Fail("victim: descriptors");
   if (!MakeThreads(arguments.threads)) return Fail("victim: threads");
   const std::string_view word = arguments.line ? "ready\n" : "r";
-  if (write(ready, word.data(), word.size()) != static_cast<ssize_t>(word.size())) return Fail("victim: say ready");
+  if (write(ready, word.data(), word.size()) != static_cast<ssize_t>(word.size()))
+    return Fail("victim: say ready");
   if (!arguments.line) close(ready);
   Park(nullptr);
   return 0;

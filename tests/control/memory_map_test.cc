@@ -51,11 +51,15 @@ Api FakeApi() {
     const auto found = objects.find(std::string(path).substr(std::strlen("/objects/")));
     return found == objects.end() ? nullptr : reinterpret_cast<Object*>(&found->second);
   };
-  api.object_dynamic_cast = [](Object* object, const char*) { return Of(object).is_backend ? object : nullptr; };
+  api.object_dynamic_cast = [](Object* object, const char*) {
+    return Of(object).is_backend ? object : nullptr;
+  };
   api.object_get_typename = [](const Object* object) { return Of(object).type.c_str(); };
   api.object_property_get_bool = [](Object* object, const char*, Error**) { return Of(object).shared; };
   api.error_free = [](Error*) {};
-  api.host_memory_backend_get_memory = [](HostMemoryBackend* backend) { return reinterpret_cast<MemoryRegion*>(backend); };
+  api.host_memory_backend_get_memory = [](HostMemoryBackend* backend) {
+    return reinterpret_cast<MemoryRegion*>(backend);
+  };
   api.memory_region_get_ram_ptr = [](MemoryRegion* region) { return Of(region).hva; };
   api.memory_region_size = [](MemoryRegion* region) { return Of(region).size; };
   api.memory_region_get_ram_addr = [](MemoryRegion* region) { return Of(region).ram_addr; };
@@ -64,7 +68,9 @@ Api FakeApi() {
   api.flatview_unref = [](FlatView*) {};
   api.flatview_for_each_range = [](FlatView*, FlatRangeCallback callback, void* opaque) {
     for (const FakeRange& range : ranges) {
-      if (callback(range.start, range.length, reinterpret_cast<MemoryRegion*>(range.region), range.offset, opaque)) return;
+      if (callback(range.start, range.length, reinterpret_cast<MemoryRegion*>(range.region), range.offset,
+                   opaque))
+        return;
     }
   };
   api.tb_invalidate_phys_range = [](uint64_t start, uint64_t end) { dropped = {start, end}; };
@@ -77,7 +83,8 @@ class MemoryMapTest : public ::testing::Test {
     objects.clear();
     ranges.clear();
     objects["ram"] = {.hva = reinterpret_cast<void*>(0x7f0000000000)};
-    objects["window"] = {.type = "memory-backend-ram", .shared = false, .fd = -1, .size = 2 * kGiB, .ram_addr = 6 * kGiB};
+    objects["window"] = {
+        .type = "memory-backend-ram", .shared = false, .fd = -1, .size = 2 * kGiB, .ram_addr = 6 * kGiB};
   }
   const Api api_ = FakeApi();
 };
@@ -101,7 +108,8 @@ TEST_F(MemoryMapTest, Ram_ContinuesAboveFourGiB) {
   ASSERT_EQ(regions.size(), 3u);
   const struct {
     uint64_t gpa, length, offset;
-  } wanted[] = {{0, 640 * 1024, 0}, {768 * 1024, 2 * kGiB - 768 * 1024, 768 * 1024}, {4 * kGiB, 3 * kGiB, 2 * kGiB}};
+  } wanted[] = {
+      {0, 640 * 1024, 0}, {768 * 1024, 2 * kGiB - 768 * 1024, 768 * 1024}, {4 * kGiB, 3 * kGiB, 2 * kGiB}};
   for (size_t i = 0; i < regions.size(); ++i) {
     EXPECT_EQ(regions[i].gpa, wanted[i].gpa) << i;
     EXPECT_EQ(regions[i].length, wanted[i].length) << i;
@@ -117,7 +125,10 @@ TEST_F(MemoryMapTest, Neighbours_AreJoinedOnlyWhereBothSidesContinue) {
   ASSERT_TRUE(backend.ok());
   const std::vector<Backend> backends{*backend};
   // The same addresses in another order of the memory behind them, and a piece that is no whole pages.
-  ranges = {{0, kMiB, ram, 0}, {kMiB, kMiB, ram, 3 * kMiB}, {2 * kMiB, kMiB, ram, 4 * kMiB}, {8 * kMiB, 100, ram, 8 * kMiB}};
+  ranges = {{0, kMiB, ram, 0},
+            {kMiB, kMiB, ram, 3 * kMiB},
+            {2 * kMiB, kMiB, ram, 4 * kMiB},
+            {8 * kMiB, 100, ram, 8 * kMiB}};
   const std::vector<Placed> placed = Locate(api_, backends);
   ASSERT_EQ(placed.size(), 2u);
   EXPECT_EQ(placed[0].length, kMiB);

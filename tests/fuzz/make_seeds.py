@@ -2,43 +2,128 @@
 # SPDX-License-Identifier: Apache-2.0
 """make_seeds.py TARGET DIR: writes the inputs that a fuzz target starts from.
 
-They come from what the target reads in earnest: this process's own /proc, or the golden templates.
+They come from what the target reads in earnest: this process's own /proc, or the golden templates, or what a client writes.
 The first byte chooses the parser, as in TARGET.cc.
 """
 
 import pathlib
+import struct
 import sys
 
 GOLDEN = pathlib.Path(__file__).resolve().parents[2] / "protocol" / "golden"
 PROC_FILES = [  # In the order of kParsers in proc_fuzz.cc.
     "self/maps", "self/smaps", "self/status", "self/stat", "self/fdinfo/0", "self/mountinfo", "self/limits",
-    "self/timers", "locks", "net/unix", "net/tcp", "self/auxv", "self/timens_offsets", "cpuinfo",
+    "self/timers", "locks", "net/unix", "net/tcp", "self/auxv", "self/timens_offsets", "cpuinfo", "timer_list", "self/pagemap",
+    "self/schedstat", "self/syscall", "self/oom_score_adj",
 ]
 MAX_LENGTH = 16384
 MANIFEST_HEADER = 64
+REQUESTS, RESPONSES, OPERATIONS = 15, 9, 11
+RAW = 255  # A length in session_fuzz.cc: the rest is not framed.
+
+FUNCTION = (b'{"name": "f", "argv": ["a", "b"], "env": ["A=1"], "cwd": "/", "uid": 1, "gid": 2, "memory_limit": 9, '
+            b'"cpu_limit_milli": 500, "pids_limit": 7, "endpoint": {"kind": "tcp", "port": 80}, "readiness": '
+            b'{"kind": "http_get", "path": "/", "timeout_ms": 5}, "before_capture": {"kind": "command", "command": ["x"]}, '
+            b'"after_attach": {"kind": "http_get", "path": "/y"}}')
+
+
+def head(path):
+    with open(path, "rb") as file:
+        return file.read(MAX_LENGTH)
 
 
 def proc_fuzz():
     for parser, name in enumerate(PROC_FILES):
         try:
-            yield parser, (pathlib.Path("/proc") / name).read_bytes()[:MAX_LENGTH]
-        except OSError:  # This kernel does not have it.
-            yield parser, b""
+            yield bytes([parser]) + head(pathlib.Path("/proc") / name)
+        except OSError:  # This kernel does not have it, or it has no such place.
+            yield bytes([parser]) + bytes(8)
+    yield bytes([len(PROC_FILES)]) + unix_diag()
+
+
+def unix_diag():
+    """An answer about a listening socket: its peer, one that waits, its queue, shutdown, the file that it is bound to."""
+    attributes = [(2, struct.pack("<I", 77)), (3, struct.pack("<I", 78)), (4, struct.pack("<II", 1, 128)), (6, b"\0"),
+                  (1, struct.pack("<II", 5, 1 << 20))]
+    body = struct.pack("<BBBBIII", 1, 1, 10, 0, 4711, 0, 0)
+    for kind, data in attributes:
+        body += struct.pack("<HH", 4 + len(data), kind) + data + bytes(-len(data) % 4)
+    return struct.pack("<IHHII", 16 + len(body), 20, 0, 0, 0) + body
 
 
 def template_fuzz():
     for version in sorted(path for path in GOLDEN.iterdir() if path.is_dir()):
         manifest = (version / "manifest").read_bytes()
-        yield 0, manifest
-        yield 1, manifest[MANIFEST_HEADER:]
-        yield 2, (version / "image").read_bytes()
+        yield b"\0" + manifest
+        yield b"\1" + manifest[MANIFEST_HEADER:]
+        yield b"\2" + (version / "image").read_bytes()
+        yield b"\3" + manifest[MANIFEST_HEADER:]
+    for changes in (b"\0", b"\0\x10\0\1", b"\0\0\4\x80"):
+        yield b"\4" + changes
+        yield b"\5" + changes
+
+
+def rpc_fuzz():
+    header = b"MLTP\2\0\0\0" + bytes(7) + b"\1" + bytes(8)
+    for start in (bytes(24), header, header[:20]):
+        yield b"\4" + start
+        yield b"\5" + start
+    yield b"\5F12345678F87654321F"
+    yield b"\6" + bytes(32)
+    yield b"\7\0"
+    for message in range(REQUESTS):
+        yield bytes([2, message])
+    for message in range(RESPONSES):
+        yield bytes([3, message])
+
+
+def session_fuzz():
+    """Each operation, by either way, with each answer; then captures and detaches that go on."""
+    for operation in range(OPERATIONS):
+        for response in range(RESPONSES):
+            yield bytes([operation, 1, 1, response])
+        yield bytes([operation, 3, 1, 8])
+        yield bytes([operation, 1, RAW]) + b"MLTP\2\0\0\0"
+    yield bytes([0, 6]) + b"OK 12\n"
+    yield bytes([0, 6]) + b"NO\n"
+    done = bytes([1, 8])
+    yield bytes([5, 1, 1, 5]) + done * 3
+    yield bytes([16, 1, 1, 5]) + done * 3
+    yield bytes([7, 1, 1, 7]) + done * 3
+
+
+def control_fuzz():
+    for request in ('"hello"', '"ps"', '"templates.list"', '"templates.show", "params": {"name": "t"}', '"freeze", "params": {"function": 7}',
+                    '"logs", "params": {"function": 7, "follow": true, "tail_bytes": 9}', '"invoke", "params": {"function": 1000}',
+                    '"attach", "params": {"name": "t", "pages": "copy", "timeout_ms": 5}',
+                    '"capture", "params": {"function": 404, "name": "t", "end": true}',
+                    '"repurpose", "params": {"function": 3, "name": "t"}', '"run", "params": {"function": %s}' % FUNCTION.decode()):
+        yield b'\0{"id": 1, "method": %s}' % request.encode()
+    yield b'\1{"code": 5, "name": "NOT_FOUND", "message": "no function 7"}'
+    yield b"\2control=/c,ram=ram+more,window=w,vsock=uds:/a,,b,port=7,store=/s,tenant=t,cross_tenant=on,name=n,log=/l,debug=off"
+
+
+def spec_fuzz():
+    yield FUNCTION
+
+
+def agent_fuzz():
+    yield (b'\0{"unix_path": "/a", "vsock_port": 9, "allowed_cids": [2], "verbs": ["List"], "state_dir": "/b", "cgroup_root": "/c", '
+           b'"require_cgroup": false, "warm_shells": 2, "max_connections": 3, "log_bytes": 4096, "hold_ms": 1}')
+    yield b'\1{"drop": false, "done": true, "state": 3, "pid": 7, "inner_pid": 8, "end_reason": "killed"}'
+    yield b'\2{"name": "f", "state": "Running", "pid": 7, "init_pid": 8, "init_start": 9, "shell": false, "info": "AAAA"}'
+    yield b"\3" + b"00001000-0009fbff : System RAM\n  00002000-00003000 : x\n100000000-13fffffff : System RAM\n"
+
+
+TARGETS = {target.__name__: target for target in
+           (proc_fuzz, template_fuzz, rpc_fuzz, session_fuzz, control_fuzz, spec_fuzz, agent_fuzz)}
 
 
 def main():
     target, folder = sys.argv[1], pathlib.Path(sys.argv[2])
     folder.mkdir(parents=True, exist_ok=True)
-    for number, (parser, content) in enumerate({"proc_fuzz": proc_fuzz, "template_fuzz": template_fuzz}[target]()):
-        (folder / f"seed-{number}").write_bytes(bytes([parser]) + content)
+    for number, content in enumerate(TARGETS[target]()):
+        (folder / f"seed-{number}").write_bytes(content)
     return 0
 
 

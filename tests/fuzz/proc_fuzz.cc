@@ -4,8 +4,10 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
+#include <cstring>
 #include <iterator>
 #include <string_view>
+#include <vector>
 
 #include "proc/auxv.h"
 #include "proc/cpuinfo.h"
@@ -16,11 +18,14 @@
 #include "proc/mountinfo.h"
 #include "proc/net_inet.h"
 #include "proc/net_unix.h"
+#include "proc/pagemap.h"
 #include "proc/stat.h"
 #include "proc/status.h"
 #include "proc/timens.h"
 #include "proc/timer_list.h"
 #include "proc/timers.h"
+#include "proc/values.h"
+#include "resource/unix_socket/diag.h"
 
 namespace {
 
@@ -54,6 +59,26 @@ void RunTimens(std::string_view text) {
   if (!again.ok() || !(*again == *offsets)) abort();
 }
 
+// A page is somewhere or nowhere, not in two places.
+void RunPagemap(std::string_view bytes) {
+  for (uint64_t raw; bytes.size() >= sizeof(raw); bytes.remove_prefix(sizeof(raw))) {
+    std::memcpy(&raw, bytes.data(), sizeof(raw));
+    const moult::proc::PagemapEntry entry = moult::proc::DecodePagemap(raw);
+    if ((entry.pfn != 0 && entry.swap != 0) || (entry.pfn | entry.swap) >> 55 != 0) abort();
+  }
+}
+
+void RunNumbers(std::string_view text) {
+  (void)moult::proc::ParseHexFile("personality", text).status();
+  (void)moult::proc::ParseDecimalFile("oom_score_adj", text).status();
+}
+
+// The answer of a netlink socket. What comes after it in memory is the sanitizer's.
+void RunUnixDiag(std::string_view bytes) {
+  const std::vector<char> answer(bytes.begin(), bytes.end());
+  (void)moult::engine::ParseUnixDiag(answer).status();
+}
+
 constexpr void (*kParsers[])(std::string_view) = {
     RunMaps,
     Run<moult::proc::ParseSmaps>,
@@ -70,6 +95,11 @@ constexpr void (*kParsers[])(std::string_view) = {
     RunTimens,
     Run<moult::proc::ParseCpuInfo>,
     Run<moult::proc::ParseTimerList>,
+    RunPagemap,
+    Run<moult::proc::ParseSchedstatRuns>,
+    Run<moult::proc::ParseSyscall>,
+    RunNumbers,
+    RunUnixDiag,
 };
 
 }  // namespace

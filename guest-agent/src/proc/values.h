@@ -19,7 +19,8 @@ absl::StatusOr<uint32_t> ParseHexFile(std::string_view file, std::string_view te
 // oom_score_adj.
 absl::StatusOr<int32_t> ParseDecimalFile(std::string_view file, std::string_view text);
 
-// task/TID/schedstat: how often it was put on a CPU, the third of its numbers; 0 where the kernel does not count.
+// task/TID/schedstat: how often it was put on a CPU, the third of its numbers; 0 where the kernel does not
+// count.
 absl::StatusOr<uint64_t> ParseSchedstatRuns(std::string_view text);
 
 // task/TID/syscall of a thread that sleeps in a system call.

@@ -53,7 +53,8 @@ absl::Status DoDoctor(Worker& worker) {
     // What this kernel can do without is no fault of it.
     const bool optional = !feature.required && !feature.present;
     const char* note = feature.required ? " (required)" : optional ? " (not here, not required)" : "";
-    checks.Add(feature.name, feature.present || optional, absl::StrCat(feature.purpose, note), feature.remedy);
+    checks.Add(feature.name, feature.present || optional, absl::StrCat(feature.purpose, note),
+               feature.remedy);
   }
   AddCgroup(worker.config, checks);
   AddFile("driver", "/dev/moult", O_RDWR, "template pages can be shown in place",

@@ -27,10 +27,10 @@ struct Verb {
 };
 constexpr Verb kVerbs[] = {
     {RequestBody::Run, DoRun, false},         {RequestBody::Attach, DoAttach, false},
-    {RequestBody::Capture, DoCapture, false},
-    {RequestBody::Detach, DoDetach, false}, {RequestBody::Freeze, DoFreeze, false},
-    {RequestBody::Thaw, DoThaw, false},       {RequestBody::Doctor, DoDoctor, false},
-    {RequestBody::Tunnel, DoTunnel, true},    {RequestBody::Logs, DoLogs, true},
+    {RequestBody::Capture, DoCapture, false}, {RequestBody::Detach, DoDetach, false},
+    {RequestBody::Freeze, DoFreeze, false},   {RequestBody::Thaw, DoThaw, false},
+    {RequestBody::Doctor, DoDoctor, false},   {RequestBody::Tunnel, DoTunnel, true},
+    {RequestBody::Logs, DoLogs, true},
 };
 
 bool TakeInt(const json& value, std::optional<int>* to) {
@@ -54,7 +54,8 @@ bool TakeMember(const std::string& key, const json& value, Report* report) {
     return value.is_string();
   }
   std::optional<int> state;
-  if (key != "state" || !TakeInt(value, &state) || *state > static_cast<int>(rpc::FunctionState::MAX)) return false;
+  if (key != "state" || !TakeInt(value, &state) || *state > static_cast<int>(rpc::FunctionState::MAX))
+    return false;
   report->state = static_cast<rpc::FunctionState>(*state);
   return true;
 }

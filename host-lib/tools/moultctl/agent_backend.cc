@@ -54,10 +54,12 @@ class Agent final : public Backend {
   }
 
   // The disk work in a thread of its own, so that this one can show progress.
-  static absl::StatusOr<Json> OnDisk(const std::string& method, const std::function<absl::StatusOr<Json>()>& disk) {
+  static absl::StatusOr<Json> OnDisk(const std::string& method,
+                                     const std::function<absl::StatusOr<Json>()>& disk) {
     Progress progress(method);
     std::future<absl::StatusOr<Json>> result = std::async(std::launch::async, disk);
-    while (result.wait_for(std::chrono::milliseconds(Progress::kEveryMs)) != std::future_status::ready) progress.Tick();
+    while (result.wait_for(std::chrono::milliseconds(Progress::kEveryMs)) != std::future_status::ready)
+      progress.Tick();
     return result.get();
   }
 

@@ -93,7 +93,8 @@ void Cli::AddRun() {
           RunRun);
   RunFlags& flags = arguments_.run;
   run->add_option("--name", flags.name, "1 to 64 of A-Z a-z 0-9 . _ -");
-  // A list may take more words than one, and with them the `--` before the command: hence allow_extra_args(false).
+  // A list may take more words than one, and with them the `--` before the command: hence
+  // allow_extra_args(false).
   run->add_option("--env", flags.env, "NAME=value; may be repeated")
       ->expected(1)
       ->allow_extra_args(false)
@@ -231,7 +232,8 @@ int Cli::Run(int argc, char** argv) {
     const std::string text =
         no_command ? absl::StrCat("there is no command ", strange.front()) : std::string(error.what());
     // Of a line that was refused nothing is set, not even --json.
-    return Fail(absl::InvalidArgumentError(absl::StrCat(text, "; see moultctl --help")), AsksForJson(argc, argv));
+    return Fail(absl::InvalidArgumentError(absl::StrCat(text, "; see moultctl --help")),
+                AsksForJson(argc, argv));
   }
   if (completion_command_->parsed()) return Print({}, CompletionScript(app_, shell_), false);
   if (vm_command_->parsed()) {

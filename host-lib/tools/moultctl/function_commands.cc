@@ -93,9 +93,8 @@ int RunHello(Backend& backend, const Arguments& arguments) {
                               {"features", features.empty() ? "none" : features.substr(1)}});
     const Json& windows = Member(hello, "windows");
     for (size_t i = 0; i < windows.size(); ++i) {
-      absl::StrAppend(
-          &text, absl::StrFormat("window %d  %s at 0x%x\n", i, Bytes(Number(windows[i], "size")),
-                                 Number(windows[i], "gpa")));
+      absl::StrAppend(&text, absl::StrFormat("window %d  %s at 0x%x\n", i, Bytes(Number(windows[i], "size")),
+                                             Number(windows[i], "gpa")));
     }
     return text;
   });
@@ -133,9 +132,9 @@ int RunPs(Backend& backend, const Arguments& arguments) {
   return CallAndPrint(backend, arguments, "ps", Json::object(), [](const Json& result) {
     std::vector<std::vector<std::string>> rows{{"ID", "NAME", "STATE", "PID", "MEMORY", "TEMPLATE", "END"}};
     for (const Json& f : Member(result, "functions")) {
-      rows.push_back(
-          {Text(f, "id"), NameOf(f), Text(f, "state"), Text(f, "pid"), Bytes(Number(f, "memory_bytes")),
-           Text(f, "template").empty() ? "-" : Text(f, "template"), Text(f, "end_reason")});
+      rows.push_back({Text(f, "id"), NameOf(f), Text(f, "state"), Text(f, "pid"),
+                      Bytes(Number(f, "memory_bytes")),
+                      Text(f, "template").empty() ? "-" : Text(f, "template"), Text(f, "end_reason")});
     }
     return Table(rows);
   });

@@ -137,7 +137,7 @@ absl::Status Prepare(Vm* vm, Progress* progress) {
     vm->driver = *std::move(driver);
   }
   progress->Becomes("vm: does KVM boot a kernel here");
-  vm->accel = !arguments.accel.empty()                          ? arguments.accel
+  vm->accel = !arguments.accel.empty()                    ? arguments.accel
               : KvmBoots(arguments, vm->kernel, progress) ? "kvm"
                                                           : "tcg";
   return MakePayload(*vm);

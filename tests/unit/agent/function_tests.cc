@@ -112,7 +112,8 @@ TEST_F(FunctionTest, Hello_RefusesOtherVersions) {
   hello.version_max = 3;
   const auto refused = client.Call(std::move(hello));
   EXPECT_EQ(refused.status().code(), absl::StatusCode::kFailedPrecondition);
-  EXPECT_THAT(refused.status().message(), HasSubstr("versions 2 to 3 of the protocol, this agent 1; update the older one"));
+  EXPECT_THAT(refused.status().message(),
+              HasSubstr("versions 2 to 3 of the protocol, this agent 1; update the older one"));
   EXPECT_FALSE(client.Call(rpc::ListT{}).ok());
   rpc::HelloT both;
   both.version_min = 1;
@@ -138,13 +139,15 @@ TEST_F(FunctionTest, Doctor_NamesARemedyForWhatIsMissing) {
       EXPECT_EQ(check->ok, access("/dev/moult", R_OK | W_OK) == 0) << check->detail;
     }
   }
-  EXPECT_THAT(names, ::testing::IsSupersetOf({"cgroup", "cgroup_controllers", "driver", "vsock", "kpageflags"}));
+  EXPECT_THAT(names,
+              ::testing::IsSupersetOf({"cgroup", "cgroup_controllers", "driver", "vsock", "kpageflags"}));
 }
 
 TEST_F(FunctionTest, Run_GivesEnvironmentFolderAndUser) {
   StartAgent();
   const auto client = Connect();
-  rpc::FunctionSpecT spec = Shell("echo $WHO $(pwd) $(id -u):$(id -g) $(id -G) ${HOME-none}; echo ready; exec sleep 600");
+  rpc::FunctionSpecT spec =
+      Shell("echo $WHO $(pwd) $(id -u):$(id -g) $(id -G) ${HOME-none}; echo ready; exec sleep 600");
   spec.env = {"WHO=me", "PATH=/usr/bin:/bin"};
   spec.cwd = "/usr/share";
   spec.uid = 1234;
@@ -171,7 +174,8 @@ TEST_F(FunctionTest, Run_WaitsForTheWholeLine) {
   spec.readiness->timeout_ms = 300;
   const auto late = Run(*client, spec);
   EXPECT_EQ(late.status().code(), absl::StatusCode::kDeadlineExceeded);
-  EXPECT_THAT(late.status().message(), HasSubstr("no line \"ready\" in its output in time; the end of its output:\nnot ready"));
+  EXPECT_THAT(late.status().message(),
+              HasSubstr("no line \"ready\" in its output in time; the end of its output:\nnot ready"));
 }
 
 TEST_F(FunctionTest, CommandHooks_RunInsideBeforeCaptureAndAfterAttach) {
@@ -181,7 +185,8 @@ TEST_F(FunctionTest, CommandHooks_RunInsideBeforeCaptureAndAfterAttach) {
   spec.env = {"WHO=hook"};
   // The socket is in the function's own /tmp: only what is inside sees it.
   spec.before_capture = CommandHook("test -S /tmp/counter.sock && echo before $WHO");
-  spec.after_attach = CommandHook("test -S /tmp/counter.sock && echo after $WHO $(cat /run/moult-function/generation)");
+  spec.after_attach =
+      CommandHook("test -S /tmp/counter.sock && echo after $WHO $(cat /run/moult-function/generation)");
   const auto first = Run(*client, spec);
   ASSERT_TRUE(first.ok()) << first.status();
   const auto taken = CaptureCopy(*client, *first, CaptureOutcome::End);
@@ -288,11 +293,14 @@ TEST_F(FunctionTest, Logs_HaveATailAndCanBeFollowed) {
 TEST_F(FunctionTest, Log_IsTrimmedToItsLastPart) {
   StartAgent(", \"log_bytes\": 8192");
   const auto client = Connect();
-  const auto function = Run(*client, Shell("i=0; while [ $i -lt 20000 ]; do echo line $i; i=$((i+1)); done; echo ready; exec sleep 600"));
+  const auto function = Run(
+      *client,
+      Shell("i=0; while [ $i -lt 20000 ]; do echo line $i; i=$((i+1)); done; echo ready; exec sleep 600"));
   ASSERT_TRUE(function.ok()) << function.status();
   std::string text = Logs(*function);
   // The agent looks after it every few seconds.
-  for (const auto until = Soon(); text.size() > 100'000 && rpc::Clock::now() < until; text = Logs(*function)) {
+  for (const auto until = Soon(); text.size() > 100'000 && rpc::Clock::now() < until;
+       text = Logs(*function)) {
     poll(nullptr, 0, 500);
   }
   EXPECT_LE(text.size(), 2u * 8192 + 4096);

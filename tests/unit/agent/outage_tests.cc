@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A host that vanishes, or an agent that ends, at each moment of a verb: what was half-made goes, and functions run on.
+// A host that vanishes, or an agent that ends, at each moment of a verb: what was half-made goes, and
+// functions run on.
 #include <gmock/gmock.h>
 #include <poll.h>
 #include <signal.h>

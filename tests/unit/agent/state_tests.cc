@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What the agent reads back of its own: a function's saved state, and a worker's report. Either may be torn, or of
-// another version.
+// What the agent reads back of its own: a function's saved state, and a worker's report. Either may be torn,
+// or of another version.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -53,11 +53,15 @@ TEST(ParseState, RefusesWhatIsTornOrOfAnotherShape) {
     Function function;
     EXPECT_EQ(ParseState(good.substr(0, length), &function).code(), absl::StatusCode::kDataLoss) << length;
   }
-  const std::pair<const char*, const char*> changes[] = {
-      {"\"init_pid\": 4711", "\"init_pid\": \"4711\""}, {"\"init_pid\": 4711", "\"init_pid\": -1"},
-      {"\"init_pid\": 4711", "\"init_pid\": 4294967297"}, {"\"init_pid\"", "\"other\""},
-      {"\"init_start\": 99", "\"init_start\": null"}, {"\"init_start\"", "\"other\""},
-      {"\"info\": \"", "\"info\": \"%"}, {"\"info\": \"", "\"info\": \"AAAA"}, {"\"info\"", "\"other\""}};
+  const std::pair<const char*, const char*> changes[] = {{"\"init_pid\": 4711", "\"init_pid\": \"4711\""},
+                                                         {"\"init_pid\": 4711", "\"init_pid\": -1"},
+                                                         {"\"init_pid\": 4711", "\"init_pid\": 4294967297"},
+                                                         {"\"init_pid\"", "\"other\""},
+                                                         {"\"init_start\": 99", "\"init_start\": null"},
+                                                         {"\"init_start\"", "\"other\""},
+                                                         {"\"info\": \"", "\"info\": \"%"},
+                                                         {"\"info\": \"", "\"info\": \"AAAA"},
+                                                         {"\"info\"", "\"other\""}};
   for (const auto& [from, to] : changes) {
     const std::string bad = absl::StrReplaceAll(good, {{from, to}});
     ASSERT_NE(bad, good) << from;
@@ -67,7 +71,12 @@ TEST(ParseState, RefusesWhatIsTornOrOfAnotherShape) {
 }
 
 TEST(DecodeReport, ReadsWhatWasEncoded) {
-  const Report report{.state = rpc::FunctionState::Running, .pid = 7, .inner_pid = 8, .end_reason = "why", .drop = false, .done = true};
+  const Report report{.state = rpc::FunctionState::Running,
+                      .pid = 7,
+                      .inner_pid = 8,
+                      .end_reason = "why",
+                      .drop = false,
+                      .done = true};
   const auto again = DecodeReport(EncodeReport(report));
   ASSERT_TRUE(again.ok()) << again.status();
   EXPECT_EQ(again->state, rpc::FunctionState::Running);
@@ -82,8 +91,9 @@ TEST(DecodeReport, ReadsWhatWasEncoded) {
 }
 
 TEST(DecodeReport, RefusesWrongTypesAndNumbers) {
-  for (const char* text : {"", "[]", "{\"drop\": 1}", "{\"done\": \"yes\"}", "{\"pid\": \"7\"}", "{\"pid\": -1}",
-                           "{\"pid\": 4294967296}", "{\"state\": 99}", "{\"state\": null}", "{\"end_reason\": 5}", "{\"other\": 5}"}) {
+  for (const char* text : {"", "[]", "{\"drop\": 1}", "{\"done\": \"yes\"}", "{\"pid\": \"7\"}",
+                           "{\"pid\": -1}", "{\"pid\": 4294967296}", "{\"state\": 99}", "{\"state\": null}",
+                           "{\"end_reason\": 5}", "{\"other\": 5}"}) {
     EXPECT_EQ(DecodeReport(text).status().code(), absl::StatusCode::kDataLoss) << text;
   }
 }

@@ -183,7 +183,7 @@ class HostTest : public ::testing::Test {
   // zero.
   static std::vector<uint8_t> Content() {
     std::vector<uint8_t> pages = sample::Pages();
-    for (const uint64_t zero : {0, 5, 6}) std::memset(&pages[zero * kPageBytes], 0, kPageBytes);
+    for (const uint64_t zero : {uint64_t{0}, uint64_t{5}, uint64_t{6}}) std::memset(&pages[zero * kPageBytes], 0, kPageBytes);
     return pages;
   }
   void FillRam() {

@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * moult-vm-loopback CID PORT: libmoult over AF_VSOCK. Runs a function by the agent there, asks it to be listed, and
- * ends it; prints what came of each. Exit 1 at the first that fails.
+ * moult-vm-loopback CID PORT: libmoult over AF_VSOCK. Runs a function by the agent there, asks it to be
+ * listed, and ends it; prints what came of each. Exit 1 at the first that fails.
  */
 #include <moult/moult.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-/* `started`: what the call that made the operation returned. 0 when it succeeded; `function` gets what it was about. */
-static int finish(int started, struct moult_op *op, const char *what, uint64_t *function) {
+/* `started`: what the call that made the operation returned. 0 when it succeeded; `function` gets what it was
+ * about. */
+static int finish(int started, struct moult_op* op, const char* what, uint64_t* function) {
   struct moult_result numbers = MOULT_INIT(numbers);
   int result = started != 0 ? started : moult_op_wait(op, 60000);
   if (result == 0) result = moult_op_numbers(op, &numbers);
@@ -22,10 +23,10 @@ static int finish(int started, struct moult_op *op, const char *what, uint64_t *
   return result;
 }
 
-int main(int argc, char **argv) {
+int main(int argc, char** argv) {
   struct moult_vm_options options = MOULT_INIT(options);
-  struct moult_vm *vm = NULL;
-  struct moult_op *op = NULL;
+  struct moult_vm* vm = NULL;
+  struct moult_op* op = NULL;
   uint64_t function = 0;
   int result;
 

@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// libmoult against a lying agent: an operation is started, and what the agent says is the fuzzer's. Whatever
+// it is, the operation ends, at once since the agent hangs up; no memory but the guest's is touched; and no
+// descriptor or template is left.
+//
+// The input: byte 0 the operation, byte 1 the way to the agent, then answers, each a length (one byte) and
+// what Changed() takes, or, with a length of 255, bytes as they are to the end.
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <string>
+#include <string_view>
+
+#include "messages.h"
+#include "moult/base/unique_fd.h"
+#include "moult/moult.h"
+#include "moult/protocol/frame.h"
+
+namespace {
+
+namespace rpc = moult::rpc;
+namespace fuzz = moult::fuzz;
+using moult::UniqueFd;
+
+constexpr uint64_t kRamBytes = 1 << 20;
+constexpr uint64_t kWindowBytes = 2 << 20;
+constexpr int kWaitMs = 5000;
+constexpr int kDetachMs = 50;
+constexpr unsigned kOperations = 11;
+constexpr unsigned kDetach = 7;
+
+void Must(bool ok, const char* what) {
+  if (ok) return;
+  std::perror(what);
+  std::abort();
+}
+
+// What all inputs share: memory, a store in memory, a listening socket.
+struct World {
+  World() {
+    ram_fd.Reset(memfd_create("ram", MFD_CLOEXEC));
+    Must(ftruncate(ram_fd.get(), kRamBytes) == 0, "ftruncate");
+    ram = Map(kRamBytes, MAP_SHARED, ram_fd.get());
+    window = Map(kWindowBytes, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+    folder = "/dev/shm/moult-fuzz-XXXXXX";
+    Must(mkdtemp(folder.data()) != nullptr, "mkdtemp /dev/shm");
+    std::atexit([] { std::filesystem::remove_all(folder); });
+    moult_store_options options = MOULT_INIT(options);
+    options.flags = MOULT_STORE_CREATE;
+    Must(moult_store_open((folder + "/store").c_str(), &options, &store) == 0, "moult_store_open");
+    path = folder + "/agent";
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    std::strncpy(address.sun_path, path.c_str(), sizeof(address.sun_path) - 1);
+    listener.Reset(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+    Must(bind(listener.get(), reinterpret_cast<sockaddr*>(&address), sizeof(address)) == 0, "bind");
+    Must(listen(listener.get(), 16) == 0, "listen");
+  }
+  static void* Map(uint64_t size, int flags, int fd) {
+    void* at = mmap(nullptr, size, PROT_READ | PROT_WRITE, flags, fd, 0);
+    Must(at != MAP_FAILED, "mmap");
+    return at;
+  }
+  UniqueFd ram_fd, listener;
+  void* ram = nullptr;
+  void* window = nullptr;
+  moult_store* store = nullptr;
+  std::string path;
+  static inline std::string folder;
+};
+
+World& TheWorld() {
+  static auto* world = new World;
+  return *world;
+}
+
+std::string Frame(rpc::FrameKind kind, uint64_t id, const std::string& payload) {
+  const auto header = rpc::EncodeHeader({kind, id, payload.size()});
+  return std::string(header.data(), header.size()) + payload;
+}
+
+// All that the agent will ever say on one connection: a good answer to Hello, then the input's answers to the
+// calls that follow.
+std::string Script(std::string_view input) {
+  std::string script = Frame(rpc::FrameKind::kResponse, 1, fuzz::Responses()[1]);
+  for (uint64_t id = 2; !input.empty(); ++id) {
+    const size_t length = static_cast<uint8_t>(input[0]);
+    input.remove_prefix(1);
+    if (length == 255) return script.append(input);
+    script += Frame(rpc::FrameKind::kResponse, id, fuzz::Changed(fuzz::Responses(), input.substr(0, length)));
+    input.remove_prefix(std::min(length, input.size()));
+  }
+  return script;
+}
+
+struct Agent {
+  std::string script;
+  bool says_ok = false;  // to CONNECT
+  std::vector<UniqueFd> ends;
+
+  void Speak(UniqueFd fd) {
+    const int large = 4 << 20;
+    setsockopt(fd.get(), SOL_SOCKET, SO_SNDBUF, &large, sizeof(large));
+    const std::string all = (says_ok ? "OK 5\n" : "") + script;
+    (void)!send(fd.get(), all.data(), all.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+    shutdown(fd.get(), SHUT_WR);
+    ends.push_back(std::move(fd));  // An end with unread requests resets the stream when it is closed.
+  }
+};
+
+int Connect(void* user, uint32_t) {
+  auto* agent = static_cast<Agent*>(user);
+  if (agent->ends.size() >= 4) return -ECONNREFUSED;
+  int pair[2];
+  Must(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == 0, "socketpair");
+  agent->Speak(UniqueFd(pair[1]));
+  return pair[0];
+}
+
+moult_vm* MakeVm(Agent* agent, bool callback, bool memory) {
+  World& world = TheWorld();
+  moult_region region{1ull << 32, world.ram, kRamBytes, 0, world.ram_fd.get(), 0};
+  moult_window window{1ull << 40, world.window, kWindowBytes, 0, 0};
+  moult_vm_options options = MOULT_INIT(options);
+  options.store = world.store;
+  options.transport.kind = callback ? MOULT_TRANSPORT_CALLBACK : MOULT_TRANSPORT_CONNECT;
+  options.transport.connect = Connect;
+  options.transport.user = agent;
+  options.transport.path = world.path.c_str();
+  options.regions = &region;
+  options.region_count = memory ? 1 : 0;
+  options.region_size = sizeof(region);
+  options.windows = &window;
+  options.window_count = memory ? 1 : 0;
+  options.window_size = sizeof(window);
+  moult_vm* vm = nullptr;
+  Must(moult_vm_create(&options, &vm) == 0, moult_last_error());
+  return vm;
+}
+
+int Start(moult_vm* vm, unsigned which, moult_op** op) {
+  moult_op_options options = MOULT_INIT(options);
+  options.timeout_ms = kWaitMs / 2;
+  moult_logs_options logs = MOULT_INIT(logs);
+  logs.function = 7;
+  moult_capture_options capture = MOULT_INIT(capture);
+  capture.function = 7;
+  capture.name = "t";
+  capture.end = which % 2;
+  switch (which % kOperations) {
+    case 0:
+      return moult_vm_hello(vm, &options, op);
+    case 1:
+      return moult_vm_doctor(vm, &options, op);
+    case 2:
+      return moult_vm_list(vm, &options, op);
+    case 3:
+      return moult_vm_run(vm, R"({"name": "f", "argv": ["x"]})", &options, op);
+    case 4:
+      return moult_vm_freeze(vm, 7, &options, op);
+    case 5:
+    case 6:
+      return moult_vm_capture(vm, &capture, &options, op);
+    case kDetach:
+      return moult_vm_detach(vm, 7, &options, op);
+    case 8:
+      return moult_vm_tunnel(vm, 7, &options, op);
+    case 9:
+      return moult_vm_logs(vm, &logs, &options, op);
+    default:
+      return moult_vm_forget(vm, 7, &options, op);
+  }
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  if (size < 2) return 0;
+  // SAFETY: reads the fuzzer's own buffer as char.
+  const std::string_view input(reinterpret_cast<const char*>(data + 2), size - 2);
+  const bool callback = data[1] % 3 != 0;
+  Agent agent{.script = Script(input), .says_ok = false, .ends = {}};
+  // The answer to CONNECT is good, or the input's.
+  if (!callback && data[1] % 2 == 0) agent.script = std::string(input);
+  agent.says_ok = !callback && data[1] % 2 != 0;
+  moult_vm* vm = MakeVm(&agent, callback, data[1] % 5 != 0);
+  moult_op* op = nullptr;
+  if (Start(vm, data[0], &op) != 0) {  // A detach needs memory.
+    moult_vm_close(vm);
+    return 0;
+  }
+  if (!callback) {
+    Must(moult_vm_process(vm) >= 0, "moult_vm_process");
+    UniqueFd fd(accept4(TheWorld().listener.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+    if (fd.valid()) agent.Speak(std::move(fd));
+  }
+  // Only a detach goes on when the agent has hung up: what it has discarded must be killed. A reset ends
+  // that, too.
+  if (data[0] % kOperations == kDetach && moult_op_wait(op, kDetachMs) == -ETIME)
+    Must(moult_vm_guest_reset(vm) == 0, "reset");
+  if (moult_op_wait(op, kWaitMs) == -ETIME) std::abort();
+  if (moult_op_result_json(op)[0] != '{') std::abort();
+  const UniqueFd stream(moult_op_take_fd(op));
+  moult_op_free(op);
+  moult_vm_close(vm);
+  // Other connections that were asked for and not taken.
+  while (UniqueFd(accept(TheWorld().listener.get(), nullptr, nullptr)).valid()) continue;
+  (void)!moult_store_remove(TheWorld().store, "t");
+  return 0;
+}
