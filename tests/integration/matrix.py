@@ -27,6 +27,7 @@ UNSTEADY = {
     "socket_timeout": (r"threads/|status/Threads",
                        "recv with SO_RCVTIMEO ends with EINTR after any stop (signal(7)); its thread ends"),
     "itimer_fires": (r"status/ShdPnd", "its timer fires while it waits"),
+    "posix_timer_thread": (r"maps/|threads/|status/Threads", "each expiry runs in a thread of its own, with a stack of its own"),
     "posix_timer_periodic": (r"status/ShdPnd", "its timers fire while it waits"),
     "syscall_storm": (r"maps/|fds/|status/|memory", "maps, opens and closes all the time"),
     "threads_8": (r"memory", "half its threads wake every 20 ms"),
@@ -215,6 +216,7 @@ class Case:
             self.dump("--leave-running", name=f"run{i}")
             self.untouched()
             self.tool.must("verify", self.place.template(f"run{i}"))
+            self.polls()  # not in the middle of what the interrupted sleep does: at rest in the next one
             rig.stop(pid)
             after = memory.content(pid, before[0])
             rig.resume(pid)
@@ -239,10 +241,14 @@ class Case:
                 noisy.update(memory.differences(last, now))
             last = now
             rig.resume(pid)
-            switches = rig.status_field(pid, "voluntary_ctxt_switches")
             time.sleep(0.05)
-            rig.wait_until(lambda: rig.status_field(pid, "voluntary_ctxt_switches") != switches, 0.1)
+            self.polls()
         return noisy
+
+    def polls(self):
+        """The victim has looked for "go" and sleeps again, if it is one that polls."""
+        pid, switches = self.victim.pid, rig.status_field(self.victim.pid, "voluntary_ctxt_switches")
+        rig.wait_until(lambda: rig.status_field(pid, "voluntary_ctxt_switches") != switches, 0.1)
 
     def same_memory(self, before, what):
         pid = self.victim.pid

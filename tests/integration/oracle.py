@@ -274,6 +274,18 @@ def _thread(pid, tid):
     return out
 
 
+def _threads(pid):
+    """{tid: (tid in its own namespace, picture)} of those that do not end meanwhile."""
+    threads = {}
+    for tid in rig.tids(pid):  # asked once: threads may come and go
+        try:
+            threads[str(tid)] = (_last(rig.status_field(pid, "NSpid", tid) or str(tid)), _thread(pid, tid))
+        except (FileNotFoundError, ProcessLookupError, TypeError):
+            if os.path.exists(f"/proc/{pid}/task/{tid}"):
+                raise
+    return threads
+
+
 def _timers(text, inner):
     text = re.sub(r"([pt]id)\.(\d+)", lambda m: f"{m[1]}." + inner.get(m[2], m[2]), text)
     timers = re.split(r"(?m)^(?=ID:)", text)  # listed newest first; only the ids say which is which
@@ -307,14 +319,14 @@ def steady(pid, tries=20):
 def _snapshot(pid):
     status = _read(f"/proc/{pid}/status")
     names = _status(status, ("NSpid", "NStgid", "NSpgid", "NSsid"))
-    tids = rig.tids(pid)  # asked once: threads may come and go
-    inner = {str(t): _last(rig.status_field(pid, "NSpid", t) or str(t)) for t in tids}
+    threads = _threads(pid)
+    inner = {outside: inside for outside, (inside, _) in threads.items()}
     fields = rig.stat_fields(pid)
     return {
         "ids": {k: _last(v) for k, v in names.items()},
         "status": _status(status, _STATUS_FIELDS, _waits_with_own_mask(f"/proc/{pid}")),
         "stat": {k: fields[i].decode() for k, i in _STAT.items()},
-        "threads": {inner[str(t)]: _thread(pid, t) for t in tids},
+        "threads": dict(threads.values()),
         "fds": _fds(pid, inner),
         "maps": _smaps(pid),
         "limits": {line[:26].strip(): line[26:].split() for line in _read(f"/proc/{pid}/limits").splitlines()[1:]},

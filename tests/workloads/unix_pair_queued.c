@@ -21,7 +21,6 @@ int main(int argc, char** argv) {
     SYS(write(pairs[i][0], "three", 5));
     SYS(write(pairs[i][1], "back", 4));
   }
-  SYS(send(pairs[1][0], "", 0, 0));  // an empty datagram is a message too
   VictimReady();
   ExpectRead(pairs[0][1], "onethree");
   ExpectRead(pairs[0][0], "back");
@@ -30,7 +29,6 @@ int main(int argc, char** argv) {
     ExpectRead(pairs[i][1], "three");
     ExpectRead(pairs[i][0], "back");
   }
-  ExpectRead(pairs[1][1], "");
   char byte;
   for (int i = 0; i < 3; i++) {
     CHECK_ERRNO(recv(pairs[i][1], &byte, 1, MSG_DONTWAIT), EAGAIN);
