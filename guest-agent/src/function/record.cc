@@ -82,22 +82,34 @@ absl::Status Save(const Function& function) {
                     root.dump(1, ' ', false, json::error_handler_t::replace) + "\n");
 }
 
+absl::StatusOr<std::unique_ptr<Function>> Load(const std::string& folder) {
+  auto function = std::make_unique<Function>();
+  function->folder = folder;
+  auto text = proc::ReadFile(folder + "/state.json");
+  absl::Status status = text.ok() ? ParseState(*text, function.get()) : text.status();
+  if (!status.ok()) return Annotate(status, folder);
+  if (function->info.spec == nullptr) function->info.spec = std::make_unique<rpc::FunctionSpecT>();
+  return function;
+}
+
 std::vector<std::unique_ptr<Function>> LoadAll(const std::string& functions_dir,
                                                std::vector<std::string>* errors) {
   std::vector<std::unique_ptr<Function>> all;
   auto ids = proc::ListNumeric(functions_dir);
   if (!ids.ok()) return all;
   for (const int id : *ids) {
-    auto function = std::make_unique<Function>();
-    function->folder = absl::StrCat(functions_dir, "/", id);
-    auto text = proc::ReadFile(function->folder + "/state.json");
-    const absl::Status status = text.ok() ? ParseState(*text, function.get()) : text.status();
-    if (!status.ok()) {
-      errors->push_back(absl::StrCat(function->folder, ": ", status.message()));
-      function->info = {};
+    const std::string folder = absl::StrCat(functions_dir, "/", id);
+    auto loaded = Load(folder);
+    std::unique_ptr<Function> function;
+    if (loaded.ok()) {
+      function = *std::move(loaded);
+    } else {
+      errors->push_back(std::string(loaded.status().message()));
+      function = std::make_unique<Function>();
+      function->folder = folder;
+      function->info.spec = std::make_unique<rpc::FunctionSpecT>();
       function->shell = true;  // nobody's: to be cleared away
     }
-    if (function->info.spec == nullptr) function->info.spec = std::make_unique<rpc::FunctionSpecT>();
     function->info.id = static_cast<uint64_t>(id);
     all.push_back(std::move(function));
   }

@@ -46,6 +46,8 @@ struct Function {
 absl::Status Save(const Function& function);
 // What Save wrote: kDataLoss when it is something else. Pure.
 absl::Status ParseState(std::string_view text, Function* function);
+// The function whose folder that is, as it was saved.
+absl::StatusOr<std::unique_ptr<Function>> Load(const std::string& folder);
 // The functions whose folders are in `functions_dir`, as they were saved; what cannot be read is in `errors`.
 std::vector<std::unique_ptr<Function>> LoadAll(const std::string& functions_dir,
                                                std::vector<std::string>* errors);

@@ -38,11 +38,6 @@ absl::Status CloseBelow(int first) {
 absl::Status Build(const BuilderInput& input) {
   const image::ProcessT& process = *input.image->processes.front();
   MOULT_RETURN_IF_ERROR(EnterSandbox(input.sandbox));
-  const RegionLayout& layout = input.plan->layout;
-  // SAFETY: a hole in this process's address space and in the template's (FindRegionHole).
-  void* region = mmap(reinterpret_cast<void*>(layout.address.value()), layout.size, PROT_READ | PROT_WRITE | PROT_EXEC,
-                      MAP_SHARED | MAP_FIXED_NOREPLACE, input.region_fd, 0);
-  if (region == MAP_FAILED) return ErrnoStatus("map the restore region");
   MOULT_RETURN_IF_ERROR(CloseBelow(input.numbers->first));
   MOULT_RETURN_IF_ERROR(RestoreIds(process));
   RestoreContext context{*input.image, process, input.numbers->pages, input.numbers->free};

@@ -19,12 +19,11 @@ struct BuilderInput {
   const image::ProcessImageT* image;
   const Plan* plan;
   const FdNumbers* numbers;
-  int region_fd;              // memfd of the region
   int tool_pidfd;             // readable when the tool has ended
   SandboxHandles sandbox;     // -1s: none
 };
 
-// Runs in the child, with all signals blocked. On an error it is in the region's Control, and the child exits.
+// Runs in the child, with all signals blocked; the region is mapped already. On an error it is in the region's Control, and the child exits.
 [[noreturn]] void RunBuilder(const BuilderInput& input, std::byte* region_view);
 
 }  // namespace moult::engine

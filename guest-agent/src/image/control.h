@@ -12,8 +12,6 @@ struct Control {
   uint32_t ready;    // threads that have run their programs
   uint32_t park;     // never changes: threads wait on it
   int32_t code;      // absl::StatusCode of a builder that gave up, 0: none
-  int32_t orphan_error;  // errno of the middle process that made the builder
-  int32_t orphan_pidfd;  // the builder, in the tool's descriptor table
   char message[2048];
 };
 

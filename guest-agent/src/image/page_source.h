@@ -13,6 +13,7 @@ struct PageSource {
   // `fd` is the driver's: pages of private anonymous memory are not read but attached, from window `window`.
   bool attach = false;
   uint32_t window = 0;
+  bool operator==(const PageSource&) const = default;
 };
 
 }  // namespace moult::engine

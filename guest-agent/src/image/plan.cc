@@ -15,7 +15,6 @@
 #include "image/restore_context.h"
 #include "image/sandbox.h"
 #include "parasite/blob.h"
-#include "proc/limits.h"
 #include "proc/read.h"
 #include "proc/status.h"
 #include "resource/credentials/capture.h"
@@ -150,7 +149,7 @@ class Planner {
 
 }  // namespace
 
-absl::StatusOr<OpenedFiles> OpenMappedFiles(const image::ProcessImageT& image, const PageSource& pages, const Sandbox* sandbox) {
+absl::StatusOr<OpenedFiles> OpenMappedFiles(const image::ProcessImageT& image, const PageSource& pages, const Sandbox* sandbox, int first) {
   const image::ProcessT& process = *image.processes.front();
   OpenedFiles opened;
   FdNumbers& numbers = opened.numbers;
@@ -165,7 +164,7 @@ absl::StatusOr<OpenedFiles> OpenMappedFiles(const image::ProcessImageT& image, c
   MOULT_ASSIGN_OR_RETURN(const std::vector<int> own, proc::ListNumeric("/proc/self/fd"));
   for (const int fd : own) highest = std::max(highest, fd);
   // Two of MountScope's own are open while the rest is.
-  numbers.first = highest + 1 + (sandbox != nullptr ? 2 : 0);
+  numbers.first = std::max(first, highest + 1 + (sandbox != nullptr ? 2 : 0));
   int next = numbers.first;
   const auto place = [&](int fd) -> absl::StatusOr<int> {
     const int got = fcntl(fd, F_DUPFD_CLOEXEC, next);
@@ -200,6 +199,16 @@ absl::StatusOr<OpenedFiles> OpenMappedFiles(const image::ProcessImageT& image, c
   return opened;
 }
 
+std::vector<image::Limit> OwnLimits() {
+  std::vector<image::Limit> limits;
+  for (int resource = 0; resource < RLIMIT_NLIMITS; ++resource) {
+    rlimit limit{};
+    getrlimit(static_cast<__rlimit_resource_t>(resource), &limit);  // cannot fail: a known one, of our own
+    limits.emplace_back(limit.rlim_cur, limit.rlim_max);
+  }
+  return limits;
+}
+
 absl::StatusOr<Starting> DescribeSelf() {
   Starting self;
   MOULT_ASSIGN_OR_RETURN(const std::string maps, proc::ReadFile("/proc/self/maps"));
@@ -211,9 +220,7 @@ absl::StatusOr<Starting> DescribeSelf() {
   MOULT_ASSIGN_OR_RETURN(const proc::Status status, proc::ParseStatus(text));
   self.credentials = *CredentialsOf(status);
   self.credentials.securebits = static_cast<uint32_t>(prctl(PR_GET_SECUREBITS));
-  MOULT_ASSIGN_OR_RETURN(const std::string limits_text, proc::ReadFile("/proc/self/limits"));
-  MOULT_ASSIGN_OR_RETURN(const proc::Limits limits, proc::ParseLimits(limits_text));
-  for (const proc::Limit& limit : limits) self.limits.emplace_back(limit.soft, limit.hard);
+  self.limits = OwnLimits();
   self.personality = static_cast<uint32_t>(syscall(SYS_personality, 0xffffffff));
   self.thp_disable = prctl(PR_GET_THP_DISABLE, 0, 0, 0, 0) > 0;
   return self;

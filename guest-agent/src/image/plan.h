@@ -31,6 +31,7 @@ struct FdNumbers {
   int objects_rw;                        // object i at objects_rw + i
   int objects_ro;                        // the same, opened read-only
   int free;                              // first number without a meaning
+  bool operator==(const FdNumbers&) const = default;
 };
 
 // Descriptors that the tool opens once; they lie at the numbers above.
@@ -39,8 +40,9 @@ struct OpenedFiles {
   std::vector<UniqueFd> held;
 };
 
-// By the names that they have in `sandbox`, null: here.
-absl::StatusOr<OpenedFiles> OpenMappedFiles(const image::ProcessImageT& image, const PageSource& pages, const Sandbox* sandbox);
+// By the names that they have in `sandbox`, null: here. Numbers begin at `first`, or where they can.
+absl::StatusOr<OpenedFiles> OpenMappedFiles(const image::ProcessImageT& image, const PageSource& pages, const Sandbox* sandbox,
+                                            int first = 0);
 
 // State of the builder's own threads and memory, which the programs start from.
 struct Starting {
@@ -53,6 +55,7 @@ struct Starting {
   bool thp_disable = false;
 };
 absl::StatusOr<Starting> DescribeSelf();
+std::vector<image::Limit> OwnLimits();  // by resource number
 
 // Where things lie in the region: the same offsets in the builder (at `address`) and in the tool's view.
 struct RegionLayout {

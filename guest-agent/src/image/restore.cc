@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <climits>
 #include <csignal>
+#include <optional>
 
 #include <linux/futex.h>
 #include <malloc.h>
@@ -30,6 +31,7 @@
 #include "proc/read.h"
 #include "proc/stat.h"
 #include "ptrace/wait.h"
+#include "resource/thread/scheduling.h"
 
 namespace moult::engine {
 namespace {
@@ -93,14 +95,14 @@ void RaiseFileLimit() {
   }
 }
 
-// The region that tool and builder share.
+// The region that tool and builder share, at the same address in both.
 class Region {
  public:
-  static absl::StatusOr<std::unique_ptr<Region>> Create(size_t size) {
-    std::unique_ptr<Region> region(new Region(size));
-    region->fd_.Reset(memfd_create("moult-restore", MFD_CLOEXEC));
-    if (!region->fd_.valid() || ftruncate(region->fd_.get(), static_cast<off_t>(size)) < 0) return ErrnoStatus("make the restore region");
-    void* view = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, region->fd_.get(), 0);
+  static absl::StatusOr<std::unique_ptr<Region>> Create(const RegionLayout& layout) {
+    std::unique_ptr<Region> region(new Region(layout.size));
+    // SAFETY: a hole in the tool's address space and in the template's (FindRegionHole).
+    void* view = mmap(reinterpret_cast<void*>(layout.address.value()), layout.size, PROT_READ | PROT_WRITE | PROT_EXEC,
+                      MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
     if (view == MAP_FAILED) return ErrnoStatus("map the restore region");
     region->view_ = static_cast<std::byte*>(view);
     return region;
@@ -110,13 +112,11 @@ class Region {
   }
   Region(const Region&) = delete;
   Region& operator=(const Region&) = delete;
-  int fd() const { return fd_.get(); }
   std::byte* view() const { return view_; }
 
  private:
   explicit Region(size_t size) : size_(size) {}
   size_t size_;
-  UniqueFd fd_;
   std::byte* view_ = nullptr;
 };
 
@@ -152,105 +152,189 @@ class NewProcess {
   pid_t pid_;
 };
 
-class Restorer {
- public:
-  explicit Restorer(const RestoreOptions& options) : options_(options) {}
+// What a restore begins with, and can find done already.
+struct Start {
+  Starting self;
+  FdNumbers numbers;
+  Plan plan;
+};
 
-  absl::StatusOr<RestoreResult> RunDir(const std::string& dir) {
-    MOULT_ASSIGN_OR_RETURN(reader_, image::TemplateReader::Open(dir));
-    result_.phases.End("read image");
-    if (fstat(reader_->pages_fd(), &verified_) < 0) return ErrnoStatus("stat pages");
-    MOULT_RETURN_IF_ERROR(reader_->VerifyPages());
-    result_.phases.End("verify pages");
-    return Run({dir, reader_->image(), reader_->manifest(), {.fd = reader_->pages_fd()}});
+// Makes a process that shares this one's memory, which waits, and has a stack of its own; there it calls `work`. Returns
+// its pid when it has ended or -1 with errno. Half the price of a fork, which would copy the page tables for a process that
+// lives for one system call.
+long CallInMemory(clone_args args, void (*work)(void*), void* argument) {
+  constexpr size_t kStack = 256 << 10;
+  void* stack = mmap(nullptr, kStack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (stack == MAP_FAILED) return -1;
+  args.flags |= CLONE_VM | CLONE_VFORK;
+  args.stack = reinterpret_cast<uint64_t>(stack);
+  args.stack_size = kStack;
+  long result = SYS_clone3;
+  // SAFETY: the child leaves nothing on this stack, and never returns from `work`.
+  __asm__ volatile(
+      "syscall\n\t"
+      "test %%rax, %%rax\n\t"
+      "jnz 1f\n\t"
+      "xor %%ebp, %%ebp\n\t"
+      "mov %[argument], %%rdi\n\t"
+      "call *%[work]\n\t"
+      "hlt\n"
+      "1:"
+      : "+a"(result)
+      : "D"(&args), "S"(sizeof(args)), [work] "r"(work), [argument] "r"(argument)
+      : "rcx", "r11", "memory");
+  munmap(stack, kStack);
+  if (result >= 0) return result;
+  errno = static_cast<int>(-result);
+  return -1;
+}
+
+long CloneBuilder(clone_args& args, const BuilderInput& input, const Region& region) {
+  const long pid = syscall(SYS_clone3, &args, sizeof(args));
+  if (pid == 0) RunBuilder(input, region.view());
+  return pid;
+}
+
+// The process between this one and the builder.
+struct Middle {
+  clone_args& args;
+  const BuilderInput& input;
+  const Region& region;
+  long result;  // pid as the middle process sees it, or a negative errno
+};
+
+void RunMiddle(void* argument) {
+  auto* middle = static_cast<Middle*>(argument);
+  const long pid = CloneBuilder(middle->args, middle->input, middle->region);
+  middle->result = pid < 0 ? -errno : pid;
+  _exit(0);
+}
+
+bool SameLimits(const std::vector<image::Limit>& a, const std::vector<image::Limit>& b) {
+  return std::equal(a.begin(), a.end(), b.begin(), b.end(),
+                    [](const image::Limit& x, const image::Limit& y) { return x.soft() == y.soft() && x.hard() == y.hard(); });
+}
+
+bool SameScheduling(const image::SchedulingT& a, const image::SchedulingT& b) {
+  ptrace::ProgramBuilder program;
+  RestoreScheduling(a, b, program);
+  return program.empty();
+}
+
+}  // namespace
+
+class Restorer::Impl {
+ public:
+  explicit Impl(const LooseTemplate& from) : from_(from), process_(*from.image.processes.front()) {}
+
+  static absl::StatusOr<RestoreResult> RunDir(const std::string& dir, const RestoreOptions& options);
+
+  const std::string& name() const { return from_.name; }
+
+  // Of a template in a folder: its pages must be what was verified to the end.
+  void Watch(const image::TemplateReader* reader, const struct stat& verified) {
+    reader_ = reader;
+    verified_ = verified;
   }
 
-  absl::StatusOr<RestoreResult> Run(const LooseTemplate& from) {
-    MOULT_RETURN_IF_ERROR(Prepare(from));
+  absl::StatusOr<RestoreResult> Run(const RestoreOptions& options, Phases phases = {}) {
+    options_ = options;
+    result_ = {};
+    result_.phases = std::move(phases);
+    MOULT_RETURN_IF_ERROR(Begin());
     for (int i = 0; i < options_.count; ++i) {
       // On an error the sandboxes made so far end with all in them.
       MOULT_RETURN_IF_ERROR(RestoreOne());
     }
     for (auto& sandbox : sandboxes_) sandbox->Keep();
+    sandboxes_.clear();
+    opened_ = {};
     result_.total_us = result_.phases.TotalMicros();
-    result_.notes = image_->notes;
+    result_.notes = from_.image.notes;
     return std::move(result_);
   }
 
+  absl::Status GetReady() {
+    if (!start_.has_value() || next_ != nullptr) return absl::OkStatus();
+    MOULT_ASSIGN_OR_RETURN(next_, Region::Create(start_->plan.layout));
+    WriteRegion(process_, start_->plan, next_->view());
+    return absl::OkStatus();
+  }
+
  private:
-  absl::Status Prepare(const LooseTemplate& from) {
-    ptrace::BlockChildSignal();
-    RaiseFileLimit();
-    // Memory that was used once stays: to give it back and fault it in again costs more.
-    mallopt(M_TRIM_THRESHOLD, INT_MAX);
-    mallopt(M_MMAP_THRESHOLD, 64 << 20);
-    mallopt(M_TOP_PAD, 1 << 20);
-    tool_pidfd_.Reset(static_cast<int>(syscall(SYS_pidfd_open, getpid(), 0)));
-    if (!tool_pidfd_.valid()) return ErrnoStatus("open our own process");
-    image_ = &from.image;
-    process_ = image_->processes.front().get();
-    MOULT_ASSIGN_OR_RETURN(const auto host, DescribeHost());
-    MOULT_RETURN_IF_ERROR(CheckRequirements(*from.manifest.requirements, *host));
+  absl::Status Begin() {
+    if (!tool_pidfd_.valid()) {
+      ptrace::BlockChildSignal();
+      RaiseFileLimit();
+      // Memory that was used once stays: to give it back and fault it in again costs more.
+      mallopt(M_TRIM_THRESHOLD, INT_MAX);
+      mallopt(M_MMAP_THRESHOLD, 64 << 20);
+      mallopt(M_TOP_PAD, 1 << 20);
+      tool_pidfd_.Reset(static_cast<int>(syscall(SYS_pidfd_open, getpid(), 0)));
+      if (!tool_pidfd_.valid()) return ErrnoStatus("open our own process");
+      MOULT_ASSIGN_OR_RETURN(const auto host, DescribeHost());
+      MOULT_RETURN_IF_ERROR(CheckRequirements(*from_.manifest.requirements, *host));
+    }
     {
       MOULT_ASSIGN_OR_RETURN(const MountScope scope, MountScope::Enter(options_.prepared));
-      MOULT_RETURN_IF_ERROR(CheckFiles(*image_));
+      MOULT_RETURN_IF_ERROR(CheckFiles(from_.image));
     }
-    MOULT_RETURN_IF_ERROR(CheckPlace(*image_, options_));
+    MOULT_RETURN_IF_ERROR(CheckPlace(from_.image, options_));
     result_.phases.End("check");
-    MOULT_ASSIGN_OR_RETURN(opened_, OpenMappedFiles(*image_, from.pages, options_.prepared));
-    MOULT_ASSIGN_OR_RETURN(const Starting starting, DescribeSelf());
-    MOULT_ASSIGN_OR_RETURN(plan_, MakePlan(*image_, opened_.numbers, starting));
+    MOULT_ASSIGN_OR_RETURN(opened_, OpenMappedFiles(from_.image, from_.pages, options_.prepared, start_.has_value() ? start_->numbers.first : 0));
+    MOULT_RETURN_IF_ERROR(PlanUnlessPlanned());
     result_.phases.End("plan");
+    return absl::OkStatus();
+  }
+
+  // The plan holds as long as a fork of this process begins as the first did. What others can change is looked at.
+  absl::Status PlanUnlessPlanned() {
+    if (start_.has_value() && start_->numbers == opened_.numbers) {
+      MOULT_ASSIGN_OR_RETURN(const auto scheduling, CaptureScheduling(getpid()));
+      scheduling->timer_slack_ns = start_->self.scheduling.timer_slack_ns;
+      if (SameScheduling(start_->self.scheduling, *scheduling) && SameLimits(OwnLimits(), start_->self.limits)) return absl::OkStatus();
+    }
+    next_.reset();
+    start_.reset();
+    MOULT_ASSIGN_OR_RETURN(Starting self, DescribeSelf());
+    MOULT_ASSIGN_OR_RETURN(Plan plan, MakePlan(from_.image, opened_.numbers, self));
+    start_ = Start{std::move(self), opened_.numbers, std::move(plan)};
     return absl::OkStatus();
   }
 
   // The parent must be the one that the process keeps, not this tool, which soon ends: in a sandbox its init,
   // which reaps and ends with it; elsewhere where a parent-death signal says that it matters.
   bool WantsLastingParent() const {
-    return options_.sandbox || std::any_of(process_->threads.begin(), process_->threads.end(), [](const auto& thread) { return thread->parent_death_signal != 0; });
-  }
-
-  static long CloneBuilder(clone_args& args, const BuilderInput& input, const Region& region) {
-    const long pid = syscall(SYS_clone3, &args, sizeof(args));
-    if (pid == 0) RunBuilder(input, region.view());
-    return pid;
+    return options_.sandbox || std::any_of(process_.threads.begin(), process_.threads.end(), [](const auto& thread) { return thread->parent_death_signal != 0; });
   }
 
   // As CloneBuilder, but through a middle process that ends: the builder's parent is whoever takes orphans in.
   long CloneOrphan(clone_args& args, const BuilderInput& input, const Region& region) {
-    auto* control = reinterpret_cast<Control*>(region.view());
+    int pidfd = -1;
+    args.flags |= CLONE_PIDFD;
+    args.pidfd = reinterpret_cast<uint64_t>(&pidfd);
+    Middle middle{args, input, region, -ESRCH};  // until the middle process says otherwise
     clone_args middle_args{};
     middle_args.exit_signal = SIGCHLD;
     middle_args.flags = CLONE_FILES;  // so that the pidfd it gets is ours
     // In a new pid namespace the next free pid may be one that the function wants.
     pid_t spare = 2;
-    while (std::any_of(process_->threads.begin(), process_->threads.end(), [spare](const auto& thread) { return thread->tid == spare; })) ++spare;
+    while (std::any_of(process_.threads.begin(), process_.threads.end(), [spare](const auto& thread) { return thread->tid == spare; })) ++spare;
     if (options_.sandbox) {
       middle_args.set_tid = reinterpret_cast<uint64_t>(&spare);
       middle_args.set_tid_size = 1;
     }
-    control->orphan_pidfd = -1;
-    control->orphan_error = ESRCH;  // until the middle process says otherwise
-    const long middle = syscall(SYS_clone3, &middle_args, sizeof(middle_args));
-    if (middle == 0) {
-      int pidfd = -1;
-      args.flags |= CLONE_PIDFD;
-      args.pidfd = reinterpret_cast<uint64_t>(&pidfd);
-      const long pid = CloneBuilder(args, input, region);
-      control->orphan_error = pid < 0 ? errno : 0;
-      control->orphan_pidfd = pidfd;
-      _exit(0);
-    }
-    if (middle < 0) return -1;
+    const long pid = CallInMemory(middle_args, RunMiddle, &middle);
+    if (pid < 0) return -1;
     siginfo_t info{};
-    while (waitid(P_PID, static_cast<id_t>(middle), &info, WEXITED) < 0 && errno == EINTR) {
+    while (waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED) < 0 && errno == EINTR) {
     }
-    if (control->orphan_error != 0) {
-      errno = control->orphan_error;
+    const UniqueFd owned(pidfd);
+    if (middle.result < 0) {
+      errno = static_cast<int>(-middle.result);
       return -1;
     }
-    const UniqueFd pidfd(control->orphan_pidfd);
-    auto text = proc::ReadFile(absl::StrCat("/proc/self/fdinfo/", pidfd.get()));
+    auto text = proc::ReadFile(absl::StrCat("/proc/self/fdinfo/", owned.get()));
     auto info_of_pidfd = text.ok() ? proc::ParseFdInfo(*text) : text.status();
     return info_of_pidfd.ok() ? info_of_pidfd->pidfd_pid.value_or(-1) : -1;
   }
@@ -266,14 +350,14 @@ class Restorer {
       args.flags |= CLONE_INTO_CGROUP;
       args.cgroup = static_cast<uint64_t>(options_.cgroup);
     }
-    args.set_tid = reinterpret_cast<uint64_t>(&process_->pid);
+    args.set_tid = reinterpret_cast<uint64_t>(&process_.pid);
     args.set_tid_size = 1;
     // All signals, glibc's own two among them, which its functions leave out. Not SIGTRAP: the program ends in
     // one, and forced on a thread that blocks it it would lose its handler.
     const uint64_t all = ~(uint64_t{1} << (SIGTRAP - 1));
     uint64_t old = 0;
     syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, &old, sizeof(all));
-    const BuilderInput input{image_, &plan_, &opened_.numbers, region.fd(), tool_pidfd_.get(), sandbox != nullptr ? sandbox->handles() : SandboxHandles{}};
+    const BuilderInput input{&from_.image, &start_->plan, &opened_.numbers, tool_pidfd_.get(), sandbox != nullptr ? sandbox->handles() : SandboxHandles{}};
     const long pid = WantsLastingParent() ? CloneOrphan(args, input, region) : CloneBuilder(args, input, region);
     const int error = errno;
     syscall(SYS_rt_sigprocmask, SIG_SETMASK, &old, nullptr, sizeof(old));
@@ -281,10 +365,10 @@ class Restorer {
       return ErrnoStatus("go back to our own pid namespace");
     }
     if (pid > 0) return static_cast<pid_t>(pid);
-    if (error == EEXIST) return PidTaken(process_->pid);
-    if (error == EPERM) return absl::PermissionDeniedError(absl::StrCat("make a process with pid ", process_->pid, ": EPERM; run as root or with CAP_CHECKPOINT_RESTORE"));
-    if (error == EINVAL) return absl::FailedPreconditionError(absl::StrCat("make a process with pid ", process_->pid, ": EINVAL; the pid is above kernel.pid_max here"));
-    return ErrnoStatus(error, absl::StrCat("make a process with pid ", process_->pid));
+    if (error == EEXIST) return PidTaken(process_.pid);
+    if (error == EPERM) return absl::PermissionDeniedError(absl::StrCat("make a process with pid ", process_.pid, ": EPERM; run as root or with CAP_CHECKPOINT_RESTORE"));
+    if (error == EINVAL) return absl::FailedPreconditionError(absl::StrCat("make a process with pid ", process_.pid, ": EINVAL; the pid is above kernel.pid_max here"));
+    return ErrnoStatus(error, absl::StrCat("make a process with pid ", process_.pid));
   }
 
   // What was verified must be what was read.
@@ -301,10 +385,10 @@ class Restorer {
     std::unique_ptr<Sandbox> made;
     Sandbox* sandbox = options_.prepared;
     if (sandbox != nullptr) {
-      MOULT_RETURN_IF_ERROR(sandbox->SetClocks(image_->monotonic_ns, image_->boottime_ns));
+      MOULT_RETURN_IF_ERROR(sandbox->SetClocks(from_.image.monotonic_ns, from_.image.boottime_ns));
       result_.phases.End("sandbox");
     } else if (options_.sandbox) {
-      MOULT_ASSIGN_OR_RETURN(made, Sandbox::Create(image_->monotonic_ns, image_->boottime_ns));
+      MOULT_ASSIGN_OR_RETURN(made, Sandbox::Create(from_.image.monotonic_ns, from_.image.boottime_ns));
       sandbox = made.get();
       result_.phases.End("sandbox");
     }
@@ -320,8 +404,8 @@ class Restorer {
   }
 
   absl::Status MakeProcess(Sandbox* sandbox, bool outlives_tool) {
-    MOULT_ASSIGN_OR_RETURN(const auto region, Region::Create(plan_.layout.size));
-    WriteRegion(*process_, plan_, region->view());
+    MOULT_RETURN_IF_ERROR(GetReady());
+    const std::unique_ptr<Region> region = std::move(next_);
     MOULT_ASSIGN_OR_RETURN(const pid_t pid, StartBuilder(*region, sandbox));
     NewProcess guard(pid);
     // From here on our death, however sudden, is the end of the half-made process.
@@ -333,7 +417,7 @@ class Restorer {
     __atomic_store_n(&control->go, 1, __ATOMIC_RELEASE);
     syscall(SYS_futex, &control->go, FUTEX_WAKE, 1, nullptr, nullptr, 0);
     result_.phases.End("fork");
-    Ignition ignition(*image_, plan_, pid, region->view());
+    Ignition ignition(from_.image, start_->plan, pid, region->view());
     MOULT_RETURN_IF_ERROR(ignition.AwaitPrograms());
     MOULT_RETURN_IF_ERROR(CheckPagesUnchanged());
     result_.phases.Split("build", "fill pages", ignition.FillMicros());
@@ -341,7 +425,7 @@ class Restorer {
     MOULT_RETURN_IF_ERROR(ignition.RunLatePrograms());
     MOULT_RETURN_IF_ERROR(ignition.SetStates());
     // One of several goes with the others until all are there.
-    if (sandbox != nullptr) sandbox->SetChild(process_->pid, outlives_tool);
+    if (sandbox != nullptr) sandbox->SetChild(process_.pid, outlives_tool);
     MOULT_RETURN_IF_ERROR(ignition.Release());
     result_.phases.End("ignite");
     guard.Keep();
@@ -349,38 +433,56 @@ class Restorer {
     return absl::OkStatus();
   }
 
-  const RestoreOptions options_;
-  std::unique_ptr<image::TemplateReader> reader_;  // of a template in a folder
-  const image::ProcessImageT* image_ = nullptr;
-  const image::ProcessT* process_ = nullptr;
+  const LooseTemplate from_;
+  const image::ProcessT& process_;
+  const image::TemplateReader* reader_ = nullptr;  // of a template in a folder
   struct stat verified_ {};
   UniqueFd tool_pidfd_;
+  std::optional<Start> start_;
+  std::unique_ptr<Region> next_;  // written for the next process
+  // Of this run.
+  RestoreOptions options_;
   OpenedFiles opened_;
-  Plan plan_;
   RestoreResult result_;
   std::vector<std::unique_ptr<Sandbox>> sandboxes_;
 };
 
-}  // namespace
+Restorer::Restorer(const LooseTemplate& from) : impl_(std::make_unique<Impl>(from)) {}
+Restorer::~Restorer() = default;
+void Restorer::GetReady() { (void)impl_->GetReady(); }  // what it could not do the next run tries again
+
+absl::StatusOr<RestoreResult> Restorer::Run(const RestoreOptions& options) {
+  absl::Status status = CheckOptions(options);  // before anything is opened
+  if (status.ok()) {
+    auto result = impl_->Run(options);
+    if (result.ok()) return result;
+    status = result.status();
+  }
+  return Annotate(status, absl::StrCat("restore ", impl_->name()));
+}
+
+absl::StatusOr<RestoreResult> Restorer::Impl::RunDir(const std::string& dir, const RestoreOptions& options) {
+  MOULT_RETURN_IF_ERROR(CheckOptions(options));
+  Phases phases;
+  MOULT_ASSIGN_OR_RETURN(const auto reader, image::TemplateReader::Open(dir));
+  phases.End("read image");
+  struct stat verified {};
+  if (fstat(reader->pages_fd(), &verified) < 0) return ErrnoStatus("stat pages");
+  MOULT_RETURN_IF_ERROR(reader->VerifyPages());
+  phases.End("verify pages");
+  Impl impl({dir, reader->image(), reader->manifest(), {.fd = reader->pages_fd()}});
+  impl.Watch(reader.get(), verified);
+  return impl.Run(options, std::move(phases));
+}
 
 absl::StatusOr<RestoreResult> Restore(const std::string& dir, const RestoreOptions& options) {
-  const auto run = [&]() -> absl::StatusOr<RestoreResult> {
-    MOULT_RETURN_IF_ERROR(CheckOptions(options));  // before anything is opened
-    return Restorer(options).RunDir(dir);
-  };
-  auto result = run();
+  auto result = Restorer::Impl::RunDir(dir, options);
   if (result.ok()) return result;
   return Annotate(result.status(), absl::StrCat("restore ", dir));
 }
 
 absl::StatusOr<RestoreResult> RestoreFrom(const LooseTemplate& from, const RestoreOptions& options) {
-  const auto run = [&]() -> absl::StatusOr<RestoreResult> {
-    MOULT_RETURN_IF_ERROR(CheckOptions(options));
-    return Restorer(options).Run(from);
-  };
-  auto result = run();
-  if (result.ok()) return result;
-  return Annotate(result.status(), absl::StrCat("restore ", from.name));
+  return Restorer(from).Run(options);
 }
 
 }  // namespace moult::engine

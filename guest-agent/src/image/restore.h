@@ -6,6 +6,7 @@
 
 #include <sys/types.h>
 
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -50,6 +51,24 @@ struct LooseTemplate {
   PageSource pages;
 };
 absl::StatusOr<RestoreResult> RestoreFrom(const LooseTemplate& from, const RestoreOptions& options);
+
+// Restores one template again and again. What is the same every time is worked out in the first Run and kept.
+class Restorer {
+ public:
+  // What `from` refers to lives longer, and does not change.
+  explicit Restorer(const LooseTemplate& from);
+  ~Restorer();
+  Restorer(const Restorer&) = delete;
+  Restorer& operator=(const Restorer&) = delete;
+  absl::StatusOr<RestoreResult> Run(const RestoreOptions& options);
+  // Between two runs, when there is time: does ahead what the next run would do first.
+  void GetReady();
+
+  class Impl;
+
+ private:
+  const std::unique_ptr<Impl> impl_;
+};
 
 }  // namespace moult::engine
 

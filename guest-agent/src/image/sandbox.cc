@@ -126,11 +126,10 @@ absl::Status SetUp(int maker_pidfd, int64_t monotonic_ns, int64_t boottime_ns, c
 
 absl::StatusOr<std::unique_ptr<Sandbox>> Sandbox::Create(int64_t monotonic_ns, int64_t boottime_ns, const SandboxMounts& mounts) {
   std::unique_ptr<Sandbox> sandbox(new Sandbox());
-  void* memory = mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE | PROT_EXEC, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-  if (memory == MAP_FAILED) return ErrnoStatus("map the sandbox's init");
-  sandbox->shared_ = memory;
-  auto* shared = static_cast<Shared*>(memory);
-  static_assert(sizeof(Shared) % kPage == 0);
+  sandbox->shared_fd_.Reset(memfd_create("moult-init", MFD_CLOEXEC));
+  if (!sandbox->shared_fd_.valid() || ftruncate(sandbox->shared_fd_.get(), sizeof(Shared)) < 0) return ErrnoStatus("make memory for the sandbox's init");
+  MOULT_RETURN_IF_ERROR(sandbox->MapShared());
+  auto* shared = static_cast<Shared*>(sandbox->shared_);
   std::memcpy(shared->blob, parasite::BlobData(), parasite::BlobSize());
   const UniqueFd maker_pidfd(static_cast<int>(syscall(SYS_pidfd_open, getpid(), 0)));
   if (!maker_pidfd.valid()) return ErrnoStatus("open our own process");
@@ -160,6 +159,25 @@ absl::StatusOr<std::unique_ptr<Sandbox>> Sandbox::Create(int64_t monotonic_ns, i
   sandbox->time_namespace_.Reset(open(path.c_str(), O_RDONLY | O_CLOEXEC));
   if (!sandbox->time_namespace_.valid()) return ErrnoStatus(absl::StrCat("open ", path));
   return sandbox;
+}
+
+absl::StatusOr<std::unique_ptr<Sandbox>> Sandbox::Adopt(pid_t init_pid, UniqueFd pidfd, UniqueFd time_namespace, UniqueFd shared) {
+  std::unique_ptr<Sandbox> sandbox(new Sandbox());
+  sandbox->pid_ = init_pid;
+  sandbox->pidfd_ = std::move(pidfd);
+  sandbox->time_namespace_ = std::move(time_namespace);
+  sandbox->shared_fd_ = std::move(shared);
+  sandbox->keep_ = true;  // its owner's business
+  MOULT_RETURN_IF_ERROR(sandbox->MapShared());
+  return sandbox;
+}
+
+absl::Status Sandbox::MapShared() {
+  static_assert(sizeof(Shared) % kPage == 0);
+  void* memory = mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE | PROT_EXEC, MAP_SHARED, shared_fd_.get(), 0);
+  if (memory == MAP_FAILED) return ErrnoStatus("map the sandbox's init");
+  shared_ = memory;
+  return absl::OkStatus();
 }
 
 absl::Status Sandbox::SetClocks(int64_t monotonic_ns, int64_t boottime_ns) {

@@ -29,7 +29,10 @@ class Sandbox {
   // In it, CLOCK_MONOTONIC and CLOCK_BOOTTIME go on from the given values.
   static absl::StatusOr<std::unique_ptr<Sandbox>> Create(int64_t monotonic_ns, int64_t boottime_ns,
                                                          const SandboxMounts& mounts = {});
-  // Ends the sandbox and all in it, unless Keep was called.
+  // One that another process has made, and owns, from what its maker has of it (`shared` is shared_fd there).
+  static absl::StatusOr<std::unique_ptr<Sandbox>> Adopt(pid_t init_pid, UniqueFd pidfd, UniqueFd time_namespace,
+                                                        UniqueFd shared);
+  // Ends the sandbox and all in it, unless Keep was called, or another process owns it.
   ~Sandbox();
   Sandbox(const Sandbox&) = delete;
   Sandbox& operator=(const Sandbox&) = delete;
@@ -39,6 +42,7 @@ class Sandbox {
 
   pid_t init_pid() const { return pid_; }
   SandboxHandles handles() const { return {pidfd_.get(), time_namespace_.get()}; }
+  int shared_fd() const { return shared_fd_.get(); }
   // The function's pid inside, for the init to wait for. Until Keep, a function that does not outlive the maker ends with
   // it, however suddenly that dies.
   void SetChild(pid_t inner_pid, bool outlives_maker);
@@ -49,9 +53,11 @@ class Sandbox {
 
  private:
   Sandbox() = default;
+  absl::Status MapShared();
   pid_t pid_ = -1;
   UniqueFd pidfd_;
   UniqueFd time_namespace_;
+  UniqueFd shared_fd_;
   void* shared_ = nullptr;  // the init's parasite and its MoultInit
   bool keep_ = false;
 };

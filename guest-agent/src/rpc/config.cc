@@ -57,6 +57,7 @@ absl::Status Take(Config& config, const std::string& key, const json& value) {
   if (key == "cgroup_root") return Path(key, value, false, &config.cgroup_root);
   if (key == "vsock_port") return Number(key, value, 0, &config.vsock_port);
   if (key == "warm_shells") return Number(key, value, 0, &config.warm_shells);
+  if (key == "keep_templates") return Number(key, value, 0, &config.keep_templates);
   if (key == "max_connections") return Number(key, value, 1, &config.max_connections);
   if (key == "max_functions") return Number(key, value, 1, &config.max_functions);
   if (key == "max_streams") return Number(key, value, 0, &config.max_streams);

@@ -23,6 +23,7 @@ struct Config {
   std::string cgroup_root = "/sys/fs/cgroup/moult";
   bool require_cgroup = true;  // false: without cgroup v2, go without limits and freezer
   uint32_t warm_shells = 2;
+  uint32_t keep_templates = 8;  // that were attached, to attach them again in less time
   uint32_t max_connections = 64;
   uint32_t max_functions = 64;
   uint32_t max_streams = 64;      // tunnels and logs

@@ -8,12 +8,11 @@
 #include <unistd.h>
 
 #include <csignal>
-#include <cstring>
 #include <list>
-#include <optional>
 #include <utility>
 #include <vector>
 
+#include "rpc/packet.h"
 #include "rpc/tunnel.h"
 
 namespace moult::agent {
@@ -21,27 +20,6 @@ namespace {
 
 constexpr int kSocket = 3;  // of the process, its only descriptor at first
 constexpr char kByte = 0;   // a packet of one byte: here are two descriptors; a tunnel has ended
-
-// The two descriptors of a packet; nullopt: none came. False in `*open`: the agent has gone.
-std::optional<std::pair<UniqueFd, UniqueFd>> Receive(bool* open) {
-  char byte = 0;
-  iovec part{&byte, 1};
-  alignas(cmsghdr) char control[CMSG_SPACE(2 * sizeof(int))];
-  msghdr message{};
-  message.msg_iov = &part;
-  message.msg_iovlen = 1;
-  message.msg_control = control;
-  message.msg_controllen = sizeof(control);
-  const ssize_t n = recvmsg(kSocket, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-  if (n == 0) *open = false;
-  if (n <= 0) return std::nullopt;
-  const cmsghdr* header = CMSG_FIRSTHDR(&message);
-  if (header == nullptr || header->cmsg_type != SCM_RIGHTS || header->cmsg_len != CMSG_LEN(2 * sizeof(int)))
-    return std::nullopt;  // there were no descriptors left for them
-  int fds[2];
-  std::memcpy(fds, CMSG_DATA(header), sizeof(fds));
-  return std::make_pair(UniqueFd(fds[0]), UniqueFd(fds[1]));
-}
 
 // All tunnels, until the agent goes.
 void Serve() {
@@ -64,10 +42,13 @@ void Serve() {
       (void)!send(kSocket, &kByte, 1, MSG_NOSIGNAL);
     }
     if (fds[0].revents == 0) continue;
-    if (auto ends = Receive(&open)) {
-      tunnels.emplace_back(std::move(ends->first), std::move(ends->second));
+    auto packet = ReceivePacket(kSocket, 1);
+    open = !absl::IsCancelled(packet.status());
+    if (packet.ok() && !packet->has_value()) continue;
+    if (packet.ok() && (*packet)->fds.size() == 2) {
+      tunnels.emplace_back(std::move((*packet)->fds[0]), std::move((*packet)->fds[1]));
     } else if (open) {
-      (void)!send(kSocket, &kByte, 1, MSG_NOSIGNAL);
+      (void)!send(kSocket, &kByte, 1, MSG_NOSIGNAL);  // there were no descriptors left for them
     }
   }
 }
@@ -99,21 +80,8 @@ absl::Status Relay::Start() {
 
 absl::Status Relay::Take(int host, int function) {
   if (!socket_.valid()) MOULT_RETURN_IF_ERROR(Start());
-  const int fds[2] = {host, function};
-  iovec part{const_cast<char*>(&kByte), 1};
-  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(fds))]{};
-  msghdr message{};
-  message.msg_iov = &part;
-  message.msg_iovlen = 1;
-  message.msg_control = control;
-  message.msg_controllen = sizeof(control);
-  cmsghdr* header = CMSG_FIRSTHDR(&message);
-  header->cmsg_level = SOL_SOCKET;
-  header->cmsg_type = SCM_RIGHTS;
-  header->cmsg_len = CMSG_LEN(sizeof(fds));
-  std::memcpy(CMSG_DATA(header), fds, sizeof(fds));
-  if (sendmsg(socket_.get(), &message, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
-    return absl::UnavailableError(absl::StrCat("hand a tunnel to the relay: ", ErrnoName(errno)));
+  const int ends[] = {host, function};
+  MOULT_RETURN_IF_ERROR(Annotate(SendPacket(socket_.get(), {&kByte, 1}, ends), "hand a tunnel to the relay"));
   ++count_;
   return absl::OkStatus();
 }

@@ -241,6 +241,7 @@ absl::Status Server::HandleForget(Connection& connection, uint64_t call, uint64_
 }
 
 absl::Status Server::HandleRelease(Connection& connection, uint64_t call, const rpc::ReleaseT& release) {
+  DropKept(release.window, release.offset, release.length);
   MOULT_RETURN_IF_ERROR(engine::ReleaseWindow(release.window, release.offset, release.length));
   Answer(connection, call, rpc::MakeResponse(rpc::DoneT{}));
   return absl::OkStatus();
@@ -258,6 +259,8 @@ absl::Status Server::HandleStart(const std::shared_ptr<Connection>& connection, 
     return absl::ResourceExhaustedError(absl::StrCat(
         "there are ", alive, " functions, the most that this agent takes; end one, or raise max_functions"));
   }
+  if (attach != nullptr && IsShort(*attach) && FindStandby(KeyOf(*attach)) == standby_.end())
+    return absl::NotFoundError(absl::StrCat("template ", attach->name, " is not kept here; send its image and manifest"));
   MOULT_ASSIGN_OR_RETURN(auto function, TakeShell());
   function->shell = false;
   function->info.spec = std::make_unique<rpc::FunctionSpecT>(spec);
@@ -269,7 +272,7 @@ absl::Status Server::HandleStart(const std::shared_ptr<Connection>& connection, 
   }
   Function& kept = *(functions_[function->info.id] = std::move(function));
   absl::Status status = Save(kept);
-  if (status.ok()) status = Fork(connection, call, request, &kept);
+  if (status.ok()) status = StartWorker(connection, call, request, &kept);
   if (!status.ok()) Drop(kept.info.id);
   return status;
 }
@@ -287,7 +290,7 @@ absl::Status Server::HandleTunnel(const std::shared_ptr<Connection>& connection,
   at_once.deadline = Clock::now();
   auto connected = endpoint != nullptr ? ConnectEndpoint(function->init_pid, *endpoint, at_once)
                                        : absl::StatusOr<UniqueFd>(absl::NotFoundError("no endpoint"));
-  if (!connected.ok()) return Fork(connection, call, request, function);
+  if (!connected.ok()) return StartWorker(connection, call, request, function);
   Answer(*connection, call, rpc::MakeResponse(rpc::DoneT{}));
   // Its answer must be on its way before the first byte of the function's.
   const absl::Status taken = connection->has_output() ? absl::UnavailableError("the host does not read its answer")
@@ -300,18 +303,18 @@ absl::Status Server::HandleTunnel(const std::shared_ptr<Connection>& connection,
 absl::Status Server::HandleWork(const std::shared_ptr<Connection>& connection, uint64_t call,
                                 const rpc::RequestT& request) {
   const RequestBody verb = request.body.type;
-  if (verb == RequestBody::Doctor) return Fork(connection, call, request, nullptr);
+  if (verb == RequestBody::Doctor) return StartWorker(connection, call, request, nullptr);
   MOULT_ASSIGN_OR_RETURN(Function* const function, Find(FunctionOf(request)));
   const FunctionState state = function->info.state;
   const uint64_t id = function->info.id;
-  if (verb == RequestBody::Logs) return Fork(connection, call, request, function);
+  if (verb == RequestBody::Logs) return StartWorker(connection, call, request, function);
   if (state == FunctionState::Ended)
     return absl::FailedPreconditionError(
         absl::StrCat("function ", id, " has ended: ", function->info.end_reason));
   if (!function->busy.empty())
     return absl::FailedPreconditionError(
         absl::StrCat("function ", id, ": ", function->busy, " goes on; try again when it has ended"));
-  return Fork(connection, call, request, function);
+  return StartWorker(connection, call, request, function);
 }
 
 }  // namespace moult::agent

@@ -166,7 +166,7 @@ absl::Status Server::Start() {
   (void)engine::DescribeHost();  // once, for all workers
   MOULT_RETURN_IF_ERROR(relay_.Start());
   MOULT_RETURN_IF_ERROR(Listen());
-  FillShells();
+  Refill();
   return absl::OkStatus();
 }
 
@@ -202,7 +202,7 @@ void Server::Poll() {
   }
   int timeout = functions_.empty() && leftovers_.empty() ? -1 : kTidyMs;
   if (wake != Clock::time_point::max()) timeout = kTidyMs;
-  if (shells_.size() < config_.warm_shells) {
+  if (!IsFull()) {
     const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(refill_at_ - Clock::now()).count();
     if (left >= 0 && (timeout < 0 || left < timeout)) timeout = static_cast<int>(left) + 1;
   }
@@ -215,7 +215,7 @@ void Server::Poll() {
     tidy_at_ = Clock::now() + std::chrono::milliseconds(kTidyMs);
     KeepTidy();
   }
-  if (n == 0) FillShells();
+  if (n == 0) Refill();
   if (n <= 0) return;
 
   if (fds[0].revents != 0) HandleSignals();
@@ -226,6 +226,7 @@ void Server::Poll() {
     talking.push_back(&worker);
   }
   for (Running* worker : talking) ReadReports(*worker);
+  TakeIdle();
   size_t at = first_listener - adopted.size();
   for (const uint64_t id : adopted) {
     const auto it = functions_.find(id);
@@ -247,7 +248,7 @@ void Server::Poll() {
     if (connection->closing && !connection->has_output()) connection->dead = true;
   }
   connections_.remove_if([](const auto& connection) { return connection->dead && !connection->busy; });
-  FillShells();
+  Refill();
 }
 
 void Server::HandleSignals() {
@@ -267,6 +268,7 @@ void Server::Reap(pid_t pid, int status) {
   for (auto worker = workers_.begin(); worker != workers_.end(); ++worker) {
     if (worker->pid == pid) return WorkerEnded(worker, status);
   }
+  std::erase_if(standby_, [pid](const Standby& standby) { return standby.pid == pid; });
   for (const auto& [id, function] : functions_) {
     if (function->init_pid == pid && function->sandbox != nullptr) {
       const int child = function->sandbox->ChildStatus();
@@ -325,6 +327,7 @@ void Server::KeepTidy() {
 void Server::Stop() {
   Log("stopping; functions go on running");
   listeners_.clear();
+  standby_.clear();
   if (!config_.unix_path.empty()) unlink(config_.unix_path.c_str());
   for (Running& worker : workers_) shutdown(worker.socket.get(), SHUT_RDWR);
   const auto deadline = Clock::now() + kStopTime;
@@ -332,6 +335,8 @@ void Server::Stop() {
     pollfd fd{signals_.get(), POLLIN, 0};
     poll(&fd, 1, 100);
     for (Running& worker : workers_) ReadReports(worker);
+    TakeIdle();
+    standby_.clear();
     HandleSignals();
   }
   // Their init ends with us, having no child; the folders would be cleared by the next agent only.

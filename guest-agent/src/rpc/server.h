@@ -17,6 +17,7 @@
 #include "moult/protocol/frame.h"
 #include "rpc/config.h"
 #include "rpc/connection.h"
+#include "rpc/kept_template.h"
 #include "rpc/relay.h"
 #include "rpc/worker.h"
 
@@ -40,8 +41,15 @@ class Server {
     std::shared_ptr<Connection> connection;
     std::unique_ptr<const rpc::RequestT> request;
     bool done = false;  // it has said so
+    bool idle = false;  // the same: it waits for its next order
     bool was_frozen = false;
     bool stream = false;
+    TemplateKey key;  // of an attach
+  };
+  struct Standby {  // a worker that waits
+    pid_t pid = 0;
+    UniqueFd socket;
+    TemplateKey key;  // of the template that it keeps; without a digest: none
   };
   struct PendingKill {
     std::shared_ptr<Connection> connection;
@@ -83,8 +91,17 @@ class Server {
   absl::StatusOr<Function*> Find(uint64_t id);
 
   // workers.cc
+  absl::Status StartWorker(const std::shared_ptr<Connection>& connection, uint64_t call,
+                           const rpc::RequestT& request, Function* function);
   absl::Status Fork(const std::shared_ptr<Connection>& connection, uint64_t call,
-                    const rpc::RequestT& request, Function* function);
+                    const rpc::RequestT& request, Function* function, Running& worker);
+  absl::Status MakeSpare();
+  std::list<Standby>::iterator FindStandby(const TemplateKey& key);
+  // False: none that waits can do it.
+  bool TakeStandby(const std::shared_ptr<Connection>& connection, uint64_t call, const rpc::RequestT& request,
+                   const Function* function, Running& worker);
+  void TakeIdle();
+  void DropKept(uint32_t window, uint64_t offset, uint64_t length);
   void ReadReports(Running& worker);
   void Apply(Running& worker, const Report& report);
   void WorkerEnded(std::list<Running>::iterator worker, int status);
@@ -92,7 +109,8 @@ class Server {
   void FunctionEnded(Function& function, int status);
   void Drop(uint64_t id);
   absl::StatusOr<std::unique_ptr<Function>> TakeShell();
-  void FillShells();
+  void Refill();
+  bool IsFull() const;
   absl::Status CheckStreams() const;
 
   const Config config_;
@@ -109,6 +127,7 @@ class Server {
   Clock::time_point refill_at_;  // not before: making one takes CPU time
   Clock::time_point tidy_at_;    // KeepTidy is due
   std::list<Running> workers_;
+  std::list<Standby> standby_;   // the one used last is first
   Relay relay_;
   std::vector<PendingKill> kills_;
   std::vector<uint64_t> lost_;  // ids of functions that an earlier agent's worker may still be changing

@@ -13,9 +13,8 @@
 #include "function/ready.h"
 #include "image/restore.h"
 #include "image/window.h"
-#include "moult/protocol/parse.h"
-#include "moult/protocol/validate.h"
 #include "resource/inet_socket/inet_socket.h"
+#include "rpc/kept_template.h"
 #include "rpc/streamed_pages.h"
 #include "rpc/worker.h"
 
@@ -90,31 +89,6 @@ absl::Status Start(Worker& worker) {
   return absl::OkStatus();
 }
 
-// What a template says of itself, checked as a folder's would be, but for digests of what the host has read.
-struct Described {
-  std::unique_ptr<image::ManifestT> manifest;
-  std::unique_ptr<image::ProcessImageT> image;
-};
-
-absl::StatusOr<Described> Describe(const rpc::AttachT& attach) {
-  const auto text = [](const std::vector<uint8_t>& bytes) {
-    return std::string_view(reinterpret_cast<const char*>(bytes.data()), bytes.size());
-  };
-  Described described;
-  MOULT_ASSIGN_OR_RETURN(described.manifest, image::ParseManifest(text(attach.manifest)));
-  // The host has checked its digest, and the way from there loses nothing: a hash of it would be a good part of an attach.
-  if (described.manifest->image->size != attach.image.size())
-    return absl::DataLossError(absl::StrCat("image: ", attach.image.size(), " bytes, the manifest says ",
-                                            described.manifest->image->size));
-  if (described.manifest->pages->size != attach.pages_size)
-    return absl::DataLossError(absl::StrCat("pages: ", attach.pages_size, " bytes, the manifest says ",
-                                            described.manifest->pages->size));
-  MOULT_ASSIGN_OR_RETURN(described.image, image::ParseImage(text(attach.image)));
-  MOULT_RETURN_IF_ERROR(image::ValidateImage(*described.image, attach.pages_size));
-  MOULT_RETURN_IF_ERROR(image::ValidateMatch(*described.manifest, *described.image));
-  return described;
-}
-
 engine::RestoreOptions Options(const Function& function) {
   engine::RestoreOptions options;
   options.sandbox = true;
@@ -140,14 +114,8 @@ struct Restored {
   bool listens = false;  // at its endpoint
 };
 
-absl::StatusOr<Restored> RestoreDescribed(const Worker& worker, const rpc::AttachT& attach, const Described& described,
-                                          const engine::PageSource& pages) {
-  Restored restored;
-  MOULT_ASSIGN_OR_RETURN(restored.result, engine::RestoreFrom({attach.name, *described.image, *described.manifest, pages},
-                                                              Options(*worker.function)));
-  restored.inner_pid = described.image->processes.front()->pid;
-  restored.listens = ListensAt(*described.image, worker.function->info.spec->endpoint.get());
-  return restored;
+Restored Take(engine::RestoreResult result, const image::ProcessImageT& image, const Worker& worker) {
+  return {std::move(result), image.processes.front()->pid, ListensAt(image, worker.function->info.spec->endpoint.get())};
 }
 
 absl::StatusOr<Restored> RestoreStreamed(Worker& worker, const rpc::AttachT& attach) {
@@ -157,16 +125,22 @@ absl::StatusOr<Restored> RestoreStreamed(Worker& worker, const rpc::AttachT& att
   MOULT_ASSIGN_OR_RETURN(const Described described, Describe(attach));
   MOULT_RETURN_IF_ERROR(pages.Verify(*described.manifest));
   worker.phases.End("read image");
-  return RestoreDescribed(worker, attach, described, {pages.fd()});
+  MOULT_ASSIGN_OR_RETURN(engine::RestoreResult result,
+                         engine::RestoreFrom({attach.name, *described.image, *described.manifest, {pages.fd()}},
+                                             Options(*worker.function)));
+  return Take(std::move(result), *described.image, worker);
 }
 
+// The worker has the template already when the request is short, and keeps it when it may.
 absl::StatusOr<Restored> RestoreWindow(Worker& worker, const rpc::AttachT& attach) {
-  MOULT_ASSIGN_OR_RETURN(const UniqueFd driver,
-                         engine::OpenWindow(attach.window, attach.window_offset, attach.pages_size));
-  MOULT_ASSIGN_OR_RETURN(const Described described, Describe(attach));
-  worker.phases.End("read image");
-  const engine::PageSource pages{driver.get(), attach.window_offset, true, attach.window};
-  return RestoreDescribed(worker, attach, described, pages);
+  if (worker.kept == nullptr) {
+    MOULT_ASSIGN_OR_RETURN(worker.kept, KeptTemplate::Read(attach));
+    worker.phases.End("read image");
+  }
+  MOULT_ASSIGN_OR_RETURN(engine::RestoreResult result, worker.kept->restorer().Run(Options(*worker.function)));
+  Restored restored = Take(std::move(result), worker.kept->image(), worker);
+  if (worker.config.keep_templates == 0 || !worker.kept->MayStay()) worker.kept.reset();
+  return restored;
 }
 
 absl::Status WriteGeneration(const Function& function) {

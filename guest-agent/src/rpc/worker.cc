@@ -18,6 +18,7 @@ using nlohmann::json;
 using rpc::RequestBody;
 
 constexpr std::chrono::seconds kAnswerTime{30};     // for the host to take an answer
+constexpr std::chrono::milliseconds kDefaultDeadline{300'000};
 constexpr std::chrono::milliseconds kEndTime{300};  // for a sandbox to end after its function
 
 struct Verb {
@@ -45,8 +46,9 @@ bool TakeInt(const json& value, std::optional<int>* to) {
 bool TakeMember(const std::string& key, const json& value, Report* report) {
   if (key == "pid") return TakeInt(value, &report->pid);
   if (key == "inner_pid") return TakeInt(value, &report->inner_pid);
-  if (key == "drop" || key == "done") {
-    if (value.is_boolean()) (key == "drop" ? report->drop : report->done) = value.get<bool>();
+  if (key == "drop" || key == "done" || key == "idle") {
+    bool& member = key == "drop" ? report->drop : key == "done" ? report->done : report->idle;
+    if (value.is_boolean()) member = value.get<bool>();
     return value.is_boolean();
   }
   if (key == "end_reason") {
@@ -63,7 +65,7 @@ bool TakeMember(const std::string& key, const json& value, Report* report) {
 }  // namespace
 
 std::string EncodeReport(const Report& report) {
-  json root = {{"drop", report.drop}, {"done", report.done}};
+  json root = {{"drop", report.drop}, {"done", report.done}, {"idle", report.idle}};
   if (report.state) root["state"] = static_cast<int>(*report.state);
   if (report.pid) root["pid"] = *report.pid;
   if (report.inner_pid) root["inner_pid"] = *report.inner_pid;
@@ -82,6 +84,16 @@ absl::StatusOr<Report> DecodeReport(std::string_view text) {
   }
   return report;
 }
+
+Worker::Worker(const Config& agent_config, UniqueFd connection, uint64_t call_id, const rpc::RequestT& what,
+               Function* whose, int agent_socket)
+    : config(agent_config),
+      channel(std::move(connection)),
+      call(call_id),
+      request(what),
+      function(whose),
+      agent(agent_socket),
+      deadline(Clock::now() + (what.deadline_ms != 0 ? std::chrono::milliseconds(what.deadline_ms) : kDefaultDeadline)) {}
 
 Watch Worker::MakeWatch() const {
   return {channel.fd(), agent, function != nullptr ? function->init_pidfd.get() : -1, deadline};
@@ -128,6 +140,7 @@ absl::Status Worker::RespondFunction(std::vector<std::string> notes) {
   reply.function->memory_bytes = function->cgroup ? function->cgroup->MemoryBytes() : 0;
   reply.phases = ToPhases(phases);
   reply.notes = std::move(notes);
+  reply.kept = kept != nullptr;
   return Respond(rpc::MakeResponse(std::move(reply)));
 }
 
@@ -153,7 +166,7 @@ absl::StatusOr<std::unique_ptr<rpc::RequestT>> Worker::AwaitEnd(RequestBody want
   }
 }
 
-[[noreturn]] void WorkAndExit(Worker& worker) {
+WorkerExit Work(Worker& worker) {
   const RequestBody body = worker.request.body.type;
   for (const Verb& verb : kVerbs) {
     if (verb.body != body) continue;
@@ -172,17 +185,16 @@ absl::StatusOr<std::unique_ptr<rpc::RequestT>> Worker::AwaitEnd(RequestBody want
     if (status.ok()) status = verb.run(worker);
     if (lock.valid()) ClearNote(lock.get());
     worker.Tell({.done = true});
-    if (status.ok())
-      _exit(static_cast<int>(verb.takes_connection ? WorkerExit::kCloseConnection
-                                                   : WorkerExit::kKeepConnection));
+    if (status.ok()) return verb.takes_connection ? WorkerExit::kCloseConnection : WorkerExit::kKeepConnection;
+    worker.kept.reset();
     const uint64_t id = worker.function != nullptr ? worker.function->info.id : 0;
     Log(absl::StrCat(rpc::VerbName(body), " of function ", id, ": ", status.ToString()));
-    if (worker.answered) _exit(static_cast<int>(WorkerExit::kCloseConnection));
+    if (worker.answered) return WorkerExit::kCloseConnection;
     const absl::Status answered =
         worker.Respond(rpc::ErrorResponse(Annotate(status, absl::StrCat(rpc::VerbName(body)))));
-    _exit(static_cast<int>(answered.ok() ? WorkerExit::kKeepConnection : WorkerExit::kCloseConnection));
+    return answered.ok() ? WorkerExit::kKeepConnection : WorkerExit::kCloseConnection;
   }
-  _exit(static_cast<int>(WorkerExit::kCloseConnection));
+  return WorkerExit::kCloseConnection;
 }
 
 }  // namespace moult::agent

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A worker: a fork of the agent that does one verb that takes time. It has the connection until the verb
+// A worker: a fork of the agent that does a verb that takes time. It has the connection until the verb
 // ends, and tells the agent what changed through a socket of packets.
 #ifndef MOULT_RPC_WORKER_H_
 #define MOULT_RPC_WORKER_H_
 
+#include <memory>
 #include <optional>
 #include <string>
 
@@ -13,6 +14,7 @@
 #include "image/phases.h"
 #include "moult/protocol/channel.h"
 #include "rpc/config.h"
+#include "rpc/kept_template.h"
 
 namespace moult::agent {
 
@@ -24,6 +26,7 @@ struct Report {
   std::optional<std::string> end_reason = std::nullopt;
   bool drop = false;  // the function never came to be: forget it
   bool done = false;  // the verb is over: another may change the function
+  bool idle = false;  // the worker has a template, and waits for its next attach; the connection is the agent's again
 };
 std::string EncodeReport(const Report& report);
 absl::StatusOr<Report> DecodeReport(std::string_view text);
@@ -33,15 +36,19 @@ inline constexpr size_t kMaxReport = 8192;
 enum class WorkerExit : int { kKeepConnection = 0, kCloseConnection = 3 };
 
 struct Worker {
+  Worker(const Config& agent_config, UniqueFd connection, uint64_t call_id, const rpc::RequestT& what, Function* whose,
+         int agent_socket);
+
   const Config& config;
   rpc::Channel channel;
   const uint64_t call;  // id of the request's frame
   const rpc::RequestT& request;
-  Function* function;          // as it was at the fork; null: the verb has none
+  Function* function;          // as it was when the verb began; null: the verb has none
   int agent;                   // socket to the agent
   Clock::time_point deadline;  // of the verb
   engine::Phases phases = {};
   bool answered = false;  // `call` was: an error after it can only close the connection
+  std::unique_ptr<KeptTemplate> kept;  // what the worker waits with after this verb; null: it ends
 
   Watch MakeWatch() const;
   // False when the agent has gone, or the host.
@@ -74,8 +81,8 @@ absl::Status DoDoctor(Worker& worker);
 absl::Status DoTunnel(Worker& worker);
 absl::Status DoLogs(Worker& worker);
 
-// Does the worker's verb, then exits.
-[[noreturn]] void WorkAndExit(Worker& worker);
+// Does the worker's verb, and answers.
+WorkerExit Work(Worker& worker);
 
 }  // namespace moult::agent
 

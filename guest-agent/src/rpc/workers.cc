@@ -12,6 +12,7 @@
 #include "ptrace/wait.h"
 #include "rpc/log.h"
 #include "rpc/server.h"
+#include "rpc/standby.h"
 #include "shell/shell.h"
 
 namespace moult::agent {
@@ -20,7 +21,6 @@ namespace {
 using rpc::FunctionState;
 using rpc::RequestBody;
 
-constexpr std::chrono::milliseconds kDefaultDeadline{300'000};
 // The function that has just started has better use for the CPU.
 constexpr std::chrono::milliseconds kRefillDelay{200};
 
@@ -39,6 +39,11 @@ void CloseOthers(std::vector<int> keep) {
   syscall(SYS_close_range, next, ~0u, 0);
 }
 
+// A worker ends by its own decision only: a signal in the midst of a capture could harm the function.
+void IgnoreSignals() {
+  for (const int number : {SIGTERM, SIGINT, SIGHUP}) signal(number, SIG_IGN);
+}
+
 std::vector<int> Descriptors(const Function* function) {
   if (function == nullptr) return {};
   std::vector<int> fds{function->init_pidfd.get()};
@@ -48,6 +53,20 @@ std::vector<int> Descriptors(const Function* function) {
     fds.push_back(function->sandbox->handles().time_namespace);
   }
   return fds;
+}
+
+// Of a worker that is a fork of the agent, before it goes on as one that waits: what was the verb's goes.
+[[noreturn]] void Exit(Worker& worker, WorkerExit exit) {
+  if (exit != WorkerExit::kKeepConnection || worker.kept == nullptr) _exit(static_cast<int>(exit));
+  worker.channel.TakeFd().Reset();
+  if (Function* function = worker.function; function != nullptr) {
+    function->init_pidfd.Reset();
+    function->cgroup.reset();
+    if (function->sandbox != nullptr) function->sandbox->Keep();
+    function->sandbox.reset();
+  }
+  worker.Tell({.idle = true});
+  StandBy(worker.config, worker.agent, std::move(worker.kept));
 }
 
 }  // namespace
@@ -62,10 +81,83 @@ absl::Status Server::CheckStreams() const {
                    " tunnels and logs, the most that this agent takes; close one, or raise max_streams"));
 }
 
-absl::Status Server::Fork(const std::shared_ptr<Connection>& connection, uint64_t call,
-                          const rpc::RequestT& request, Function* function) {
+absl::Status Server::StartWorker(const std::shared_ptr<Connection>& connection, uint64_t call,
+                                 const rpc::RequestT& request, Function* function) {
   const RequestBody verb = request.body.type;
   if (IsStream(verb)) MOULT_RETURN_IF_ERROR(CheckStreams());
+  Running worker;
+  if (!TakeStandby(connection, call, request, function, worker)) {
+    MOULT_RETURN_IF_ERROR(Fork(connection, call, request, function, worker));
+  }
+  Running& running = workers_.emplace_back(std::move(worker));
+  running.verb = verb;
+  running.connection = connection;
+  running.stream = IsStream(verb);
+  if (const rpc::AttachT* attach = request.body.AsAttach()) running.key = KeyOf(*attach);
+  connection->busy = true;
+  if (function == nullptr) return absl::OkStatus();
+  running.function = function->info.id;
+  running.was_frozen = function->info.state == FunctionState::Frozen;
+  if (running.stream) return absl::OkStatus();
+  function->busy = rpc::VerbName(verb);
+  return absl::OkStatus();
+}
+
+std::list<Server::Standby>::iterator Server::FindStandby(const TemplateKey& key) {
+  return std::find_if(standby_.begin(), standby_.end(), [&](const Standby& standby) { return standby.key == key; });
+}
+
+bool Server::TakeStandby(const std::shared_ptr<Connection>& connection, uint64_t call, const rpc::RequestT& request,
+                         const Function* function, Running& worker) {
+  if (function == nullptr || IsStream(request.body.type)) return false;
+  const rpc::AttachT* attach = request.body.AsAttach();
+  const TemplateKey key = attach != nullptr ? KeyOf(*attach) : TemplateKey();
+  auto standby = FindStandby(key);
+  if (standby == standby_.end() && attach == nullptr) return false;
+  if (standby == standby_.end()) standby = FindStandby({});  // one that has no template yet
+  if (standby == standby_.end()) return false;
+  // One that has no template cannot be told of one in short.
+  if (attach != nullptr && IsShort(*attach) && standby->key != key) return false;
+  const absl::Status sent = SendOrder(standby->socket.get(), connection->fd(), call, request, *function);
+  if (absl::IsResourceExhausted(sent)) return false;
+  if (sent.ok()) {
+    worker.pid = standby->pid;
+    worker.socket = std::move(standby->socket);
+  } else {
+    Log(absl::StrCat("worker ", standby->pid, " that waited: ", sent.message()));
+  }
+  standby_.erase(standby);
+  return sent.ok();
+}
+
+// Workers that have said that they wait for the next attach of their template.
+void Server::TakeIdle() {
+  for (auto worker = workers_.begin(); worker != workers_.end();) {
+    const auto here = worker++;
+    if (!here->idle) continue;
+    here->connection->busy = false;
+    refill_at_ = Clock::now() + kRefillDelay;
+    if (FindStandby(here->key) == standby_.end()) {
+      standby_.push_front({here->pid, std::move(here->socket), here->key});
+    }
+    workers_.erase(here);
+  }
+  // The one that has waited longest goes first: its socket closes.
+  const auto keeps = [](const Standby& standby) { return !standby.key.digest.empty(); };
+  while (static_cast<size_t>(std::count_if(standby_.begin(), standby_.end(), keeps)) > config_.keep_templates) {
+    standby_.erase(std::next(std::find_if(standby_.rbegin(), standby_.rend(), keeps)).base());
+  }
+}
+
+void Server::DropKept(uint32_t window, uint64_t offset, uint64_t length) {
+  standby_.remove_if([&](const Standby& standby) {
+    const TemplateKey& key = standby.key;
+    return !key.digest.empty() && key.window == window && key.offset < offset + length && offset < key.offset + key.size;
+  });
+}
+
+absl::Status Server::Fork(const std::shared_ptr<Connection>& connection, uint64_t call,
+                          const rpc::RequestT& request, Function* function, Running& worker) {
   int ends[2];
   if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0) return ErrnoStatus("socketpair");
   UniqueFd ours(ends[0]);
@@ -77,32 +169,29 @@ absl::Status Server::Fork(const std::shared_ptr<Connection>& connection, uint64_
     keep.push_back(connection->fd());
     keep.push_back(theirs.get());
     CloseOthers(std::move(keep));
-    // Ends by its own decision only: a signal in the midst of a capture could harm the function.
-    for (const int number : {SIGTERM, SIGINT, SIGHUP}) signal(number, SIG_IGN);
-    const auto time =
-        request.deadline_ms != 0 ? std::chrono::milliseconds(request.deadline_ms) : kDefaultDeadline;
-    // Not owned here, and never destroyed: this process leaves by _exit.
-    auto* worker = new Worker{config_,
-                              rpc::Channel(UniqueFd(connection->fd())),
-                              call,
-                              request,
-                              function,
-                              theirs.get(),
-                              Clock::now() + time};
-    WorkAndExit(*worker);
+    IgnoreSignals();
+    // Never destroyed: this process leaves by _exit.
+    auto* work = new Worker(config_, UniqueFd(connection->fd()), call, request, function, theirs.get());
+    Exit(*work, Work(*work));
   }
-  Running& running = workers_.emplace_back();
-  running.pid = pid;
-  running.socket = std::move(ours);
-  running.verb = verb;
-  running.connection = connection;
-  running.stream = IsStream(verb);
-  connection->busy = true;
-  if (function == nullptr) return absl::OkStatus();
-  running.function = function->info.id;
-  running.was_frozen = function->info.state == FunctionState::Frozen;
-  if (running.stream) return absl::OkStatus();
-  function->busy = rpc::VerbName(verb);
+  worker.pid = pid;
+  worker.socket = std::move(ours);
+  return absl::OkStatus();
+}
+
+absl::Status Server::MakeSpare() {
+  int ends[2];
+  if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0) return ErrnoStatus("socketpair");
+  UniqueFd ours(ends[0]);
+  UniqueFd theirs(ends[1]);
+  const pid_t pid = fork();
+  if (pid < 0) return ErrnoStatus("fork a worker");
+  if (pid == 0) {
+    CloseOthers({theirs.get()});
+    IgnoreSignals();
+    StandBy(config_, theirs.get(), nullptr);
+  }
+  standby_.push_back({pid, std::move(ours), {}});
   return absl::OkStatus();
 }
 
@@ -118,6 +207,7 @@ void Server::ReadReports(Running& worker) {
 
 void Server::Apply(Running& worker, const Report& report) {
   if (report.done) worker.done = true;
+  if (report.idle) worker.idle = true;
   const auto it = functions_.find(worker.function);
   if (it == functions_.end()) return;
   Function& function = *it->second;
@@ -254,7 +344,7 @@ absl::StatusOr<std::unique_ptr<Function>> Server::TakeShell() {
   return shell;
 }
 
-void Server::FillShells() {
+void Server::Refill() {
   // Not while anybody waits for a worker that may need the CPU, nor when a function that has just begun is about to be
   // called for the first time.
   if (Clock::now() < refill_at_ || std::any_of(workers_.begin(), workers_.end(),
@@ -265,6 +355,14 @@ void Server::FillShells() {
     if (!shell.ok()) return Log(shell.status().ToString());
     shells_.push_back(*std::move(shell));
   }
+  if (!stopping_ && FindStandby({}) == standby_.end()) {
+    if (const absl::Status made = MakeSpare(); !made.ok()) Log(made.ToString());
+  }
+}
+
+bool Server::IsFull() const {
+  const bool spare = std::any_of(standby_.begin(), standby_.end(), [](const Standby& standby) { return standby.key.digest.empty(); });
+  return spare && shells_.size() >= config_.warm_shells;
 }
 
 }  // namespace moult::agent

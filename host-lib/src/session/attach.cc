@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "absl/algorithm/container.h"
+#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "moult/base/status.h"
 #include "moult/protocol/limits.h"
@@ -112,15 +113,19 @@ rpc::AttachT Request(const Template& content, const SlotHold* hold) {
   rpc::AttachT attach;
   attach.name = content.name;
   attach.spec = std::make_unique<rpc::FunctionSpecT>(*content.spec);
-  const std::string& image = content.reader->image_file();
-  attach.image.assign(image.begin(), image.end());
-  const std::string& manifest = content.reader->manifest_file();
-  attach.manifest.assign(manifest.begin(), manifest.end());
+  if (hold == nullptr || !hold->slot().kept) {
+    const std::string& image = content.reader->image_file();
+    attach.image.assign(image.begin(), image.end());
+    const std::string& manifest = content.reader->manifest_file();
+    attach.manifest.assign(manifest.begin(), manifest.end());
+  }
   attach.pages_size = content.reader->pages_size();
   attach.source = hold != nullptr ? rpc::PageSource::Window : rpc::PageSource::Stream;
   if (hold != nullptr) {
     attach.window = hold->window().config().number;
     attach.window_offset = hold->slot().offset;
+    const std::string digest = absl::HexStringToBytes(content.digest);
+    attach.digest.assign(digest.begin(), digest.end());
   }
   return attach;
 }
@@ -132,20 +137,28 @@ Task<absl::Status> AttachOn(Op* op, Connection* connection, const Template* cont
   op->result().json["pages"] = in_place ? "in_place" : "copy";
   op->result().json["template"] = content->name;
   op->result().bytes = content->reader->pages_size();
-  rpc::RequestT request =
-      rpc::MakeRequest(Request(*content, in_place ? &**hold : nullptr), op->strand()->RemainingMs());
-  if (in_place) (*hold)->Asked();
-  absl::Status sent = co_await connection->Send(op->strand(), std::move(request));
-  if (sent.ok() && !in_place) sent = co_await Stream(op, connection, content);
-  if (!sent.ok()) co_return sent;
-  auto response = co_await connection->Receive(op->strand(), rpc::RequestBody::Attach, kMaxSmallResponse);
-  if (!response.ok()) {
+  absl::StatusOr<std::unique_ptr<rpc::ResponseT>> response = absl::UnknownError("not asked");
+  for (;;) {
+    rpc::RequestT request =
+        rpc::MakeRequest(Request(*content, in_place ? &**hold : nullptr), op->strand()->RemainingMs());
+    if (in_place) (*hold)->Asked();
+    absl::Status sent = co_await connection->Send(op->strand(), std::move(request));
+    if (sent.ok() && !in_place) sent = co_await Stream(op, connection, content);
+    if (!sent.ok()) co_return sent;
+    response = co_await connection->Receive(op->strand(), rpc::RequestBody::Attach, kMaxSmallResponse);
+    if (response.ok()) break;
     if (in_place && !connection->broken()) (*hold)->Refused();
-    co_return response.status();
+    // The agent keeps it no more, or a worker of it has another attach to do.
+    const bool whole = in_place && (*hold)->slot().kept && absl::IsNotFound(response.status());
+    if (!whole || connection->broken()) co_return response.status();
+    (*hold)->set_kept(false);
   }
   auto reply = connection->Expect<rpc::FunctionReplyT>(std::move(**response), rpc::RequestBody::Attach);
   if (!reply.ok()) co_return reply.status();
-  if (in_place) (*hold)->Used(reply->function->id);
+  if (in_place) {
+    (*hold)->set_kept(reply->kept);
+    (*hold)->Used(reply->function->id);
+  }
   op->AddAgentPhases(reply->phases);
   op->EndPhase("await_function");
   op->result().function = reply->function->id;

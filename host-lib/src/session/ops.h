@@ -78,6 +78,7 @@ class SlotHold {
   }
   const Window& window() const { return *window_; }
   const Slot& slot() const { return *slot_; }
+  void set_kept(bool kept) { slot_->kept = kept; }
   void Asked() { asked_ = true; }
   void Refused() { asked_ = false; }
   void Used(uint64_t function) { window_->Attached(std::exchange(slot_, nullptr), function); }

@@ -35,6 +35,7 @@ struct Slot {
   std::set<uint64_t> users;   // functions
   int attaching = 0;          // attaches under way
   bool uncertain = false;     // an attach ended without an answer: somebody may be using it
+  bool kept = false;          // the agent said that it keeps what it was told of the template
   bool used() const { return !users.empty() || attaching > 0 || uncertain; }
 };
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "moult/base/status.h"
 #include "moult/protocol/function_spec.h"
+#include "moult/protocol/digest.h"
 #include "moult/protocol/limits.h"
 #include "validate_internal.h"
 
@@ -37,8 +38,14 @@ absl::Status Check(const Path& at, const AttachT& attach) {
   if (!IsName(attach.name)) return at.BadField("name", "is not 1 to 64 of [A-Za-z0-9._-]");
   if (attach.spec == nullptr) return at.BadField("spec", "missing");
   MOULT_RETURN_IF_ERROR(CheckSpec(Path(at, "spec"), *attach.spec));
-  if (attach.image.empty()) return at.BadField("image", "empty");
-  if (attach.manifest.empty()) return at.BadField("manifest", "empty");
+  if (!attach.digest.empty() && attach.digest.size() != sizeof(image::Sha256Digest)) {
+    return at.BadField("digest", attach.digest.size(), " bytes, not ", sizeof(image::Sha256Digest));
+  }
+  // In short: the agent keeps the template.
+  const bool in_short = attach.image.empty() && attach.manifest.empty() && !attach.digest.empty() &&
+                        attach.source == PageSource::Window;
+  if (attach.image.empty() && !in_short) return at.BadField("image", "empty");
+  if (attach.manifest.empty() && !in_short) return at.BadField("manifest", "empty");
   if (!InRange(attach.source, PageSource::MAX)) {
     return at.BadField("source", static_cast<int>(attach.source), " is unknown");
   }

@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "rpc/standby.h"
+
+#include <poll.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cstring>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "rpc/log.h"
+#include "rpc/packet.h"
+#include "rpc/worker.h"
+
+namespace moult::agent {
+namespace {
+
+constexpr size_t kMaxOrder = 64 << 10;
+// The function that has just begun has better use for the CPU.
+constexpr int kReadyAfterMs = 250;
+
+// Before the request, in one packet; both ends are the same program.
+struct OrderHeader {
+  uint64_t call;
+  uint64_t function;
+  bool has_cgroup;
+  bool has_sandbox;
+};
+
+struct Order {
+  OrderHeader header;
+  std::unique_ptr<rpc::RequestT> request;
+  UniqueFd connection;
+  std::unique_ptr<Function> function;
+};
+
+absl::StatusOr<Order> Read(const Config& config, Packet packet) {
+  Order order{};
+  const absl::Status bad = absl::DataLossError("not an order");
+  if (packet.bytes.size() < sizeof(order.header)) return bad;
+  std::memcpy(&order.header, packet.bytes.data(), sizeof(order.header));
+  if (packet.fds.size() != (order.header.has_sandbox ? 4u : 2u)) return bad;
+  MOULT_ASSIGN_OR_RETURN(order.request, rpc::ParseRequest(std::string_view(packet.bytes).substr(sizeof(order.header))));
+  MOULT_ASSIGN_OR_RETURN(order.function, Load(absl::StrCat(config.state_dir, "/functions/", order.header.function)));
+  order.connection = std::move(packet.fds[0]);
+  Function& function = *order.function;
+  function.init_pidfd = std::move(packet.fds[1]);
+  if (order.header.has_cgroup) {
+    MOULT_ASSIGN_OR_RETURN(function.cgroup, Cgroup::Open(config.cgroup_root, absl::StrCat(order.header.function)));
+  }
+  if (!order.header.has_sandbox) return order;
+  UniqueFd pidfd(dup(function.init_pidfd.get()));
+  if (!pidfd.valid()) return ErrnoStatus("dup");
+  MOULT_ASSIGN_OR_RETURN(function.sandbox,
+                         engine::Sandbox::Adopt(function.init_pid, std::move(pidfd), std::move(packet.fds[2]), std::move(packet.fds[3])));
+  return order;
+}
+
+// The next order; while there is time, what it will need is done ahead.
+Order Await(const Config& config, int agent, KeptTemplate* kept) {
+  for (bool ready = kept == nullptr;;) {
+    pollfd fd{agent, POLLIN, 0};
+    const int n = poll(&fd, 1, ready ? -1 : kReadyAfterMs);
+    if (n == 0) {
+      kept->restorer().GetReady();
+      ready = true;
+    }
+    if (n <= 0) continue;
+    auto packet = ReceivePacket(agent, kMaxOrder);
+    if (packet.ok() && !packet->has_value()) continue;
+    auto order = packet.ok() ? Read(config, **std::move(packet)) : packet.status();
+    if (order.ok()) return *std::move(order);
+    if (!absl::IsCancelled(order.status())) Log(absl::StrCat("a worker that waited: ", order.status().ToString()));
+    _exit(static_cast<int>(WorkerExit::kCloseConnection));
+  }
+}
+
+}  // namespace
+
+absl::Status SendOrder(int socket, int connection, uint64_t call, const rpc::RequestT& request,
+                       const Function& function) {
+  OrderHeader header{};
+  header.call = call;
+  header.function = function.info.id;
+  header.has_cgroup = function.cgroup != nullptr;
+  header.has_sandbox = function.sandbox != nullptr;
+  std::string bytes(reinterpret_cast<const char*>(&header), sizeof(header));
+  bytes += rpc::Serialize(request);
+  if (bytes.size() > kMaxOrder) return absl::ResourceExhaustedError("too long for an order");
+  std::vector<int> fds{connection, function.init_pidfd.get()};
+  if (function.sandbox != nullptr) {
+    fds.push_back(function.sandbox->handles().time_namespace);
+    fds.push_back(function.sandbox->shared_fd());
+  }
+  return SendPacket(socket, bytes, fds);
+}
+
+[[noreturn]] void StandBy(const Config& config, int agent, std::unique_ptr<KeptTemplate> kept) {
+  for (;;) {
+    Order order = Await(config, agent, kept.get());
+    Worker worker(config, std::move(order.connection), order.header.call, *order.request, order.function.get(), agent);
+    worker.kept = std::move(kept);
+    const WorkerExit exit = Work(worker);
+    if (exit != WorkerExit::kKeepConnection || worker.kept == nullptr) _exit(static_cast<int>(exit));
+    kept = std::move(worker.kept);
+    worker.Tell({.idle = true});
+  }
+}
+
+}  // namespace moult::agent
