@@ -7,10 +7,12 @@ The first byte chooses the parser, as in TARGET.cc.
 """
 
 import pathlib
+import re
 import struct
 import sys
 
-GOLDEN = pathlib.Path(__file__).resolve().parents[2] / "protocol" / "golden"
+PROTOCOL = pathlib.Path(__file__).resolve().parents[2] / "protocol"
+GOLDEN = PROTOCOL / "golden"
 PROC_FILES = [  # In the order of kParsers in proc_fuzz.cc.
     "self/maps", "self/smaps", "self/status", "self/stat", "self/fdinfo/0", "self/mountinfo", "self/limits",
     "self/timers", "locks", "net/unix", "net/tcp", "self/auxv", "self/timens_offsets", "cpuinfo", "timer_list", "self/pagemap",
@@ -18,13 +20,23 @@ PROC_FILES = [  # In the order of kParsers in proc_fuzz.cc.
 ]
 MAX_LENGTH = 16384
 MANIFEST_HEADER = 64
-REQUESTS, RESPONSES, OPERATIONS = 15, 9, 11
+OPERATIONS = 11
 RAW = 255  # A length in session_fuzz.cc: the rest is not framed.
 
 FUNCTION = (b'{"name": "f", "argv": ["a", "b"], "env": ["A=1"], "cwd": "/", "uid": 1, "gid": 2, "memory_limit": 9, '
             b'"cpu_limit_milli": 500, "pids_limit": 7, "endpoint": {"kind": "tcp", "port": 80}, "readiness": '
             b'{"kind": "http_get", "path": "/", "timeout_ms": 5}, "before_capture": {"kind": "command", "command": ["x"]}, '
             b'"after_attach": {"kind": "http_get", "path": "/y"}}')
+
+
+def kinds(union):
+    """How many kinds of messages the schema has."""
+    schema = (PROTOCOL / "schema" / "rpc.fbs").read_text(encoding="utf-8")
+    return len(re.search(r"union %s \{(.*?)\}" % union, schema, re.DOTALL)[1].split(","))
+
+
+REQUESTS, RESPONSES = kinds("RequestBody"), kinds("ResponseBody") + 1  # A CaptureReport with pages, and one without.
+DETACH_REPORT, DONE = RESPONSES - 2, RESPONSES - 1  # In the order of Responses() in messages.cc.
 
 
 def head(path):
@@ -82,14 +94,14 @@ def session_fuzz():
     for operation in range(OPERATIONS):
         for response in range(RESPONSES):
             yield bytes([operation, 1, 1, response])
-        yield bytes([operation, 3, 1, 8])
+        yield bytes([operation, 3, 1, DONE])
         yield bytes([operation, 1, RAW]) + b"MLTP\2\0\0\0"
     yield bytes([0, 6]) + b"OK 12\n"
     yield bytes([0, 6]) + b"NO\n"
-    done = bytes([1, 8])
+    done = bytes([1, DONE])
     yield bytes([5, 1, 1, 5]) + done * 3
     yield bytes([16, 1, 1, 5]) + done * 3
-    yield bytes([7, 1, 1, 7]) + done * 3
+    yield bytes([7, 1]) + done + bytes([1, DETACH_REPORT]) + done * 3
 
 
 def control_fuzz():

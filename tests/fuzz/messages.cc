@@ -175,6 +175,11 @@ const std::vector<std::string>& Requests() {
     add(Attach());
     add(OnFunction<rpc::TunnelT>());
     add(OnFunction<rpc::LogsT>());
+    rpc::ReleaseT release;
+    release.offset = 2 * kPage;
+    release.length = 4 * kPage;
+    add(release);
+    add(rpc::DetachPagesT{});
     return Checked<rpc::ParseRequest>(out, static_cast<size_t>(rpc::RequestBody::MAX));
   }();
   return *all;

@@ -203,12 +203,12 @@ def kill_tracer(scenario, workload):
     """SIGKILL of the child that traces, at any moment but those in which the process answers questions. The
     kernel lets a process go on with whatever registers it has when its tracer is killed."""
     victim = scenario.workload(workload)
-    picture = maps(victim.pid), rig.tids(victim.pid)
-    args = ("dump", victim.pid, scenario.place.template())
+    args = lambda: ("dump", victim.pid, scenario.place.template())
     can_lower = int(rig.status_field("self", "CapEff"), 16) & 1 << CAP_SYS_RESOURCE
-    duration = scenario.measure(*args, "--leave-running", after=scenario.drop_template)
+    duration = scenario.measure(*args(), "--leave-running", after=scenario.drop_template)
     for _ in range(rounds_for(scenario, workload)):
-        proc = scenario.start(*args)
+        picture = maps(victim.pid), rig.tids(victim.pid)
+        proc = scenario.start(*args())
         tracer = rig.wait_until(lambda: int(rig.status_field(victim.pid, "TracerPid")), GRACE)
         if not tracer:
             raise Failed("it is not traced: " + proc.communicate()[1])
@@ -218,14 +218,25 @@ def kill_tracer(scenario, workload):
         time.sleep(scenario.random.uniform(0, duration / 2))
         struck = strike(victim.pid, tracer)
         _, err = proc.communicate(timeout=GRACE * 5)
-        when = f"tracer killed, the tool said {err.strip()!r}"
-        if not struck or proc.returncode == 0:  # done before
-            raise Failed(f"exit {proc.returncode}: the tracer was not met in time")
+        when = f"tracer {'killed' if struck else 'met too late'}, the tool said {err.strip()!r}"
+        if proc.returncode == 0:  # the tool had ended the process by then, so the template must be whole
+            if not os.path.exists(scenario.place.template()):
+                raise Failed(f"{when}: the victim ends without a template")
+            if not victim.handles[-1].reap(0):
+                raise Failed(f"{when}: not ended: {rig.describe(victim.pid)}")
+            scenario.count("ended by the tool")
+            scenario.template_whole_or_absent(when)
+            victim = scenario.workload(workload)
+            continue
+        if not struck:
+            raise Failed(f"exit {proc.returncode}: {when}")
         if proc.returncode != rig.EXIT_AGAIN or str(victim.pid) not in err:
             raise Failed(f"exit {proc.returncode} with an unclear message: {err.strip()!r}")
         scenario.count("tracer killed")
         scenario.runs_on(victim, picture, when)
         scenario.template_whole_or_absent(when)
+    if not scenario.log.get("tracer killed"):
+        raise Failed("the tracer was never met in time")
     victim.go()
 
 
@@ -233,14 +244,17 @@ def strike(pid, tracer):
     """Kills the tracer while the process's own signal mask is in force, which it is not inside of a program."""
     deadline = time.monotonic() + GRACE
     while time.monotonic() < deadline and rig.status_field(pid, "TracerPid") == str(tracer):
-        os.kill(tracer, signal.SIGSTOP)
-        if not rig.wait_until(lambda: rig.all_in_state(tracer, "T"), GRACE):
+        try:
+            os.kill(tracer, signal.SIGSTOP)
+            if not rig.wait_until(lambda: rig.all_in_state(tracer, "T") or not rig.alive(tracer), GRACE):
+                return False
+            own_mask = rig.status_field(pid, "SigBlk")
+            if int(own_mask, 16) != PROGRAM_MASK:
+                os.kill(tracer, signal.SIGKILL)
+                return True
+            os.kill(tracer, signal.SIGCONT)
+        except ProcessLookupError:  # it was done
             return False
-        own_mask = rig.status_field(pid, "SigBlk")
-        if int(own_mask, 16) != PROGRAM_MASK:
-            os.kill(tracer, signal.SIGKILL)
-            return True
-        os.kill(tracer, signal.SIGCONT)
         time.sleep(0.002)
     return False
 
@@ -248,7 +262,7 @@ def strike(pid, tracer):
 def kill_restore(scenario, workload, *options):
     count = int(options[options.index("--count") + 1]) if "--count" in options else 1
     victim = scenario.workload(workload)
-    pid, threads = victim.pid, len(rig.tids(victim.pid))
+    pid, threads, exe = victim.pid, len(rig.tids(victim.pid)), executable(victim.pid)
     scenario.tool.must("dump", pid, scenario.place.template())
     victim.handles[-1].reap(5)
     args = ("restore", scenario.place.template(), *options)
@@ -256,7 +270,7 @@ def kill_restore(scenario, workload, *options):
     scratch = listing(victim.scratch)
     for _ in range(scenario.options.rounds):
         when, _ = scenario.killed(duration, *args)
-        found = settle(pid, threads, when, count)
+        found = settle(pid, threads, exe, when, count)
         if found:
             scenario.count("restored whole")
             handles = [victim.adopt(p) for p in found]
@@ -293,7 +307,7 @@ def kill_new(scenario, workload, which, *options):
             proc.wait()
             raise Failed("the tool does not end in 15 s") from None
         scenario.count(f"exit {proc.returncode}")
-        if proc.returncode not in (0, rig.EXIT_AGAIN, rig.EXIT_INTERNAL):
+        if proc.returncode not in (0, rig.EXIT_AGAIN):
             raise Failed(f"exit {proc.returncode}: {err.strip()}")
         if proc.returncode and not err.startswith("moult-image: restore "):
             raise Failed(f"exit {proc.returncode} with an unclear message: {err.strip()!r}")
@@ -350,8 +364,20 @@ def dying(pid):
     return False
 
 
-def settle(pid, threads, when, count):
-    """After the grace: the restored processes when they are there, and whole; none when there is none."""
+def executable(pid):
+    """What file a process runs, whatever its name is from here."""
+    try:
+        found = os.stat(f"/proc/{pid}/exe")
+        return found.st_dev, found.st_ino
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+
+
+def settle(pid, threads, exe, when, count):
+    """After the grace: the restored processes when they are there, and whole; none when there is none.
+
+    One that still runs the tool's code has the right pid, and is not traced before the tool has attached to it, but
+    waits for a tool that is dead: it ends when it finds out."""
 
     def candidates():
         return [p for p in descendants() if rig.inner_pid(p) == pid]
@@ -362,7 +388,7 @@ def settle(pid, threads, when, count):
             return False
         found = candidates()
         return not descendants() or len(found) == count and all(
-            len(rig.tids(p)) == threads and clean_state(p) for p in found)
+            len(rig.tids(p)) == threads and clean_state(p) and executable(p) == exe for p in found)
 
     if not rig.wait_until(settled, GRACE):
         raise Failed(f"{when}: half-made: {[rig.describe(p) for p in descendants()]}")

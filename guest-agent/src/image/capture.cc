@@ -235,7 +235,9 @@ absl::Status CaptureTo(pid_t pid, const std::string& dir, const CaptureOptions& 
   result.phases.End("commit");
   // Ended only now: had anything failed before, the process would have run on.
   if (!options.leave_running) {
-    MOULT_RETURN_IF_ERROR(options.may_end() ? capture.tracee->Kill() : capture.tracee->Detach());
+    result.stopped_us = StoppedMicros(capture);
+    Summarise(capture, writer->pages_size());
+    MOULT_RETURN_IF_ERROR(options.may_end(result) ? capture.tracee->Kill() : capture.tracee->Detach());
     result.stopped_us = StoppedMicros(capture);
   }
   result.phases.End("end process");

@@ -17,15 +17,6 @@
 
 namespace moult::engine {
 
-struct CaptureOptions {
-  bool leave_running = false;
-  // Asked between steps, and last before anything is published or ended: false gives the capture up.
-  std::function<bool()> may_go_on = [] { return true; };
-  // Without leave_running: asked when all is published and the process still stands; false lets it run on. Who answers
-  // true may have ended the process already.
-  std::function<bool()> may_end = [] { return true; };
-};
-
 struct CaptureResult {
   pid_t pid = 0;
   std::string name;
@@ -39,6 +30,15 @@ struct CaptureResult {
   // The process slept when it was stopped, so that most was known by then.
   bool asked_before = false;
   std::vector<std::string> notes;
+};
+
+struct CaptureOptions {
+  bool leave_running = false;
+  // Asked between steps, and last before anything is published or ended: false gives the capture up.
+  std::function<bool()> may_go_on = [] { return true; };
+  // Without leave_running: asked when all is published and the process still stands; false lets it run on. Who answers
+  // true may have ended the process already; then the result is `so_far`, whatever comes after.
+  std::function<bool(const CaptureResult& so_far)> may_end = [](const CaptureResult&) { return true; };
 };
 
 // Captures `pid` into the new template folder `dir`. On an error the process runs on as before and `dir` is

@@ -46,10 +46,11 @@ user_regs_struct ToUserRegs(const image::GpRegs& regs) {
   return out;
 }
 
-// Of a call on the new process, which anyone may have killed.
-absl::Status Failed(absl::string_view what) {
-  if (errno == ESRCH) return absl::UnavailableError(absl::StrCat(what, ": the new process was killed meanwhile; try again"));
-  return ErrnoStatus(what);
+// Of a call on a thread of the new process, which anyone may have killed.
+absl::Status Failed(pid_t tid, absl::string_view what) {
+  const int error = errno;
+  if (error == ESRCH || ptrace::IsEnding(tid)) return absl::UnavailableError(absl::StrCat(what, ": the new process was killed meanwhile; try again"));
+  return ErrnoStatus(error, what);
 }
 
 }  // namespace
@@ -124,6 +125,7 @@ absl::Status Ignition::MapTids() {
       inner = status.ns_pid.empty() ? task : status.ns_pid.back();
     }
     const auto it = index_of.find(inner);
+    if (it == index_of.end() && ptrace::IsEnding(pid_)) return absl::UnavailableError("the new process was killed meanwhile; try again");
     if (it == index_of.end()) return absl::InternalError(absl::StrCat("the new process has a thread ", inner, " too many"));
     tids_[it->second] = task;
   }
@@ -135,7 +137,7 @@ absl::Status Ignition::SeizeThreads() {
   for (size_t i = 1; i < tids_.size(); ++i) {
     if (Ptrace(PTRACE_SEIZE, tids_[i], 0, PTRACE_O_EXITKILL | PTRACE_O_SUSPEND_SECCOMP) < 0 ||
         Ptrace(PTRACE_INTERRUPT, tids_[i], 0, 0) < 0) {
-      return Failed(absl::StrCat("attach to new thread ", tids_[i]));
+      return Failed(tids_[i], absl::StrCat("attach to new thread ", tids_[i]));
     }
   }
   for (size_t i = 1; i < tids_.size(); ++i) {
@@ -164,7 +166,7 @@ absl::Status Ignition::RunLatePrograms() {
     regs.rsp = (plan_.layout.address + offset).value() - 8;
     regs.eflags = 0x202;
     if (Ptrace(PTRACE_SETREGS, tids_[i], 0, PtrArg(&regs)) < 0 || Ptrace(PTRACE_CONT, tids_[i], 0, 0) < 0) {
-      return Failed(absl::StrCat("run in new thread ", tids_[i]));
+      return Failed(tids_[i], absl::StrCat("run in new thread ", tids_[i]));
     }
     MOULT_ASSIGN_OR_RETURN(const int status, WaitStop(tids_[i]));
     if (WSTOPSIG(status) != SIGTRAP) return absl::InternalError(absl::StrCat("new thread ", tids_[i], " ", ptrace::DescribeStatus(status)));
@@ -222,11 +224,11 @@ absl::Status Ignition::SeedRestart(size_t index, const image::GpRegs& saved, use
       regs.r10 = time_address;
       break;
   }
-  if (Ptrace(PTRACE_SETREGS, tid, 0, PtrArg(&regs)) < 0 || Ptrace(PTRACE_SYSCALL, tid, 0, 0) < 0) return Failed("restart a sleep");
+  if (Ptrace(PTRACE_SETREGS, tid, 0, PtrArg(&regs)) < 0 || Ptrace(PTRACE_SYSCALL, tid, 0, 0) < 0) return Failed(tid, "restart a sleep");
   MOULT_RETURN_IF_ERROR(WaitStop(tid).status());  // about to enter the call
-  if (Ptrace(PTRACE_INTERRUPT, tid, 0, 0) < 0 || Ptrace(PTRACE_CONT, tid, 0, 0) < 0) return Failed("restart a sleep");
+  if (Ptrace(PTRACE_INTERRUPT, tid, 0, 0) < 0 || Ptrace(PTRACE_CONT, tid, 0, 0) < 0) return Failed(tid, "restart a sleep");
   MOULT_RETURN_IF_ERROR(WaitStop(tid).status());
-  if (Ptrace(PTRACE_GETREGS, tid, 0, PtrArg(&regs)) < 0) return Failed("restart a sleep");
+  if (Ptrace(PTRACE_GETREGS, tid, 0, PtrArg(&regs)) < 0) return Failed(tid, "restart a sleep");
   final_regs.rax = regs.rax;
   if (regs.rax != kErestartRestartBlock) final_regs.orig_rax = kNoSyscall;  // it has ended
   return absl::OkStatus();
@@ -246,9 +248,9 @@ absl::Status Ignition::SetStates() {
     const image::ThreadT& thread = *process_.threads[i];
     iovec xsave{const_cast<uint8_t*>(thread.xsave.data()), thread.xsave.size()};
     uint64_t mask = thread.sigmask;
-    if (Ptrace(PTRACE_SETREGSET, tids_[i], NT_X86_XSTATE, PtrArg(&xsave)) < 0) return Failed(absl::StrCat("set the FPU state of new thread ", tids_[i]));
-    if (Ptrace(PTRACE_SETREGS, tids_[i], 0, PtrArg(&final_regs[i])) < 0) return Failed(absl::StrCat("set the registers of new thread ", tids_[i]));
-    if (Ptrace(static_cast<int>(PTRACE_SETSIGMASK), tids_[i], sizeof(mask), PtrArg(&mask)) < 0) return Failed(absl::StrCat("set the signal mask of new thread ", tids_[i]));
+    if (Ptrace(PTRACE_SETREGSET, tids_[i], NT_X86_XSTATE, PtrArg(&xsave)) < 0) return Failed(tids_[i], absl::StrCat("set the FPU state of new thread ", tids_[i]));
+    if (Ptrace(PTRACE_SETREGS, tids_[i], 0, PtrArg(&final_regs[i])) < 0) return Failed(tids_[i], absl::StrCat("set the registers of new thread ", tids_[i]));
+    if (Ptrace(static_cast<int>(PTRACE_SETSIGMASK), tids_[i], sizeof(mask), PtrArg(&mask)) < 0) return Failed(tids_[i], absl::StrCat("set the signal mask of new thread ", tids_[i]));
   }
   return absl::OkStatus();
 }
@@ -263,13 +265,13 @@ absl::StatusOr<uint64_t> Ignition::CallInLeader(const char* what, uint64_t nr, u
   regs.rdx = c;
   regs.r10 = d;
   regs.rip = gadget_;
-  if (Ptrace(PTRACE_SETREGS, pid_, 0, PtrArg(&regs)) < 0) return Failed(what);
+  if (Ptrace(PTRACE_SETREGS, pid_, 0, PtrArg(&regs)) < 0) return Failed(pid_, what);
   for (int stop = 0; stop < 2; ++stop) {
-    if (Ptrace(PTRACE_SYSCALL, pid_, 0, 0) < 0) return Failed(what);
+    if (Ptrace(PTRACE_SYSCALL, pid_, 0, 0) < 0) return Failed(pid_, what);
     MOULT_ASSIGN_OR_RETURN(const int status, WaitStop(pid_));
     if (WSTOPSIG(status) != SIGTRAP) return absl::InternalError(absl::StrCat(what, ": ", ptrace::DescribeStatus(status)));
   }
-  if (Ptrace(PTRACE_GETREGS, pid_, 0, PtrArg(&regs)) < 0) return Failed(what);
+  if (Ptrace(PTRACE_GETREGS, pid_, 0, PtrArg(&regs)) < 0) return Failed(pid_, what);
   return regs.rax;
 }
 
@@ -291,9 +293,9 @@ absl::Status Ignition::UnmapRegion() {
 
 absl::Status Ignition::Release() {
   // Takes effect when it is no longer traced.
-  if (process_.stopped && syscall(SYS_tgkill, pid_, pid_, SIGSTOP) < 0) return Failed("stop it again");
+  if (process_.stopped && syscall(SYS_tgkill, pid_, pid_, SIGSTOP) < 0) return Failed(pid_, "stop it again");
   for (const pid_t tid : tids_) {
-    if (Ptrace(PTRACE_DETACH, tid, 0, 0) < 0) return Failed(absl::StrCat("let new thread ", tid, " go"));
+    if (Ptrace(PTRACE_DETACH, tid, 0, 0) < 0) return Failed(tid, absl::StrCat("let new thread ", tid, " go"));
   }
   return absl::OkStatus();
 }

@@ -127,19 +127,8 @@ class NewProcess {
   ~NewProcess() {
     if (pid_ <= 0) return;
     kill(pid_, SIGKILL);
-    // The leader of a traced process is reported only after all its traced threads. Were one not waited for, the sandbox
-    // around it could not end.
     const auto deadline = ptrace::Clock::now() + std::chrono::seconds(10);
-    while (ptrace::Clock::now() < deadline) {
-      auto tids = proc::ListNumeric(absl::StrCat("/proc/", pid_, "/task"));
-      if (tids.ok()) {
-        for (const int tid : *tids) {
-          if (tid != pid_) waitpid(tid, nullptr, __WALL | WNOHANG);
-        }
-      }
-      int status = 0;
-      const pid_t got = waitpid(pid_, &status, __WALL | WNOHANG);
-      if ((got == pid_ && ptrace::IsGone(status)) || (got < 0 && errno == ECHILD)) return;
+    while (!Reap() && ptrace::Clock::now() < deadline) {
       const timespec pause{0, 1'000'000};
       nanosleep(&pause, nullptr);
     }
@@ -149,6 +138,25 @@ class NewProcess {
   void Keep() { pid_ = 0; }
 
  private:
+  // True when nothing of it is left that waits for us. A thread that we trace stays until we wait for it: its leader is not
+  // reported before, and the sandbox around it cannot end, not even when the leader is no concern of ours any more (let go,
+  // and a child of the sandbox's init). So the threads come first, whatever is known of the leader.
+  bool Reap() const {
+    bool threads = false;
+    auto tids = proc::ListNumeric(absl::StrCat("/proc/", pid_, "/task"));
+    if (tids.ok()) {
+      for (const int tid : *tids) {
+        if (tid == pid_) continue;
+        threads = true;
+        waitpid(tid, nullptr, __WALL | WNOHANG);
+      }
+    }
+    if (threads) return false;
+    int status = 0;
+    const pid_t got = waitpid(pid_, &status, __WALL | WNOHANG);
+    return (got == pid_ && ptrace::IsGone(status)) || (got < 0 && errno == ECHILD);
+  }
+
   pid_t pid_;
 };
 
@@ -336,7 +344,9 @@ class Restorer::Impl {
     }
     auto text = proc::ReadFile(absl::StrCat("/proc/self/fdinfo/", owned.get()));
     auto info_of_pidfd = text.ok() ? proc::ParseFdInfo(*text) : text.status();
-    return info_of_pidfd.ok() ? info_of_pidfd->pidfd_pid.value_or(-1) : -1;
+    const pid_t pid = info_of_pidfd.ok() ? info_of_pidfd->pidfd_pid.value_or(-1) : -1;
+    if (pid <= 0) errno = ESRCH;  // it has ended, and its new parent has waited for it
+    return pid;
   }
 
   absl::StatusOr<pid_t> StartBuilder(const Region& region, const Sandbox* sandbox) {
@@ -410,8 +420,9 @@ class Restorer::Impl {
     NewProcess guard(pid);
     // From here on our death, however sudden, is the end of the half-made process.
     if (::ptrace(PTRACE_SEIZE, pid, nullptr, PTRACE_O_EXITKILL | PTRACE_O_SUSPEND_SECCOMP) < 0) {
-      if (errno == ESRCH) return absl::UnavailableError("the new process was killed meanwhile; try again");
-      return ErrnoStatus(absl::StrCat("attach to new process ", pid));
+      const int error = errno;
+      if (error == ESRCH || ptrace::IsEnding(pid)) return absl::UnavailableError("the new process was killed meanwhile; try again");
+      return ErrnoStatus(error, absl::StrCat("attach to new process ", pid));
     }
     auto* control = reinterpret_cast<Control*>(region->view());
     __atomic_store_n(&control->go, 1, __ATOMIC_RELEASE);

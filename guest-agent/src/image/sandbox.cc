@@ -152,12 +152,16 @@ absl::StatusOr<std::unique_ptr<Sandbox>> Sandbox::Create(int64_t monotonic_ns, i
     if (waitpid(sandbox->pid_, &status, WNOHANG) == sandbox->pid_) {
       sandbox->pid_ = -1;
       if (shared->code != 0) return absl::Status(static_cast<absl::StatusCode>(shared->code), shared->message);
-      return absl::InternalError(absl::StrCat("the sandbox's init ", ptrace::DescribeStatus(status)));
+      const std::string how = absl::StrCat("the sandbox's init ", ptrace::DescribeStatus(status));
+      return WIFSIGNALED(status) ? absl::UnavailableError(absl::StrCat(how, "; try again")) : absl::InternalError(how);
     }
   }
   const std::string path = absl::StrCat("/proc/", sandbox->pid_, "/ns/time_for_children");
   sandbox->time_namespace_.Reset(open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  if (!sandbox->time_namespace_.valid()) return ErrnoStatus(absl::StrCat("open ", path));
+  if (!sandbox->time_namespace_.valid()) {
+    const absl::Status status = ErrnoStatus(absl::StrCat("open ", path));
+    return sandbox->HasEnded() ? absl::UnavailableError(absl::StrCat("the sandbox's init was killed meanwhile (", status.message(), "); try again")) : status;
+  }
   return sandbox;
 }
 
@@ -199,7 +203,8 @@ void Sandbox::Keep() {
 
 bool Sandbox::HasEnded() const {
   pollfd poller{pidfd_.get(), POLLIN, 0};
-  return poll(&poller, 1, 0) != 0;
+  // One that is ending takes in no process any more, before its pidfd says so.
+  return poll(&poller, 1, 0) != 0 || ptrace::IsEnding(pid_);
 }
 
 int Sandbox::ChildStatus() const {

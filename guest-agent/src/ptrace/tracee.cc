@@ -58,14 +58,6 @@ bool IsInterruptedForever(const user_regs_struct& regs) {
   }
 }
 
-bool IsEnding(pid_t tid) {
-  auto text = proc::ReadFile(absl::StrCat("/proc/", tid, "/stat"));
-  if (!text.ok()) return true;
-  auto stat = proc::ParseStat(*text);
-  constexpr uint32_t kExiting = 0x4;  // PF_EXITING
-  return stat.ok() && (stat->state == 'Z' || stat->state == 'X' || (stat->flags & kExiting) != 0);
-}
-
 // As WaitChild, and kNotFound as soon as the thread is ending: that of a leader is not reported while other
 // threads that we trace are not waited for, however dead they all are.
 absl::StatusOr<int> WaitWhileAlive(pid_t tid, Clock::time_point deadline) {

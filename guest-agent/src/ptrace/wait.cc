@@ -54,6 +54,14 @@ absl::StatusOr<int> WaitChild(pid_t tid, Clock::time_point deadline) {
   }
 }
 
+bool IsEnding(pid_t tid) {
+  auto text = proc::ReadFile(absl::StrCat("/proc/", tid, "/stat"));
+  if (!text.ok()) return absl::IsNotFound(text.status());
+  auto stat = proc::ParseStat(*text);
+  constexpr uint32_t kExiting = 0x4;  // PF_EXITING
+  return stat.ok() && (stat->state == 'Z' || stat->state == 'X' || (stat->flags & kExiting) != 0);
+}
+
 bool IsGone(int status) { return WIFEXITED(status) || WIFSIGNALED(status); }
 bool IsEventStop(int status) { return WIFSTOPPED(status) && status >> 16 == PTRACE_EVENT_STOP; }
 bool IsGroupStop(int status) { return IsEventStop(status) && WSTOPSIG(status) != SIGTRAP; }

@@ -25,6 +25,10 @@ void BlockChildSignal();
 // threads of its process are not reaped.
 absl::StatusOr<int> WaitChild(pid_t tid, Clock::time_point deadline);
 
+// The thread has ended or is about to, whether or not anyone was told. Calls on it fail, and not always with ESRCH: attaching
+// to one says EPERM.
+bool IsEnding(pid_t tid);
+
 // Facts about a wait status of a seized tracee.
 bool IsGone(int status);            // exited or killed
 bool IsEventStop(int status);       // PTRACE_EVENT_STOP, after PTRACE_INTERRUPT or as a group stop

@@ -126,7 +126,7 @@ absl::Status CaptureCopy(Worker& worker, Ending& ending) {
   const auto begins = Clock::now();
   engine::CaptureOptions options;
   options.may_go_on = [&worker] { return worker.MayGoOn(); };
-  options.may_end = [&] {
+  options.may_end = [&](const engine::CaptureResult&) {
     worker.phases.End("capture");
     const auto stopped = std::chrono::duration_cast<std::chrono::microseconds>(Clock::now() - begins).count();
     ending.status = SendCopy(worker, folder, static_cast<uint64_t>(stopped));

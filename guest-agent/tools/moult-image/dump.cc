@@ -2,6 +2,7 @@
 #include <csignal>
 #include <cstdio>
 
+#include <poll.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -13,6 +14,8 @@
 
 namespace moult::tool {
 namespace {
+
+constexpr int kEndMs = 30'000;
 
 std::string Describe(const engine::CaptureResult& result, const DumpArguments& arguments) {
   if (arguments.json) {
@@ -41,17 +44,23 @@ std::string Describe(const engine::CaptureResult& result, const DumpArguments& a
 int RunDump(const DumpArguments& arguments) {
   // Opened before the fork. Where it cannot be, the capture says why.
   const UniqueFd victim(static_cast<int>(syscall(SYS_pidfd_open, arguments.pid, 0)));
-  const auto end_process = [&victim] { syscall(SYS_pidfd_send_signal, victim.get(), SIGKILL, nullptr, 0); };
+  bool ended = false;
+  const auto end_process = [&] { ended = syscall(SYS_pidfd_send_signal, victim.get(), SIGKILL, nullptr, 0) == 0; };
   const auto work = [&](const Guard& guard) -> WorkerOutput {
     engine::CaptureOptions options;
     options.leave_running = arguments.leave_running;
     options.may_go_on = guard.tool_lives;
-    options.may_end = guard.tool_acts;
+    options.may_end = [&](const engine::CaptureResult& so_far) { return guard.tool_acts({0, Describe(so_far, arguments), ""}); };
     const auto result = engine::Capture(arguments.pid, arguments.dir, options);
     if (!result.ok()) return {ExitCode(result.status()), "", ErrorText(result.status(), arguments.json)};
     return {0, Describe(*result, arguments), ""};
   };
   const WorkerOutput output = RunGuarded({absl::StrCat("dump ", arguments.pid), arguments.json, end_process, work});
+  if (ended) {
+    // As a rule it is gone by now; when its tracer was killed, it is on its way.
+    pollfd gone{victim.get(), POLLIN, 0};
+    poll(&gone, 1, kEndMs);
+  }
   std::fputs(output.out.c_str(), stdout);
   std::fputs(output.err.c_str(), stderr);
   return output.exit_code;

@@ -53,17 +53,33 @@ bool ReadAll(int fd, void* data, size_t size) {
   return true;
 }
 
+bool Say(int channel, Message message, const WorkerOutput& output) {
+  const Header header{message, output.exit_code, static_cast<uint32_t>(output.out.size()), static_cast<uint32_t>(output.err.size())};
+  return WriteAll(channel, &header, sizeof(header)) && WriteAll(channel, output.out.data(), output.out.size()) &&
+         WriteAll(channel, output.err.data(), output.err.size());
+}
+
+bool Hear(int channel, Message& message, WorkerOutput& output) {
+  Header header{};
+  if (!ReadAll(channel, &header, sizeof(header))) return false;
+  message = header.message;
+  output.exit_code = header.exit_code;
+  output.out.resize(header.out_size);
+  output.err.resize(header.err_size);
+  return ReadAll(channel, output.out.data(), output.out.size()) && ReadAll(channel, output.err.data(), output.err.size());
+}
+
+bool PeerLives(int channel) {
+  pollfd poll_fd{channel, POLLRDHUP, 0};
+  return poll(&poll_fd, 1, 0) == 0;
+}
+
 Guard MakeGuard(int channel) {
-  return {.tool_lives =
-              [channel] {
-                pollfd poll_fd{channel, POLLRDHUP, 0};
-                return poll(&poll_fd, 1, 0) == 0;
-              },
+  return {.tool_lives = [channel] { return PeerLives(channel); },
           .tool_acts =
-              [channel] {
-                const Header ask{Message::kAct, 0, 0, 0};
+              [channel](const WorkerOutput& output) {
                 char done = 0;
-                return WriteAll(channel, &ask, sizeof(ask)) && ReadAll(channel, &done, sizeof(done));
+                return Say(channel, Message::kAct, output) && ReadAll(channel, &done, sizeof(done));
               }};
 }
 
@@ -80,27 +96,26 @@ void SpareFromOomKiller() {
   // Ends by its own decision only.
   for (const int sig : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE}) signal(sig, SIG_IGN);
   SpareFromOomKiller();
-  const WorkerOutput output = work(MakeGuard(channel));
-  const Header header{Message::kResult, output.exit_code, static_cast<uint32_t>(output.out.size()), static_cast<uint32_t>(output.err.size())};
-  if (WriteAll(channel, &header, sizeof(header)) && WriteAll(channel, output.out.data(), output.out.size())) {
-    WriteAll(channel, output.err.data(), output.err.size());
-  }
+  Say(channel, Message::kResult, work(MakeGuard(channel)));
   _exit(0);
 }
 
+// False when the child ended before there was one.
 bool ReadResult(int channel, const std::function<void()>& last_act, WorkerOutput& output) {
-  Header header{};
+  bool acted = false;
   for (;;) {
-    if (!ReadAll(channel, &header, sizeof(header))) return false;
-    if (header.message == Message::kResult) break;
+    Message message{};
+    WorkerOutput heard;
+    if (!Hear(channel, message, heard)) return acted;
+    output = std::move(heard);
+    if (message == Message::kResult) return true;
+    // Without the child nothing holds the process any more: what it does now is not in the result.
+    if (!PeerLives(channel)) return false;
     last_act();
+    acted = true;
     const char done = 1;
-    if (!WriteAll(channel, &done, sizeof(done))) return false;
+    if (!WriteAll(channel, &done, sizeof(done))) return true;
   }
-  output.exit_code = header.exit_code;
-  output.out.resize(header.out_size);
-  output.err.resize(header.err_size);
-  return ReadAll(channel, output.out.data(), output.out.size()) && ReadAll(channel, output.err.data(), output.err.size());
 }
 
 WorkerOutput Failed(const GuardedTask& task, const absl::Status& status) {

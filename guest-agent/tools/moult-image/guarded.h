@@ -21,7 +21,8 @@ struct WorkerOutput {
 struct Guard {
   std::function<bool()> tool_lives;
   // Has the tool itself do `last_act`; true when it has. So what only a living tool may do cannot come later than its death.
-  std::function<bool()> tool_acts;
+  // Once it is done, `output` is the result, unless `work` returns another.
+  std::function<bool(const WorkerOutput& output)> tool_acts;
 };
 
 struct GuardedTask {

@@ -5,6 +5,7 @@
 // whatever reason, the guest fills with zeros.
 #include <algorithm>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "moult/base/status.h"
 #include "moult/protocol/frame.h"
@@ -103,6 +104,10 @@ Task<absl::StatusOr<Fate>> AskFate(Vm* vm, Op* op, uint64_t function) {
 
 // The connection was lost before the agent said what it did. OK: the function has ended as it should.
 Task<absl::Status> FindOut(Vm* vm, Op* op, uint64_t function, absl::Status cause) {
+  if (absl::IsAborted(cause)) co_return cause;  // the guest was reset
+  // Who cancels wants to know it as well.
+  op->strand()->set_shielded(true);
+  const absl::Cleanup unshield = [op] { op->strand()->set_shielded(false); };
   const auto deadline = std::max(op->strand()->deadline(), Clock::now() + kRecovery);
   std::string last = "only one connection was given";
   while (!vm->single_connection() && Clock::now() < deadline) {
@@ -118,7 +123,8 @@ Task<absl::Status> FindOut(Vm* vm, Op* op, uint64_t function, absl::Status cause
     last = fate.ok() ? "it is being detached still" : std::string(fate.status().message());
     // An agent that starts again, or is not done, needs a moment.
     op->strand()->set_deadline(std::min(deadline, Clock::now() + kRetry));
-    (void)co_await op->strand()->ForWake("agent");
+    const absl::Status waited = co_await op->strand()->ForWake("agent");
+    if (absl::IsAborted(waited)) co_return waited;
   }
   co_return absl::DataLossError(absl::StrCat("function ", function, ": whether it has ended is not known (", cause.message(),
                                              "; then: ", last, "); list the functions when the agent is back"));

@@ -178,6 +178,38 @@ TEST_F(DetachTest, IsAnError_WhenNobodyTellsWhatBecameOfIt) {
   EXPECT_EQ(op.Json()["detached"], false);
 }
 
+TEST_F(DetachTest, Question_Ends_WhenTheGuestIsReset) {
+  ScriptDetach({GpaRun(kRamGpa, kPageBytes)});
+  const std::string path = agent_->path();
+  agent_->On(rpc::RequestBody::Detach, [path](rpc::Channel&, uint64_t, rpc::RequestT&) {
+    unlink(path.c_str());
+    return false;
+  });
+  OpHandle op;
+  ASSERT_EQ(moult_vm_detach(vm_, 7, nullptr, op.out()), 0);
+  ASSERT_EQ(moult_op_wait(op.get(), 200), -ETIME);
+  ASSERT_EQ(moult_vm_guest_reset(vm_), 0);
+  // Far from the ten seconds for which an agent is looked for.
+  EXPECT_EQ(moult_op_wait(op.get(), 3000), -EAGAIN);
+  EXPECT_THAT(moult_last_error(), HasSubstr("the guest was reset"));
+}
+
+TEST_F(DetachTest, Cancel_TellsWhatBecameOfTheFunction) {
+  ScriptDetach({GpaRun(kRamGpa, kPageBytes)});
+  ScriptList(rpc::FunctionState::Running);
+  agent_->On(rpc::RequestBody::Detach, [](rpc::Channel& channel, uint64_t, rpc::RequestT&) {
+    pollfd closed{channel.fd(), POLLRDHUP, 0};
+    EXPECT_EQ(poll(&closed, 1, 20000), 1);
+    return false;
+  });
+  OpHandle op;
+  ASSERT_EQ(moult_vm_detach(vm_, 7, nullptr, op.out()), 0);
+  ASSERT_EQ(moult_op_wait(op.get(), 200), -ETIME);
+  moult_op_cancel(op.get());
+  EXPECT_EQ(moult_op_wait(op.get(), 3000), -ECANCELED);
+  EXPECT_THAT(moult_last_error(), HasSubstr("function 7 runs on"));
+}
+
 // The guest wipes what was not discarded: that is no failure, but it is told.
 TEST_F(DetachTest, Loss_AfterTheEnd_LeavesTheRestToTheGuest) {
   for (const auto verb : {rpc::RequestBody::DetachPages, rpc::RequestBody::DetachEnd}) {
