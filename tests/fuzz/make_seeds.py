@@ -121,7 +121,7 @@ def spec_fuzz():
 
 def agent_fuzz():
     yield (b'\0{"unix_path": "/a", "vsock_port": 9, "allowed_cids": [2], "verbs": ["List"], "state_dir": "/b", "cgroup_root": "/c", '
-           b'"require_cgroup": false, "warm_shells": 2, "max_connections": 3, "log_bytes": 4096, "hold_ms": 1}')
+           b'"require_cgroup": false, "warm_shells": 2, "keep_templates": 1, "max_connections": 3, "log_bytes": 4096, "hold_ms": 1}')
     yield b'\1{"drop": false, "done": true, "state": 3, "pid": 7, "inner_pid": 8, "end_reason": "killed"}'
     yield b'\2{"name": "f", "state": "Running", "pid": 7, "init_pid": 8, "init_start": 9, "shell": false, "info": "AAAA"}'
     yield b"\3" + b"00001000-0009fbff : System RAM\n  00002000-00003000 : x\n100000000-13fffffff : System RAM\n"

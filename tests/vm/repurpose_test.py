@@ -89,6 +89,16 @@ def each_becomes_each_other(s):
 
 
 @case
+def template_that_was_attached_is_kept(s):
+    """Its image is read and planned once in a guest, whatever came between."""
+    for name in s.names() * 2:
+        result = s.repurpose(name)
+        read = [p["name"] for p in result["phases"] if p["name"].endswith("read image")]
+        expect(not read, f"{name} was attached before, and was read again")
+        s.same(name, s.current)
+
+
+@case
 def pages_can_be_copied_too(s):
     for name in s.names():
         result = s.repurpose(name, pages="copy")

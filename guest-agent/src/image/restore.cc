@@ -332,10 +332,10 @@ class Restorer::Impl {
       middle_args.set_tid = reinterpret_cast<uint64_t>(&spare);
       middle_args.set_tid_size = 1;
     }
-    const long pid = CallInMemory(middle_args, RunMiddle, &middle);
-    if (pid < 0) return -1;
+    const long middle_pid = CallInMemory(middle_args, RunMiddle, &middle);
+    if (middle_pid < 0) return -1;
     siginfo_t info{};
-    while (waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED) < 0 && errno == EINTR) {
+    while (waitid(P_PID, static_cast<id_t>(middle_pid), &info, WEXITED) < 0 && errno == EINTR) {
     }
     const UniqueFd owned(pidfd);
     if (middle.result < 0) {

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "rpc/kept_template.h"
 
-#include <algorithm>
 #include <string_view>
 #include <utility>
 
@@ -10,6 +9,11 @@
 #include "moult/protocol/validate.h"
 
 namespace moult::agent {
+namespace {
+
+constexpr size_t kWakeUpBytes = 8;
+
+}  // namespace
 
 absl::StatusOr<Described> Describe(const rpc::AttachT& attach) {
   const auto text = [](const std::vector<uint8_t>& bytes) {
@@ -51,13 +55,16 @@ absl::StatusOr<std::unique_ptr<KeptTemplate>> KeptTemplate::Read(const rpc::Atta
 }
 
 bool KeptTemplate::MayStay() const {
-  const auto empty_pipe = [](const auto& pipe) { return pipe->packets.empty(); };
-  const auto empty_socket = [](const auto& file) {
+  size_t queued = 0;
+  for (const auto& pipe : image().pipes) {
+    for (const auto& packet : pipe->packets) queued += packet->data.size();
+  }
+  for (const auto& file : image().open_files) {
     const auto* socket = file->resource.AsUnixSocket();
-    return socket == nullptr || socket->queue.empty();
-  };
-  return !key_.digest.empty() && std::all_of(image().pipes.begin(), image().pipes.end(), empty_pipe) &&
-         std::all_of(image().open_files.begin(), image().open_files.end(), empty_socket);
+    if (socket == nullptr) continue;
+    for (const auto& message : socket->queue) queued += message->data.size();
+  }
+  return !key_.digest.empty() && queued <= kWakeUpBytes;
 }
 
 }  // namespace moult::agent

@@ -2,6 +2,7 @@
 #include "rpc/standby.h"
 
 #include <poll.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #include <chrono>
@@ -60,6 +61,7 @@ absl::StatusOr<Order> Read(const Config& config, Packet packet) {
 
 // The next order; while there is time, what it will need is done ahead.
 Order Await(const Config& config, int agent, KeptTemplate* kept) {
+  prctl(PR_SET_NAME, "moult-standby");
   for (bool ready = kept == nullptr;;) {
     pollfd fd{agent, POLLIN, 0};
     const int n = poll(&fd, 1, ready ? -1 : kReadyAfterMs);
@@ -71,6 +73,7 @@ Order Await(const Config& config, int agent, KeptTemplate* kept) {
     auto packet = ReceivePacket(agent, kMaxOrder);
     if (packet.ok() && !packet->has_value()) continue;
     auto order = packet.ok() ? Read(config, **std::move(packet)) : packet.status();
+    prctl(PR_SET_NAME, "moult-agent");
     if (order.ok()) return *std::move(order);
     if (!absl::IsCancelled(order.status())) Log(absl::StrCat("a worker that waited: ", order.status().ToString()));
     _exit(static_cast<int>(WorkerExit::kCloseConnection));

@@ -54,12 +54,17 @@ absl::Status GiveLog(const Function& function) {
 void Begun(Worker& worker, pid_t pid, pid_t inner_pid) {
   worker.function->info.pid = pid;
   worker.function->info.inner_pid = inner_pid;
-  worker.Tell({.pid = pid, .inner_pid = inner_pid});
+}
+
+// Before something that may take its time.
+void TellPid(const Worker& worker) {
+  worker.Tell({.pid = worker.function->info.pid, .inner_pid = worker.function->info.inner_pid});
 }
 
 absl::Status Ready(Worker& worker, std::vector<std::string> notes) {
   worker.function->info.state = rpc::FunctionState::Running;
-  if (!worker.Tell({.state = rpc::FunctionState::Running, .done = true}))
+  const rpc::FunctionInfoT& info = worker.function->info;
+  if (!worker.Tell({.state = info.state, .pid = info.pid, .inner_pid = info.inner_pid, .done = true}))
     return Undo(worker, absl::CancelledError("the agent has ended"));
   // A host that is not there to hear it finds the function in List.
   (void)worker.RespondFunction(std::move(notes));
@@ -83,6 +88,7 @@ absl::Status Start(Worker& worker) {
   MOULT_ASSIGN_OR_RETURN(const Started started, StartProgram(program, /*orphan=*/true));
   function.sandbox->SetChild(started.inner_pid, /*outlives_maker=*/true);
   Begun(worker, started.pid, started.inner_pid);
+  TellPid(worker);
   worker.phases.End("start");
   MOULT_RETURN_IF_ERROR(AwaitReady(function, worker.MakeWatch()));
   worker.phases.End("ready");
@@ -168,6 +174,8 @@ absl::Status Attach(Worker& worker, std::vector<std::string>* notes) {
   Begun(worker, restored->result.processes.front().pid, restored->inner_pid);
   *notes = restored->result.notes;
   worker.phases.Take(restored->result.phases);
+  const bool at_once = restored->listens && function.info.spec->after_attach == nullptr;
+  if (!at_once) TellPid(worker);
   MOULT_RETURN_IF_ERROR(
       RunHook(function, function.info.spec->after_attach.get(), "after_attach", worker.MakeWatch()));
   worker.phases.End("after_attach");

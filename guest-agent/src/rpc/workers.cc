@@ -219,6 +219,8 @@ void Server::Apply(Running& worker, const Report& report) {
   // It may have ended before this was said.
   if (report.state && function.info.state != FunctionState::Ended) function.info.state = *report.state;
   if (!report.state && !report.pid && !report.end_reason) return;
+  // Detaching is not for an agent after this one: what it needs to know is in the function's lock.
+  if (report.state == FunctionState::Detaching && !report.end_reason) return;
   const absl::Status saved = Save(function);
   if (!saved.ok()) Log(saved.ToString());
 }

@@ -154,7 +154,7 @@ std::unique_ptr<Client> AgentTest::Connect() {
   return client;
 }
 
-std::vector<pid_t> AgentTest::Workers() const {
+std::vector<pid_t> AgentTest::Workers(const std::string& name) const {
   std::vector<pid_t> workers;
   auto children = proc::ReadFile(absl::StrCat("/proc/", agent_, "/task/", agent_, "/children"));
   if (!children.ok()) return workers;
@@ -162,7 +162,7 @@ std::vector<pid_t> AgentTest::Workers() const {
     int pid = 0;
     if (!absl::SimpleAtoi(text, &pid)) continue;
     auto comm = proc::ReadFile(absl::StrCat("/proc/", pid, "/comm"));
-    if (comm.ok() && *comm == "moult-agent\n") workers.push_back(pid);
+    if (comm.ok() && *comm == name + "\n") workers.push_back(pid);
   }
   return workers;
 }

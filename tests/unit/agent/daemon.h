@@ -48,8 +48,8 @@ class AgentTest : public ::testing::Test {
   // Connected; said Hello.
   std::unique_ptr<Client> Connect();
   UniqueFd ConnectRaw();
-  // The agent's children that are workers, not inits.
-  std::vector<pid_t> Workers() const;
+  // The agent's children that are workers, not inits; "moult-standby": those that wait for something to do.
+  std::vector<pid_t> Workers(const std::string& name = "moult-agent") const;
 
   // A server on a unix socket that answers each request with how many it has had.
   static rpc::FunctionSpecT CounterSpec();

@@ -317,6 +317,7 @@ TEST(AgentConfigTest, InstalledFile_HoldsTheDefaults) {
   EXPECT_EQ(config->cgroup_root, defaults.cgroup_root);
   EXPECT_EQ(config->require_cgroup, defaults.require_cgroup);
   EXPECT_EQ(config->warm_shells, defaults.warm_shells);
+  EXPECT_EQ(config->keep_templates, defaults.keep_templates);
   EXPECT_EQ(config->max_connections, defaults.max_connections);
   EXPECT_EQ(config->max_functions, defaults.max_functions);
   EXPECT_EQ(config->max_streams, defaults.max_streams);

@@ -121,6 +121,39 @@ TEST_F(OutageTest, Attach_IsUndone_WhenTheHostGoesInItsPages) {
   EXPECT_TRUE(AttachStream(*client, *taken).ok());
 }
 
+TEST_F(OutageTest, Attach_InShort_IsRefused_WhenTheTemplateIsNotKept) {
+  StartAgent();
+  const auto client = Connect();
+  rpc::AttachT attach;
+  attach.name = "t";
+  attach.spec = std::make_unique<rpc::FunctionSpecT>();
+  attach.spec->name = "f";
+  attach.spec->argv = {"/bin/true"};
+  attach.source = rpc::PageSource::Window;
+  attach.pages_size = 4096;
+  attach.digest.assign(32, 1);
+  const auto reply = client->Call(std::move(attach));
+  EXPECT_EQ(reply.status().code(), absl::StatusCode::kNotFound) << reply.status();
+  AwaitNone(*client);
+}
+
+// One without a template takes the first verb that is small; when it has gone, a fork does it.
+TEST_F(OutageTest, WorkerThatWaits_MayBeKilled) {
+  StartAgent();
+  const auto client = Connect();
+  for (int i = 0; i < 3; ++i) {
+    const auto deadline = Soon();
+    while (Workers("moult-standby").empty() && rpc::Clock::now() < deadline) sched_yield();
+    const std::vector<pid_t> waiting = Workers("moult-standby");
+    ASSERT_FALSE(waiting.empty());
+    for (const pid_t worker : waiting) kill(worker, SIGKILL);
+    const uint64_t function = RunCounter(*client);
+    rpc::KillT end;
+    end.function = function;
+    ASSERT_TRUE(client->Call(std::move(end)).ok());
+  }
+}
+
 TEST_F(OutageTest, Detach_IsDone_WhenTheHostGoes) {
   if (cgroup_root_.empty()) GTEST_SKIP() << "no cgroup v2 that can be written to";
   StartAgent();

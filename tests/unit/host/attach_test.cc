@@ -289,6 +289,42 @@ TEST_F(AttachTest, Slot_IsFree_WhenTheAgentRefuses) {
   EXPECT_EQ(Info()["windows"][0]["slots"].size(), 0u);
 }
 
+TEST_F(AttachTest, Template_IsSentInShort_ToAnAgentThatKeepsIt) {
+  std::vector<bool> in_short;  // of the requests; read when the operation has ended
+  bool forgotten = false;
+  agent_->On(rpc::RequestBody::Attach, [&](rpc::Channel& channel, uint64_t id, rpc::RequestT& request) {
+    const rpc::AttachT& attach = *request.body.AsAttach();
+    EXPECT_EQ(attach.digest.size(), 32u);
+    in_short.push_back(attach.image.empty() && attach.manifest.empty());
+    if (in_short.back() && std::exchange(forgotten, false))
+      return Respond(channel, id, rpc::ErrorResponse(absl::NotFoundError("not kept here")));
+    rpc::FunctionReplyT reply = FunctionReply(next_function_++, attach.name);
+    reply.kept = true;
+    return Respond(channel, id, rpc::MakeResponse(std::move(reply)));
+  });
+  ASSERT_EQ(Attach("sample"), 0) << moult_last_error();
+  ASSERT_EQ(Attach("sample"), 0) << moult_last_error();
+  EXPECT_THAT(in_short, ElementsAre(false, true));
+  forgotten = true;  // As an agent that has begun anew.
+  ASSERT_EQ(Attach("sample"), 0) << moult_last_error();
+  EXPECT_THAT(in_short, ElementsAre(false, true, true, false));
+  // A copy is always whole.
+  ScriptAttach();
+  ASSERT_EQ(Attach("sample", MOULT_PAGES_COPY), 0) << moult_last_error();
+  EXPECT_EQ(attach_source_, static_cast<int>(rpc::PageSource::Stream));
+}
+
+TEST_F(AttachTest, NotFound_IsTheAgentsError_WhenTheTemplateWasSentWhole) {
+  int asked = 0;
+  agent_->On(rpc::RequestBody::Attach, [&](rpc::Channel& channel, uint64_t id, rpc::RequestT&) {
+    ++asked;
+    return Respond(channel, id, rpc::ErrorResponse(absl::NotFoundError("no /dev/moult")));
+  });
+  EXPECT_EQ(Attach("sample"), -ENOENT);
+  EXPECT_THAT(moult_last_error(), HasSubstr("no /dev/moult"));
+  EXPECT_EQ(asked, 1);
+}
+
 TEST_F(AttachTest, Slot_Stays_WhenTheAgentDoesNotSayWhatBecameOfIt) {
   agent_->On(rpc::RequestBody::Attach, [](rpc::Channel&, uint64_t, rpc::RequestT&) { return false; });
   EXPECT_EQ(Attach("sample"), -ECONNRESET);
