@@ -21,6 +21,10 @@ from urllib.parse import parse_qs, urlsplit
 AGENT = "/run/moult/init.d/50-moult-agent"
 SCRIBBLE = "/run/moult/functions/scribble.ko"
 CGROUPS = pathlib.Path("/sys/fs/cgroup")
+# Of a thread that runs a program of the engine: all signals that can be blocked, but SIGTRAP.
+PROGRAM_MASK = (1 << 64) - 1
+for number in (signal.SIGTRAP, signal.SIGKILL, signal.SIGSTOP):
+    PROGRAM_MASK &= ~(1 << number - 1)
 PENDING, HITS = [], []
 
 
@@ -37,12 +41,12 @@ def processes():
         yield int(entry.name), int(rest[1]), name
 
 
-def kill(pids):
+def signal_all(pids, number):
     """How many were there."""
     hit = 0
     for pid in pids:
         try:
-            os.kill(pid, signal.SIGKILL)
+            os.kill(pid, number)
             hit += 1
         except ProcessLookupError:
             pass
@@ -77,6 +81,31 @@ def run_out_of_memory():
     return hit
 
 
+def answers_questions():
+    """Whether a worker has some function's thread run a program inside it. Who kills the worker then harms the function,
+    which is known and told; all other moments are ours."""
+    for pid in functions():
+        for task in pathlib.Path(f"/proc/{pid}/task").iterdir():
+            try:
+                status = (task / "status").read_text(encoding="ascii", errors="replace")
+            except OSError:
+                continue
+            if int(status.split("SigBlk:")[1].split()[0], 16) == PROGRAM_MASK:
+                return True
+    return False
+
+
+def kill_workers_of(pids):
+    """All at once, in a moment in which they may die."""
+    for _ in range(1000):
+        signal_all(pids, signal.SIGSTOP)
+        if not answers_questions():
+            break
+        signal_all(pids, signal.SIGCONT)
+        time.sleep(0.001)
+    return signal_all(pids, signal.SIGKILL)
+
+
 def kill_agent(with_workers):
     found = list(processes())
     agents = {pid for pid, _, name in found if name == "moult-agent"}
@@ -84,8 +113,8 @@ def kill_agent(with_workers):
     if with_workers:
         for pid in main:
             os.kill(pid, signal.SIGSTOP)  # It is not to see its workers' ends.
-        kill(agents - main)
-    hit = kill(main)
+        kill_workers_of(agents - main)
+    hit = signal_all(main, signal.SIGKILL)
     time.sleep(0.2)
     subprocess.Popen([AGENT], stdin=subprocess.DEVNULL, start_new_session=True)
     return hit
@@ -94,11 +123,11 @@ def kill_agent(with_workers):
 def kill_workers():
     found = list(processes())
     agents = {pid for pid, _, name in found if name == "moult-agent"}
-    return kill(pid for pid, parent, name in found if name == "moult-agent" and parent in agents)
+    return kill_workers_of([pid for pid, parent, name in found if name == "moult-agent" and parent in agents])
 
 
 STRIKES = {"agent": lambda: kill_agent(False), "both": lambda: kill_agent(True), "worker": kill_workers,
-           "function": lambda: kill(functions()), "oom": run_out_of_memory}
+           "function": lambda: signal_all(functions(), signal.SIGKILL), "oom": run_out_of_memory}
 
 
 def strike(what, after):
@@ -181,4 +210,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
         pass
 
 
+# A strike comes when it is due, also where one CPU has other work.
+os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
 http.server.ThreadingHTTPServer(("127.0.0.1", 9091), Handler).serve_forever()
