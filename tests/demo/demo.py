@@ -18,6 +18,9 @@ from trial import COMMANDS, FUNCTIONS, Trial, TrialError, private_bytes, scratch
 
 SEEDS = range(3)
 MEMORY = 1024  # MiB of every guest
+# Seconds of rest before each of the ways: no function ends the moment after it has begun, and what one leaves to be done is not
+# the next one's to wait for.
+REST = 0.5
 
 
 def since(start):
@@ -61,6 +64,7 @@ class Demo:
                 self.go_rounds_with_peers(vm)
 
     def start_cold(self, vm, name):
+        time.sleep(REST)
         start = time.monotonic()
         function = vm.run(name)
         answer = vm.control.get(function, f"/?seed={SEEDS[0]}")
@@ -80,6 +84,8 @@ class Demo:
 
     def become(self, vm, name):
         """Attaches, or repurposes what is there; returns the result and how long it took, first answer included."""
+        vm.control.settle()
+        time.sleep(REST)
         start = time.monotonic()
         result = vm.control.call("attach" if self.current is None else "repurpose", name=name,
                                  **({} if self.current is None else {"function": self.current}))
@@ -134,9 +140,11 @@ class Demo:
     def ask_peers(self, vm, criu, saved, name):
         function, answer = self.start_cold(vm, name)
         vm.control.call("kill", function=function)
+        time.sleep(REST)
         took, restored = criu.restore(name, SEEDS[0])
         criu.end(name)
         self.peers["criu_restore_ms"][name].append(took)
+        time.sleep(REST)
         took, of_vm = saved.restore(self.accel, SEEDS[0])
         saved.end()
         self.peers["vm_cow_restore_ms"][name].append(took)
