@@ -22,9 +22,9 @@ HERE = pathlib.Path(__file__).resolve().parent
 STRIKER = HERE / "guest" / "striker.py"
 NAMES = ("python", "node")
 SEEDS = range(2)
-# Shares of what an operation takes when nothing happens. Before it, in it, just after it.
 WIPES = 5  # seconds
 LIVES = 0.25  # the part of a detach in which the function still lives
+# Shares of what an operation takes when nothing happens. Before it, in it, just after it.
 WHEN = (0.0, 0.15, 0.3, 0.45, 0.6, 0.75, 0.9, 1.1)
 RECOVERS = 60  # seconds
 OPERATIONS = ("capture", "detach", "repurpose", "attach")
@@ -210,6 +210,12 @@ def agent_is_killed(s):
 @case
 def worker_is_killed(s):
     strikes(s, "worker")
+
+
+@case
+def waiting_workers_are_killed(s):
+    """Those that were made ahead, and that keep templates: others do what they would have done."""
+    strikes(s, "standby")
 
 
 @case

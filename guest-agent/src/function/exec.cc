@@ -5,7 +5,6 @@
 #include <grp.h>
 #include <linux/sched.h>
 #include <sched.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -17,8 +16,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_split.h"
 #include "function/record.h"
-#include "proc/fdinfo.h"
-#include "proc/read.h"
+#include "image/orphan.h"
 
 namespace moult::agent {
 namespace {
@@ -107,75 +105,34 @@ void ResetSignals() {
   Fail(report, "exec");
 }
 
-// Shared with the middle process.
-struct Middle {
-  int error;
-  int pidfd;
-  pid_t inner_pid;
-};
-
-class SharedMiddle {
- public:
-  SharedMiddle() {
-    void* memory = mmap(nullptr, sizeof(Middle), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    middle_ = memory == MAP_FAILED ? nullptr : static_cast<Middle*>(memory);
-  }
-  ~SharedMiddle() {
-    if (middle_ != nullptr) munmap(middle_, sizeof(Middle));
-  }
-  SharedMiddle(const SharedMiddle&) = delete;
-  SharedMiddle& operator=(const SharedMiddle&) = delete;
-  Middle* get() { return middle_; }
-
- private:
-  Middle* middle_;
-};
-
-long CloneProgram(const Program& program, int report, int* pidfd) {
+clone_args CloneArgs(const Program& program) {
   clone_args args{};
-  args.flags = CLONE_PIDFD;
-  args.pidfd = reinterpret_cast<uint64_t>(pidfd);
   args.exit_signal = SIGCHLD;
   if (program.cgroup >= 0) {
     args.flags |= CLONE_INTO_CGROUP;
     args.cgroup = static_cast<uint64_t>(program.cgroup);
   }
-  const long pid = syscall(SYS_clone3, &args, sizeof(args));
-  if (pid == 0) BecomeProgram(program, report);
-  return pid;
+  return args;
 }
 
-// Through a process that ends at once, so that the sandbox's init takes the program in.
+// So that the sandbox's init takes the program in.
 absl::Status StartOrphan(const Program& program, int report, Started* started) {
-  SharedMiddle shared;
-  if (shared.get() == nullptr) return ErrnoStatus("map a page");
-  *shared.get() = {ESRCH, -1, 0};
-  clone_args args{};
-  args.flags = CLONE_FILES;  // so that the pidfd it gets is ours
-  args.exit_signal = SIGCHLD;
-  const long middle = syscall(SYS_clone3, &args, sizeof(args));
-  if (middle < 0) return ErrnoStatus("fork");
-  if (middle == 0) {
-    const long pid = CloneProgram(program, report, &shared.get()->pidfd);
-    shared.get()->error = pid < 0 ? errno : 0;
-    shared.get()->inner_pid = static_cast<pid_t>(pid);
-    _exit(0);
-  }
-  while (waitpid(static_cast<pid_t>(middle), nullptr, 0) < 0 && errno == EINTR) {
-  }
-  if (shared.get()->error != 0) return ErrnoStatus(shared.get()->error, "make its process");
-  started->pidfd.Reset(shared.get()->pidfd);
-  started->inner_pid = shared.get()->inner_pid;
-  MOULT_ASSIGN_OR_RETURN(const std::string text,
-                         proc::ReadFile(absl::StrCat("/proc/self/fdinfo/", started->pidfd.get())));
-  MOULT_ASSIGN_OR_RETURN(const proc::FdInfo info, proc::ParseFdInfo(text));
-  started->pid = info.pidfd_pid.value_or(-1);
+  engine::Orphan orphan;
+  const int error = engine::CloneOrphan(CloneArgs(program), 0, [&] { BecomeProgram(program, report); }, &orphan);
+  if (error != 0) return ErrnoStatus(error, "make its process");
+  started->pidfd = std::move(orphan.pidfd);
+  started->pid = orphan.pid;
+  started->inner_pid = orphan.inner_pid;
   return absl::OkStatus();
 }
 
 absl::Status StartChild(const Program& program, int report, Started* started) {
   int pidfd = -1;
-  const long pid = CloneProgram(program, report, &pidfd);
+  clone_args args = CloneArgs(program);
+  args.flags |= CLONE_PIDFD;
+  args.pidfd = reinterpret_cast<uint64_t>(&pidfd);
+  const long pid = syscall(SYS_clone3, &args, sizeof(args));
+  if (pid == 0) BecomeProgram(program, report);
   if (pid < 0) return ErrnoStatus("make its process");
   started->pidfd.Reset(pidfd);
   started->pid = static_cast<pid_t>(pid);

@@ -61,13 +61,14 @@ absl::Status ParseState(std::string_view text, Function* function) {
   flatbuffers::Verifier verifier(reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size());
   if (!verifier.VerifyBuffer<rpc::FunctionInfo>(nullptr)) return absl::DataLossError("info: damaged");
   flatbuffers::GetRoot<rpc::FunctionInfo>(bytes.data())->UnPackTo(&function->info);
+  if (function->info.spec == nullptr) function->info.spec = std::make_unique<rpc::FunctionSpecT>();
   function->init_pid = pid.get<pid_t>();
   function->init_start = start.get<uint64_t>();
   function->shell = !shell.is_null() && shell.get<bool>();
   return absl::OkStatus();
 }
 
-absl::Status Save(const Function& function) {
+std::string FormatState(const Function& function) {
   flatbuffers::FlatBufferBuilder builder;
   builder.Finish(rpc::FunctionInfo::Pack(builder, &function.info));
   const std::string info(reinterpret_cast<const char*>(builder.GetBufferPointer()), builder.GetSize());
@@ -78,18 +79,11 @@ absl::Status Save(const Function& function) {
                      {"init_start", function.init_start},
                      {"shell", function.shell},
                      {"info", absl::Base64Escape(info)}};
-  return WriteWhole(function.folder + "/state.json",
-                    root.dump(1, ' ', false, json::error_handler_t::replace) + "\n");
+  return root.dump(1, ' ', false, json::error_handler_t::replace) + "\n";
 }
 
-absl::StatusOr<std::unique_ptr<Function>> Load(const std::string& folder) {
-  auto function = std::make_unique<Function>();
-  function->folder = folder;
-  auto text = proc::ReadFile(folder + "/state.json");
-  absl::Status status = text.ok() ? ParseState(*text, function.get()) : text.status();
-  if (!status.ok()) return Annotate(status, folder);
-  if (function->info.spec == nullptr) function->info.spec = std::make_unique<rpc::FunctionSpecT>();
-  return function;
+absl::Status Save(const Function& function) {
+  return WriteWhole(function.folder + "/state.json", FormatState(function));
 }
 
 std::vector<std::unique_ptr<Function>> LoadAll(const std::string& functions_dir,
@@ -98,15 +92,13 @@ std::vector<std::unique_ptr<Function>> LoadAll(const std::string& functions_dir,
   auto ids = proc::ListNumeric(functions_dir);
   if (!ids.ok()) return all;
   for (const int id : *ids) {
-    const std::string folder = absl::StrCat(functions_dir, "/", id);
-    auto loaded = Load(folder);
-    std::unique_ptr<Function> function;
-    if (loaded.ok()) {
-      function = *std::move(loaded);
-    } else {
-      errors->push_back(std::string(loaded.status().message()));
-      function = std::make_unique<Function>();
-      function->folder = folder;
+    auto function = std::make_unique<Function>();
+    function->folder = absl::StrCat(functions_dir, "/", id);
+    auto text = proc::ReadFile(function->folder + "/state.json");
+    const absl::Status status = text.ok() ? ParseState(*text, function.get()) : text.status();
+    if (!status.ok()) {
+      errors->push_back(absl::StrCat(function->folder, ": ", status.message()));
+      function->info = {};
       function->info.spec = std::make_unique<rpc::FunctionSpecT>();
       function->shell = true;  // nobody's: to be cleared away
     }

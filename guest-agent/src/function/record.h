@@ -42,12 +42,12 @@ struct Function {
   std::string log_path() const { return absl::StrCat(folder, "/shared/log"); }
 };
 
-// Writes state.json, whole or not at all.
-absl::Status Save(const Function& function);
-// What Save wrote: kDataLoss when it is something else. Pure.
+// What is kept of a function.
+std::string FormatState(const Function& function);
+// The same back: kDataLoss when it is something else. Pure.
 absl::Status ParseState(std::string_view text, Function* function);
-// The function whose folder that is, as it was saved.
-absl::StatusOr<std::unique_ptr<Function>> Load(const std::string& folder);
+// Writes it to state.json, whole or not at all.
+absl::Status Save(const Function& function);
 // The functions whose folders are in `functions_dir`, as they were saved; what cannot be read is in `errors`.
 std::vector<std::unique_ptr<Function>> LoadAll(const std::string& functions_dir,
                                                std::vector<std::string>* errors);

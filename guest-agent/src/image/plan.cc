@@ -199,6 +199,12 @@ absl::StatusOr<OpenedFiles> OpenMappedFiles(const image::ProcessImageT& image, c
   return opened;
 }
 
+absl::StatusOr<image::SchedulingT> OwnScheduling() {
+  MOULT_ASSIGN_OR_RETURN(const auto scheduling, CaptureScheduling(getpid()));
+  scheduling->timer_slack_ns = static_cast<uint64_t>(prctl(PR_GET_TIMERSLACK));
+  return *scheduling;
+}
+
 std::vector<image::Limit> OwnLimits() {
   std::vector<image::Limit> limits;
   for (int resource = 0; resource < RLIMIT_NLIMITS; ++resource) {
@@ -213,9 +219,7 @@ absl::StatusOr<Starting> DescribeSelf() {
   Starting self;
   MOULT_ASSIGN_OR_RETURN(const std::string maps, proc::ReadFile("/proc/self/maps"));
   MOULT_ASSIGN_OR_RETURN(self.maps, proc::ParseMaps(maps));
-  MOULT_ASSIGN_OR_RETURN(const auto scheduling, CaptureScheduling(getpid()));
-  self.scheduling = *scheduling;
-  self.scheduling.timer_slack_ns = static_cast<uint64_t>(prctl(PR_GET_TIMERSLACK));
+  MOULT_ASSIGN_OR_RETURN(self.scheduling, OwnScheduling());
   MOULT_ASSIGN_OR_RETURN(const std::string text, proc::ReadFile("/proc/self/status"));
   MOULT_ASSIGN_OR_RETURN(const proc::Status status, proc::ParseStatus(text));
   self.credentials = *CredentialsOf(status);

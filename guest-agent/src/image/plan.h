@@ -55,6 +55,8 @@ struct Starting {
   bool thp_disable = false;
 };
 absl::StatusOr<Starting> DescribeSelf();
+// Parts of it that others can change.
+absl::StatusOr<image::SchedulingT> OwnScheduling();
 std::vector<image::Limit> OwnLimits();  // by resource number
 
 // Where things lie in the region: the same offsets in the builder (at `address`) and in the tool's view.

@@ -24,6 +24,7 @@
 #include "image/files.h"
 #include "image/host.h"
 #include "image/ignition.h"
+#include "image/orphan.h"
 #include "image/plan.h"
 #include "image/sandbox.h"
 #include "moult/protocol/template_reader.h"
@@ -167,66 +168,9 @@ struct Start {
   Plan plan;
 };
 
-// Makes a process that shares this one's memory, which waits, and has a stack of its own; there it calls `work`. Returns
-// its pid when it has ended or -1 with errno. Half the price of a fork, which would copy the page tables for a process that
-// lives for one system call.
-long CallInMemory(clone_args args, void (*work)(void*), void* argument) {
-  constexpr size_t kStack = 256 << 10;
-  void* stack = mmap(nullptr, kStack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (stack == MAP_FAILED) return -1;
-  args.flags |= CLONE_VM | CLONE_VFORK;
-  args.stack = reinterpret_cast<uint64_t>(stack);
-  args.stack_size = kStack;
-  long result = SYS_clone3;
-  // SAFETY: the child leaves nothing on this stack, and never returns from `work`.
-  __asm__ volatile(
-      "syscall\n\t"
-      "test %%rax, %%rax\n\t"
-      "jnz 1f\n\t"
-      "xor %%ebp, %%ebp\n\t"
-      "mov %[argument], %%rdi\n\t"
-      "call *%[work]\n\t"
-      "hlt\n"
-      "1:"
-      : "+a"(result)
-      : "D"(&args), "S"(sizeof(args)), [work] "r"(work), [argument] "r"(argument)
-      : "rcx", "r11", "memory");
-  munmap(stack, kStack);
-  if (result >= 0) return result;
-  errno = static_cast<int>(-result);
-  return -1;
-}
-
-long CloneBuilder(clone_args& args, const BuilderInput& input, const Region& region) {
-  const long pid = syscall(SYS_clone3, &args, sizeof(args));
-  if (pid == 0) RunBuilder(input, region.view());
-  return pid;
-}
-
-// The process between this one and the builder.
-struct Middle {
-  clone_args& args;
-  const BuilderInput& input;
-  const Region& region;
-  long result;  // pid as the middle process sees it, or a negative errno
-};
-
-void RunMiddle(void* argument) {
-  auto* middle = static_cast<Middle*>(argument);
-  const long pid = CloneBuilder(middle->args, middle->input, middle->region);
-  middle->result = pid < 0 ? -errno : pid;
-  _exit(0);
-}
-
 bool SameLimits(const std::vector<image::Limit>& a, const std::vector<image::Limit>& b) {
   return std::equal(a.begin(), a.end(), b.begin(), b.end(),
                     [](const image::Limit& x, const image::Limit& y) { return x.soft() == y.soft() && x.hard() == y.hard(); });
-}
-
-bool SameScheduling(const image::SchedulingT& a, const image::SchedulingT& b) {
-  ptrace::ProgramBuilder program;
-  RestoreScheduling(a, b, program);
-  return program.empty();
 }
 
 }  // namespace
@@ -248,6 +192,8 @@ class Restorer::Impl {
   absl::StatusOr<RestoreResult> Run(const RestoreOptions& options, Phases phases = {}) {
     options_ = options;
     result_ = {};
+    opened_ = {};
+    sandboxes_.clear();
     result_.phases = std::move(phases);
     MOULT_RETURN_IF_ERROR(Begin());
     for (int i = 0; i < options_.count; ++i) {
@@ -255,7 +201,6 @@ class Restorer::Impl {
       MOULT_RETURN_IF_ERROR(RestoreOne());
     }
     for (auto& sandbox : sandboxes_) sandbox->Keep();
-    sandboxes_.clear();
     opened_ = {};
     result_.total_us = result_.phases.TotalMicros();
     result_.notes = from_.image.notes;
@@ -278,10 +223,10 @@ class Restorer::Impl {
       mallopt(M_TRIM_THRESHOLD, INT_MAX);
       mallopt(M_MMAP_THRESHOLD, 64 << 20);
       mallopt(M_TOP_PAD, 1 << 20);
-      tool_pidfd_.Reset(static_cast<int>(syscall(SYS_pidfd_open, getpid(), 0)));
-      if (!tool_pidfd_.valid()) return ErrnoStatus("open our own process");
       MOULT_ASSIGN_OR_RETURN(const auto host, DescribeHost());
       MOULT_RETURN_IF_ERROR(CheckRequirements(*from_.manifest.requirements, *host));
+      tool_pidfd_.Reset(static_cast<int>(syscall(SYS_pidfd_open, getpid(), 0)));
+      if (!tool_pidfd_.valid()) return ErrnoStatus("open our own process");
     }
     {
       MOULT_ASSIGN_OR_RETURN(const MountScope scope, MountScope::Enter(options_.prepared));
@@ -298,9 +243,10 @@ class Restorer::Impl {
   // The plan holds as long as a fork of this process begins as the first did. What others can change is looked at.
   absl::Status PlanUnlessPlanned() {
     if (start_.has_value() && start_->numbers == opened_.numbers) {
-      MOULT_ASSIGN_OR_RETURN(const auto scheduling, CaptureScheduling(getpid()));
-      scheduling->timer_slack_ns = start_->self.scheduling.timer_slack_ns;
-      if (SameScheduling(start_->self.scheduling, *scheduling) && SameLimits(OwnLimits(), start_->self.limits)) return absl::OkStatus();
+      MOULT_ASSIGN_OR_RETURN(const image::SchedulingT scheduling, OwnScheduling());
+      const bool same = StartsAlike(start_->self.scheduling, scheduling) && SameLimits(OwnLimits(), start_->self.limits);
+      // Its place may be taken by now.
+      if (same && GetReady().ok()) return absl::OkStatus();
     }
     next_.reset();
     start_.reset();
@@ -316,37 +262,12 @@ class Restorer::Impl {
     return options_.sandbox || std::any_of(process_.threads.begin(), process_.threads.end(), [](const auto& thread) { return thread->parent_death_signal != 0; });
   }
 
-  // As CloneBuilder, but through a middle process that ends: the builder's parent is whoever takes orphans in.
-  long CloneOrphan(clone_args& args, const BuilderInput& input, const Region& region) {
-    int pidfd = -1;
-    args.flags |= CLONE_PIDFD;
-    args.pidfd = reinterpret_cast<uint64_t>(&pidfd);
-    Middle middle{args, input, region, -ESRCH};  // until the middle process says otherwise
-    clone_args middle_args{};
-    middle_args.exit_signal = SIGCHLD;
-    middle_args.flags = CLONE_FILES;  // so that the pidfd it gets is ours
-    // In a new pid namespace the next free pid may be one that the function wants.
+  // The middle process's pid: in a new pid namespace the next free one may be one that the function wants.
+  pid_t SparePid() const {
+    if (!options_.sandbox) return 0;
     pid_t spare = 2;
     while (std::any_of(process_.threads.begin(), process_.threads.end(), [spare](const auto& thread) { return thread->tid == spare; })) ++spare;
-    if (options_.sandbox) {
-      middle_args.set_tid = reinterpret_cast<uint64_t>(&spare);
-      middle_args.set_tid_size = 1;
-    }
-    const long middle_pid = CallInMemory(middle_args, RunMiddle, &middle);
-    if (middle_pid < 0) return -1;
-    siginfo_t info{};
-    while (waitid(P_PID, static_cast<id_t>(middle_pid), &info, WEXITED) < 0 && errno == EINTR) {
-    }
-    const UniqueFd owned(pidfd);
-    if (middle.result < 0) {
-      errno = static_cast<int>(-middle.result);
-      return -1;
-    }
-    auto text = proc::ReadFile(absl::StrCat("/proc/self/fdinfo/", owned.get()));
-    auto info_of_pidfd = text.ok() ? proc::ParseFdInfo(*text) : text.status();
-    const pid_t pid = info_of_pidfd.ok() ? info_of_pidfd->pidfd_pid.value_or(-1) : -1;
-    if (pid <= 0) errno = ESRCH;  // it has ended, and its new parent has waited for it
-    return pid;
+    return spare;
   }
 
   absl::StatusOr<pid_t> StartBuilder(const Region& region, const Sandbox* sandbox) {
@@ -368,13 +289,23 @@ class Restorer::Impl {
     uint64_t old = 0;
     syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, &old, sizeof(all));
     const BuilderInput input{&from_.image, &start_->plan, &opened_.numbers, tool_pidfd_.get(), sandbox != nullptr ? sandbox->handles() : SandboxHandles{}};
-    const long pid = WantsLastingParent() ? CloneOrphan(args, input, region) : CloneBuilder(args, input, region);
-    const int error = errno;
+    const auto build = [&] { RunBuilder(input, region.view()); };
+    pid_t pid = -1;
+    int error = 0;
+    if (WantsLastingParent()) {
+      Orphan orphan;
+      error = CloneOrphan(args, SparePid(), build, &orphan);
+      pid = orphan.pid;
+    } else {
+      pid = static_cast<pid_t>(syscall(SYS_clone3, &args, sizeof(args)));
+      if (pid == 0) build();
+      error = pid < 0 ? errno : 0;
+    }
     syscall(SYS_rt_sigprocmask, SIG_SETMASK, &old, nullptr, sizeof(old));
     if (sandbox != nullptr && setns(tool_pidfd_.get(), CLONE_NEWPID) < 0) {
       return ErrnoStatus("go back to our own pid namespace");
     }
-    if (pid > 0) return static_cast<pid_t>(pid);
+    if (error == 0) return pid;
     if (error == EEXIST) return PidTaken(process_.pid);
     if (error == EPERM) return absl::PermissionDeniedError(absl::StrCat("make a process with pid ", process_.pid, ": EPERM; run as root or with CAP_CHECKPOINT_RESTORE"));
     if (error == EINVAL) return absl::FailedPreconditionError(absl::StrCat("make a process with pid ", process_.pid, ": EINVAL; the pid is above kernel.pid_max here"));

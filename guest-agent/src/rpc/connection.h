@@ -27,6 +27,11 @@ class Connection {
   void Queue(const std::string& bytes) { out_ += bytes; }
   // Writes what it takes. An error: of no use any more.
   absl::Status Write();
+  // What has come and what is to go, without a word to anybody: in a fork.
+  void Forget() {
+    payload_ = {};
+    out_ = {};
+  }
   bool has_output() const { return !out_.empty(); }
   // When a request that has begun must be here; max when none has.
   std::chrono::steady_clock::time_point frame_deadline() const { return frame_deadline_; }

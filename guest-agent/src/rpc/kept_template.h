@@ -46,7 +46,7 @@ class KeptTemplate {
   const TemplateKey& key() const { return key_; }
   const image::ProcessImageT& image() const { return *described_.image; }
   engine::Restorer& restorer() { return restorer_; }
-  // What a pipe or a socket held is content, like pages: it goes when its function has begun. A byte or two, by which an
+  // What a pipe or a socket held is content, like pages: it goes when its function has begun. Up to 8 bytes, by which an
   // event loop is woken, are none.
   bool MayStay() const;
 

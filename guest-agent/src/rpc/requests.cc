@@ -101,16 +101,18 @@ void Server::Serve(const std::shared_ptr<Connection>& connection) {
     if (!absl::IsUnimplemented(request.status())) connection->closing = true;
     return;
   }
-  const absl::Status status = Handle(connection, call, **request);
+  serving_ = *std::move(request);
+  const absl::Status status = Handle(connection, call, *serving_);
   // For the same reason a worker's request lives as long as the worker.
+  std::unique_ptr<const rpc::RequestT> served = std::move(serving_);
   if (status.ok() && !workers_.empty() && workers_.back().connection == connection)
-    workers_.back().request = *std::move(request);
+    workers_.back().request = std::move(served);
   if (status.ok()) return;
-  const char* verb = rpc::VerbName((*request)->body.type);
+  const char* verb = rpc::VerbName(served->body.type);
   Log(absl::StrCat(verb, ": ", status.ToString()));
   Refuse(*connection, call, Annotate(status, verb));
   // The page content that follows has no taker.
-  const auto* attach = (*request)->body.AsAttach();
+  const auto* attach = served->body.AsAttach();
   if (attach != nullptr && attach->source == rpc::PageSource::Stream && attach->pages_size != 0)
     connection->closing = true;
 }
@@ -260,7 +262,7 @@ absl::Status Server::HandleStart(const std::shared_ptr<Connection>& connection, 
         "there are ", alive, " functions, the most that this agent takes; end one, or raise max_functions"));
   }
   if (attach != nullptr && IsShort(*attach) && FindStandby(KeyOf(*attach)) == standby_.end())
-    return absl::NotFoundError(absl::StrCat("template ", attach->name, " is not kept here; send its image and manifest"));
+    return NotKept(*attach);
   MOULT_ASSIGN_OR_RETURN(auto function, TakeShell());
   function->shell = false;
   function->info.spec = std::make_unique<rpc::FunctionSpecT>(spec);

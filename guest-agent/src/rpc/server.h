@@ -23,6 +23,9 @@
 
 namespace moult::agent {
 
+// The answer to an attach in short of a template that no worker keeps.
+absl::Status NotKept(const rpc::AttachT& attach);
+
 class Server {
  public:
   explicit Server(Config config) : config_(std::move(config)) {}
@@ -110,7 +113,7 @@ class Server {
   void Drop(uint64_t id);
   absl::StatusOr<std::unique_ptr<Function>> TakeShell();
   void Refill();
-  bool IsFull() const;
+  bool IsFull();
   absl::Status CheckStreams() const;
 
   const Config config_;
@@ -127,6 +130,7 @@ class Server {
   Clock::time_point refill_at_;  // not before: making one takes CPU time
   Clock::time_point tidy_at_;    // KeepTidy is due
   std::list<Running> workers_;
+  std::unique_ptr<const rpc::RequestT> serving_;  // while a verb is begun, and in the worker that is forked for it
   std::list<Standby> standby_;   // the one used last is first
   Relay relay_;
   std::vector<PendingKill> kills_;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "rpc/standby.h"
 
+#include <fcntl.h>
 #include <poll.h>
 #include <sys/prctl.h>
 #include <unistd.h>
@@ -18,14 +19,14 @@
 namespace moult::agent {
 namespace {
 
-constexpr size_t kMaxOrder = 64 << 10;
+constexpr size_t kMaxOrder = 128 << 10;  // a socket takes about 200 KiB at once
 // The function that has just begun has better use for the CPU.
 constexpr int kReadyAfterMs = 250;
 
 // Before the request, in one packet; both ends are the same program.
 struct OrderHeader {
   uint64_t call;
-  uint64_t function;
+  uint32_t state_size;  // of FormatState, which comes next; the rest is the request
   bool has_cgroup;
   bool has_sandbox;
 };
@@ -42,17 +43,21 @@ absl::StatusOr<Order> Read(const Config& config, Packet packet) {
   const absl::Status bad = absl::DataLossError("not an order");
   if (packet.bytes.size() < sizeof(order.header)) return bad;
   std::memcpy(&order.header, packet.bytes.data(), sizeof(order.header));
-  if (packet.fds.size() != (order.header.has_sandbox ? 4u : 2u)) return bad;
-  MOULT_ASSIGN_OR_RETURN(order.request, rpc::ParseRequest(std::string_view(packet.bytes).substr(sizeof(order.header))));
-  MOULT_ASSIGN_OR_RETURN(order.function, Load(absl::StrCat(config.state_dir, "/functions/", order.header.function)));
-  order.connection = std::move(packet.fds[0]);
+  const std::string_view rest = std::string_view(packet.bytes).substr(sizeof(order.header));
+  if (packet.fds.size() != (order.header.has_sandbox ? 4u : 2u) || order.header.state_size > rest.size()) return bad;
+  order.function = std::make_unique<Function>();
   Function& function = *order.function;
+  MOULT_RETURN_IF_ERROR(ParseState(rest.substr(0, order.header.state_size), &function));
+  MOULT_ASSIGN_OR_RETURN(order.request, rpc::ParseRequest(rest.substr(order.header.state_size)));
+  const std::string id = absl::StrCat(function.info.id);
+  function.folder = absl::StrCat(config.state_dir, "/functions/", id);
+  order.connection = std::move(packet.fds[0]);
   function.init_pidfd = std::move(packet.fds[1]);
   if (order.header.has_cgroup) {
-    MOULT_ASSIGN_OR_RETURN(function.cgroup, Cgroup::Open(config.cgroup_root, absl::StrCat(order.header.function)));
+    MOULT_ASSIGN_OR_RETURN(function.cgroup, Cgroup::Open(config.cgroup_root, id));
   }
   if (!order.header.has_sandbox) return order;
-  UniqueFd pidfd(dup(function.init_pidfd.get()));
+  UniqueFd pidfd(fcntl(function.init_pidfd.get(), F_DUPFD_CLOEXEC, 3));
   if (!pidfd.valid()) return ErrnoStatus("dup");
   MOULT_ASSIGN_OR_RETURN(function.sandbox,
                          engine::Sandbox::Adopt(function.init_pid, std::move(pidfd), std::move(packet.fds[2]), std::move(packet.fds[3])));
@@ -84,12 +89,14 @@ Order Await(const Config& config, int agent, KeptTemplate* kept) {
 
 absl::Status SendOrder(int socket, int connection, uint64_t call, const rpc::RequestT& request,
                        const Function& function) {
+  const std::string state = FormatState(function);
   OrderHeader header{};
   header.call = call;
-  header.function = function.info.id;
+  header.state_size = static_cast<uint32_t>(state.size());
   header.has_cgroup = function.cgroup != nullptr;
   header.has_sandbox = function.sandbox != nullptr;
   std::string bytes(reinterpret_cast<const char*>(&header), sizeof(header));
+  bytes += state;
   bytes += rpc::Serialize(request);
   if (bytes.size() > kMaxOrder) return absl::ResourceExhaustedError("too long for an order");
   std::vector<int> fds{connection, function.init_pidfd.get()};

@@ -14,7 +14,9 @@
 #include "image/restore.h"
 #include "image/window.h"
 #include "resource/inet_socket/inet_socket.h"
+#include "moult/protocol/function_spec.h"
 #include "rpc/kept_template.h"
+#include "rpc/standby.h"
 #include "rpc/streamed_pages.h"
 #include "rpc/worker.h"
 
@@ -145,7 +147,9 @@ absl::StatusOr<Restored> RestoreWindow(Worker& worker, const rpc::AttachT& attac
   }
   MOULT_ASSIGN_OR_RETURN(engine::RestoreResult result, worker.kept->restorer().Run(Options(*worker.function)));
   Restored restored = Take(std::move(result), worker.kept->image(), worker);
-  if (worker.config.keep_templates == 0 || !worker.kept->MayStay()) worker.kept.reset();
+  const bool stays = worker.config.keep_templates != 0 && worker.kept->MayStay() &&
+                     rpc::SerializeFunctionSpec(*attach.spec).size() <= kMaxKeptSpec;
+  if (!stays) worker.kept.reset();
   return restored;
 }
 

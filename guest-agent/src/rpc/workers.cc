@@ -39,6 +39,17 @@ void CloseOthers(std::vector<int> keep) {
   syscall(SYS_close_range, next, ~0u, 0);
 }
 
+// The ends of its socket: the agent's, and the worker's own.
+absl::StatusOr<pid_t> ForkWorker(UniqueFd* ours, UniqueFd* theirs) {
+  int ends[2];
+  if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0) return ErrnoStatus("socketpair");
+  ours->Reset(ends[0]);
+  theirs->Reset(ends[1]);
+  const pid_t pid = fork();
+  if (pid < 0) return ErrnoStatus("fork a worker");
+  return pid;
+}
+
 // A worker ends by its own decision only: a signal in the midst of a capture could harm the function.
 void IgnoreSignals() {
   for (const int number : {SIGTERM, SIGINT, SIGHUP}) signal(number, SIG_IGN);
@@ -51,13 +62,13 @@ std::vector<int> Descriptors(const Function* function) {
   if (function->sandbox) {
     fds.push_back(function->sandbox->handles().pidfd);
     fds.push_back(function->sandbox->handles().time_namespace);
+    fds.push_back(function->sandbox->shared_fd());
   }
   return fds;
 }
 
-// Of a worker that is a fork of the agent, before it goes on as one that waits: what was the verb's goes.
-[[noreturn]] void Exit(Worker& worker, WorkerExit exit) {
-  if (exit != WorkerExit::kKeepConnection || worker.kept == nullptr) _exit(static_cast<int>(exit));
+// A worker that is a fork of the agent goes on as one that waits, without what was the verb's.
+[[noreturn]] void StayWith(Worker& worker) {
   worker.channel.TakeFd().Reset();
   if (Function* function = worker.function; function != nullptr) {
     function->init_pidfd.Reset();
@@ -70,6 +81,10 @@ std::vector<int> Descriptors(const Function* function) {
 }
 
 }  // namespace
+
+absl::Status NotKept(const rpc::AttachT& attach) {
+  return absl::NotFoundError(absl::StrCat("template ", attach.name, " is not kept here; send its image and manifest"));
+}
 
 absl::Status Server::CheckStreams() const {
   const size_t streams =
@@ -87,6 +102,9 @@ absl::Status Server::StartWorker(const std::shared_ptr<Connection>& connection, 
   if (IsStream(verb)) MOULT_RETURN_IF_ERROR(CheckStreams());
   Running worker;
   if (!TakeStandby(connection, call, request, function, worker)) {
+    // A new one knows no template.
+    const rpc::AttachT* attach = request.body.AsAttach();
+    if (attach != nullptr && IsShort(*attach)) return NotKept(*attach);
     MOULT_RETURN_IF_ERROR(Fork(connection, call, request, function, worker));
   }
   Running& running = workers_.emplace_back(std::move(worker));
@@ -137,7 +155,7 @@ void Server::TakeIdle() {
     if (!here->idle) continue;
     here->connection->busy = false;
     refill_at_ = Clock::now() + kRefillDelay;
-    if (FindStandby(here->key) == standby_.end()) {
+    if (!here->key.digest.empty() && FindStandby(here->key) == standby_.end()) {
       standby_.push_front({here->pid, std::move(here->socket), here->key});
     }
     workers_.erase(here);
@@ -150,21 +168,23 @@ void Server::TakeIdle() {
 }
 
 void Server::DropKept(uint32_t window, uint64_t offset, uint64_t length) {
-  standby_.remove_if([&](const Standby& standby) {
-    const TemplateKey& key = standby.key;
+  const auto overlaps = [&](const TemplateKey& key) {
     return !key.digest.empty() && key.window == window && key.offset < offset + length && offset < key.offset + key.size;
-  });
+  };
+  standby_.remove_if([&](const Standby& standby) { return overlaps(standby.key); });
+  for (Running& worker : workers_) {
+    if (overlaps(worker.key)) worker.key = {};  // when it is idle, it goes
+  }
 }
 
 absl::Status Server::Fork(const std::shared_ptr<Connection>& connection, uint64_t call,
                           const rpc::RequestT& request, Function* function, Running& worker) {
-  int ends[2];
-  if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0) return ErrnoStatus("socketpair");
-  UniqueFd ours(ends[0]);
-  UniqueFd theirs(ends[1]);
-  const pid_t pid = fork();
-  if (pid < 0) return ErrnoStatus("fork a worker");
-  if (pid == 0) {
+  UniqueFd theirs;
+  MOULT_ASSIGN_OR_RETURN(worker.pid, ForkWorker(&worker.socket, &theirs));
+  if (worker.pid == 0) {
+    // What others have asked is not for this process to keep.
+    for (Running& other : workers_) other.request.reset();
+    for (const auto& other : connections_) other->Forget();
     std::vector<int> keep = Descriptors(function);
     keep.push_back(connection->fd());
     keep.push_back(theirs.get());
@@ -172,26 +192,24 @@ absl::Status Server::Fork(const std::shared_ptr<Connection>& connection, uint64_
     IgnoreSignals();
     // Never destroyed: this process leaves by _exit.
     auto* work = new Worker(config_, UniqueFd(connection->fd()), call, request, function, theirs.get());
-    Exit(*work, Work(*work));
+    const WorkerExit exit = Work(*work);
+    if (exit != WorkerExit::kKeepConnection || work->kept == nullptr) _exit(static_cast<int>(exit));
+    serving_.reset();
+    StayWith(*work);
   }
-  worker.pid = pid;
-  worker.socket = std::move(ours);
   return absl::OkStatus();
 }
 
 absl::Status Server::MakeSpare() {
-  int ends[2];
-  if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0) return ErrnoStatus("socketpair");
-  UniqueFd ours(ends[0]);
-  UniqueFd theirs(ends[1]);
-  const pid_t pid = fork();
-  if (pid < 0) return ErrnoStatus("fork a worker");
-  if (pid == 0) {
+  Standby spare;
+  UniqueFd theirs;
+  MOULT_ASSIGN_OR_RETURN(spare.pid, ForkWorker(&spare.socket, &theirs));
+  if (spare.pid == 0) {
     CloseOthers({theirs.get()});
     IgnoreSignals();
     StandBy(config_, theirs.get(), nullptr);
   }
-  standby_.push_back({pid, std::move(ours), {}});
+  standby_.push_back(std::move(spare));
   return absl::OkStatus();
 }
 
@@ -349,22 +367,22 @@ absl::StatusOr<std::unique_ptr<Function>> Server::TakeShell() {
 void Server::Refill() {
   // Not while anybody waits for a worker that may need the CPU, nor when a function that has just begun is about to be
   // called for the first time.
-  if (Clock::now() < refill_at_ || std::any_of(workers_.begin(), workers_.end(),
-                  [](const Running& worker) { return !worker.stream && !worker.done; }))
+  if (Clock::now() < refill_at_ ||
+      std::any_of(workers_.begin(), workers_.end(), [](const Running& worker) { return !worker.stream; }))
     return;
   while (!stopping_ && shells_.size() < config_.warm_shells) {
     auto shell = MakeShell(config_, use_cgroup_, next_id_++);
     if (!shell.ok()) return Log(shell.status().ToString());
     shells_.push_back(*std::move(shell));
   }
+  // A fork would have a copy of what has come of a request, and longer than the request lives.
+  const auto in_frame = [](const auto& connection) { return connection->frame_deadline() != Clock::time_point::max(); };
+  if (std::any_of(connections_.begin(), connections_.end(), in_frame)) return;
   if (!stopping_ && FindStandby({}) == standby_.end()) {
     if (const absl::Status made = MakeSpare(); !made.ok()) Log(made.ToString());
   }
 }
 
-bool Server::IsFull() const {
-  const bool spare = std::any_of(standby_.begin(), standby_.end(), [](const Standby& standby) { return standby.key.digest.empty(); });
-  return spare && shells_.size() >= config_.warm_shells;
-}
+bool Server::IsFull() { return FindStandby({}) != standby_.end() && shells_.size() >= config_.warm_shells; }
 
 }  // namespace moult::agent

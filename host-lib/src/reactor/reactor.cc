@@ -129,7 +129,10 @@ void Strand::Abort(absl::Status status) {
   reactor_->Kick();
 }
 
-absl::Status Strand::Interruption() const { return shielded_ ? absl::OkStatus() : interrupted_; }
+// A guest that was reset has nothing any more that a shield could be for.
+absl::Status Strand::Interruption() const {
+  return shielded_ && !absl::IsAborted(interrupted_) ? absl::OkStatus() : interrupted_;
+}
 
 void Strand::Ready(absl::Status result) {
   if (ready_) return;

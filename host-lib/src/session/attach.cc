@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "absl/algorithm/container.h"
 #include "absl/strings/escaping.h"
@@ -109,11 +110,12 @@ Task<absl::Status> Stream(Op* op, Connection* connection, const Template* conten
   co_return absl::OkStatus();
 }
 
-rpc::AttachT Request(const Template& content, const SlotHold* hold) {
+// `in_short`: to an agent that keeps the template.
+rpc::AttachT Request(const Template& content, const SlotHold* hold, bool in_short) {
   rpc::AttachT attach;
   attach.name = content.name;
   attach.spec = std::make_unique<rpc::FunctionSpecT>(*content.spec);
-  if (hold == nullptr || !hold->slot().kept) {
+  if (!in_short) {
     const std::string& image = content.reader->image_file();
     attach.image.assign(image.begin(), image.end());
     const std::string& manifest = content.reader->manifest_file();
@@ -138,9 +140,10 @@ Task<absl::Status> AttachOn(Op* op, Connection* connection, const Template* cont
   op->result().json["template"] = content->name;
   op->result().bytes = content->reader->pages_size();
   absl::StatusOr<std::unique_ptr<rpc::ResponseT>> response = absl::UnknownError("not asked");
-  for (;;) {
+  // One attach at a time can be in short: the others find the agent's worker busy.
+  for (bool in_short = in_place && (*hold)->TakeKept();;) {
     rpc::RequestT request =
-        rpc::MakeRequest(Request(*content, in_place ? &**hold : nullptr), op->strand()->RemainingMs());
+        rpc::MakeRequest(Request(*content, in_place ? &**hold : nullptr, in_short), op->strand()->RemainingMs());
     if (in_place) (*hold)->Asked();
     absl::Status sent = co_await connection->Send(op->strand(), std::move(request));
     if (sent.ok() && !in_place) sent = co_await Stream(op, connection, content);
@@ -148,15 +151,14 @@ Task<absl::Status> AttachOn(Op* op, Connection* connection, const Template* cont
     response = co_await connection->Receive(op->strand(), rpc::RequestBody::Attach, kMaxSmallResponse);
     if (response.ok()) break;
     if (in_place && !connection->broken()) (*hold)->Refused();
-    // The agent keeps it no more, or a worker of it has another attach to do.
-    const bool whole = in_place && (*hold)->slot().kept && absl::IsNotFound(response.status());
+    // The agent keeps it no more.
+    const bool whole = std::exchange(in_short, false) && absl::IsNotFound(response.status());
     if (!whole || connection->broken()) co_return response.status();
-    (*hold)->set_kept(false);
   }
   auto reply = connection->Expect<rpc::FunctionReplyT>(std::move(**response), rpc::RequestBody::Attach);
   if (!reply.ok()) co_return reply.status();
   if (in_place) {
-    (*hold)->set_kept(reply->kept);
+    (*hold)->SetKept(reply->kept);
     (*hold)->Used(reply->function->id);
   }
   op->AddAgentPhases(reply->phases);

@@ -78,7 +78,9 @@ class SlotHold {
   }
   const Window& window() const { return *window_; }
   const Slot& slot() const { return *slot_; }
-  void set_kept(bool kept) { slot_->kept = kept; }
+  // What the agent's next answer says again.
+  bool TakeKept() { return std::exchange(slot_->kept, false); }
+  void SetKept(bool kept) { slot_->kept = kept; }
   void Asked() { asked_ = true; }
   void Refused() { asked_ = false; }
   void Used(uint64_t function) { window_->Attached(std::exchange(slot_, nullptr), function); }

@@ -1,8 +1,9 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
 """In the guest: breaks things on request, and tells what there is. GET on port 9091:
-/strike?what=WHAT&after_ms=N  answers, then kills: agent (which is started anew), worker (its forks), both at once, function
-                              (all), oom (all functions, by a memory limit below what they have)
+/strike?what=WHAT&after_ms=N  answers, then kills: agent (which is started anew), worker (its forks), standby (those that wait),
+                              both (agent and forks at once), function (all), oom (all functions, by a memory limit below
+                              what they have)
 /scribble                     a module writes over the window of templates, past the driver
 /idle                         whether no strike is under way, and how much the last one has hit
 /limits?function=ID           of its cgroup
@@ -120,13 +121,17 @@ def kill_agent(with_workers):
     return hit
 
 
+def kill_waiting():
+    return signal_all([pid for pid, _, name in processes() if name == "moult-standby"], signal.SIGKILL)
+
+
 def kill_workers():
     found = list(processes())
     agents = {pid for pid, _, name in found if name == "moult-agent"}
     return kill_workers_of([pid for pid, parent, name in found if name == "moult-agent" and parent in agents])
 
 
-STRIKES = {"agent": lambda: kill_agent(False), "both": lambda: kill_agent(True), "worker": kill_workers,
+STRIKES = {"agent": lambda: kill_agent(False), "both": lambda: kill_agent(True), "worker": kill_workers, "standby": kill_waiting,
            "function": lambda: signal_all(functions(), signal.SIGKILL), "oom": run_out_of_memory}
 
 

@@ -76,4 +76,10 @@ void RestoreScheduling(const image::SchedulingT& wanted, const image::Scheduling
   }
 }
 
+bool StartsAlike(const image::SchedulingT& a, const image::SchedulingT& b) {
+  return a.affinity_is_default == b.affinity_is_default && a.io_priority == b.io_priority && a.timer_slack_ns == b.timer_slack_ns &&
+         a.policy == b.policy && a.nice == b.nice && a.priority == b.priority && a.flags == b.flags && a.util_min == b.util_min &&
+         a.util_max == b.util_max;
+}
+
 }  // namespace moult::engine

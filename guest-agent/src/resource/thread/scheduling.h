@@ -33,6 +33,9 @@ absl::StatusOr<std::unique_ptr<image::SchedulingT>> CaptureScheduling(pid_t tid)
 // has, so that an ordinary one needs no call.
 void RestoreScheduling(const image::SchedulingT& wanted, const image::SchedulingT& current, ptrace::ProgramBuilder& program);
 
+// Whether RestoreScheduling makes the same of both, as `current`.
+bool StartsAlike(const image::SchedulingT& a, const image::SchedulingT& b);
+
 }  // namespace moult::engine
 
 #endif  // MOULT_RESOURCE_THREAD_SCHEDULING_H_
