@@ -7,6 +7,7 @@
 #define WARM_UP 300
 #define SLACK_KIB 3072
 #define ROUNDS 700
+#define TRIES 3
 #define PAGES 256
 
 static int one_life(void *unused)
@@ -42,20 +43,27 @@ static long available_again(long before)
 int main(void)
 {
 	struct moult_extent all;
-	long before, after;
-	int failed = 0;
+	long before, after = 0;
+	int failed = 0, grew = 1;
 
 	setup();
 	for (int i = 0; i < WARM_UP; i++)
 		failed += run_child(one_life, NULL) != 0;
-	/* By now the kernel has made what it keeps for later. */
-	before = available_kib();
-	for (int i = 0; i < ROUNDS; i++)
-		failed += run_child(one_life, NULL) != 0;
-	after = available_again(before);
-	CHECK_EQ(failed, 0, "1000 processes attach, fork, write and exit");
-	printf("# MemAvailable %ld KiB, then %ld KiB\n", before, after);
-	CHECK(before - after < SLACK_KIB, "MemAvailable is back");
+	/*
+	 * By now the kernel has made what it keeps for later, or makes it once
+	 * more: what leaks does so every time.
+	 */
+	for (int try = 0; try < TRIES && grew; try++) {
+		before = available_kib();
+		for (int i = 0; i < ROUNDS; i++)
+			failed += run_child(one_life, NULL) != 0;
+		after = available_again(before);
+		printf("# MemAvailable %ld KiB, then %ld KiB\n", before, after);
+		grew = before - after >= SLACK_KIB;
+	}
+	CHECK_EQ(failed, 0, "1000 processes and more attach, fork, write and exit");
+	CHECK(!grew, "MemAvailable is back");
+	before = after;
 
 	for (int i = 0; i < ROUNDS; i++)
 		munmap(map_attached(PAGES, 1, RW), PAGES * PAGE);
