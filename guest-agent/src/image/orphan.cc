@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "image/orphan.h"
 
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/common_interface_defs.h>
+#endif
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -22,14 +25,29 @@ namespace {
 constexpr size_t kStack = 256 << 10;
 constexpr size_t kGuard = 4096;
 
-// A process that shares this one's memory, which waits until it has ended, and has a stack of its own; it calls `work`, which
-// does not return. Its pid, or a negative errno. Half the price of a fork, which would copy the page tables for a process that
+class Stack {
+ public:
+  Stack() : memory_(mmap(nullptr, kGuard + kStack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)) {
+    if (memory_ != MAP_FAILED) mprotect(memory_, kGuard, PROT_NONE);
+  }
+  ~Stack() {
+    if (memory_ != MAP_FAILED) munmap(memory_, kGuard + kStack);
+  }
+  Stack(const Stack&) = delete;
+  Stack& operator=(const Stack&) = delete;
+  std::byte* bottom() const { return memory_ == MAP_FAILED ? nullptr : static_cast<std::byte*>(memory_) + kGuard; }
+
+ private:
+  void* const memory_;
+};
+
+// A process that shares this one's memory, which waits until it has ended, and runs on `stack`; it calls `work`, which does
+// not return. Its pid, or a negative errno. Half the price of a fork, which would copy the page tables for a process that
 // lives for one system call.
-long CallInMemory(clone_args args, void (*work)(void*), void* argument) {
-  void* stack = mmap(nullptr, kGuard + kStack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (stack == MAP_FAILED || mprotect(stack, kGuard, PROT_NONE) < 0) return -ENOMEM;
+long CallInMemory(clone_args args, const Stack& stack, void (*work)(void*), void* argument) {
+  if (stack.bottom() == nullptr) return -ENOMEM;
   args.flags |= CLONE_VM | CLONE_VFORK;
-  args.stack = reinterpret_cast<uint64_t>(stack) + kGuard;
+  args.stack = reinterpret_cast<uint64_t>(stack.bottom());
   args.stack_size = kStack;
   long result = SYS_clone3;
   register void* pinned __asm__("r12") = argument;
@@ -47,13 +65,13 @@ long CallInMemory(clone_args args, void (*work)(void*), void* argument) {
       : "+a"(result)
       : "D"(&args), "S"(sizeof(args)), "b"(work), "r"(pinned)
       : "rcx", "r11", "memory");
-  munmap(stack, kGuard + kStack);
   return result;
 }
 
 struct Middle {
   clone_args& args;
   absl::FunctionRef<void()> child;
+  const Stack& stack;
   long result;  // pid as the middle process sees it, or a negative errno
 };
 
@@ -61,11 +79,17 @@ void RunMiddle(void* argument) {
   auto* middle = static_cast<Middle*>(argument);
   const long pid = syscall(SYS_clone3, &middle->args, sizeof(middle->args));
   if (pid == 0) {
+#ifdef __SANITIZE_ADDRESS__
+    void* fake = nullptr;
+    __sanitizer_start_switch_fiber(&fake, middle->stack.bottom(), kStack);
+    __sanitizer_finish_switch_fiber(fake, nullptr, nullptr);
+#endif
     middle->child();
     _exit(1);
   }
   middle->result = pid < 0 ? -errno : pid;
-  _exit(0);
+  // Not _exit: a sanitizer would look at a stack that it does not know.
+  for (;;) syscall(SYS_exit_group, 0);
 }
 
 }  // namespace
@@ -74,7 +98,8 @@ int CloneOrphan(clone_args args, pid_t middle_pid, absl::FunctionRef<void()> chi
   int pidfd = -1;
   args.flags |= CLONE_PIDFD;
   args.pidfd = reinterpret_cast<uint64_t>(&pidfd);
-  Middle middle{args, child, -ESRCH};  // until the middle process says otherwise
+  const Stack stack;
+  Middle middle{args, child, stack, -ESRCH};  // until the middle process says otherwise
   clone_args middle_args{};
   middle_args.exit_signal = SIGCHLD;
   middle_args.flags = CLONE_FILES;  // so that the pidfd it gets is ours
@@ -82,7 +107,7 @@ int CloneOrphan(clone_args args, pid_t middle_pid, absl::FunctionRef<void()> chi
     middle_args.set_tid = reinterpret_cast<uint64_t>(&middle_pid);
     middle_args.set_tid_size = 1;
   }
-  const long made = CallInMemory(middle_args, RunMiddle, &middle);
+  const long made = CallInMemory(middle_args, stack, RunMiddle, &middle);
   if (made < 0) return static_cast<int>(-made);
   siginfo_t info{};
   while (waitid(P_PID, static_cast<id_t>(made), &info, WEXITED) < 0 && errno == EINTR) {
