@@ -10,7 +10,7 @@ import sys
 
 from guest.daemon import words
 from machine import missing_parts, skip_all
-from trial import COMMANDS, Trial, TrialError, scratch
+from trial import COMMANDS, expect, scratch, Trial, TrialError
 
 HERE = pathlib.Path(__file__).resolve().parent
 SEED = {"function": 1, "daemon": 2}
@@ -19,11 +19,6 @@ HEAP = 8 << 20  # of the canary
 
 def marker(seed):
     return b"".join(word.to_bytes(8, "little") for word in words(seed))
-
-
-def expect(condition, text):
-    if not condition:
-        raise TrialError(text)
 
 
 def guest_ram(pid):

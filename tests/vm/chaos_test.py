@@ -3,7 +3,6 @@
 """Things go wrong in the midst of captures, attaches and detaches of a live VM. Each time: a clear error or success, the
 VM serves the next request with the right answer, and no template has changed."""
 import argparse
-import hashlib
 import json
 import os
 import pathlib
@@ -14,19 +13,16 @@ import sys
 import time
 
 from canary_test import guest_ram, marker, places
+from chaos_setting import SEEDS, STRIKER, Setting, end
 from cutter import Cutter
 from machine import missing_parts, skip_all
-from trial import CallError, REPO, Trial, TrialError, host_memory, scratch
+from trial import CallError, REPO, Trial, TrialError, expect, host_memory, scratch
 
 HERE = pathlib.Path(__file__).resolve().parent
-STRIKER = HERE / "guest" / "striker.py"
-NAMES = ("python", "node")
-SEEDS = range(2)
 WIPES = 5  # seconds
 LIVES = 0.25  # the part of a detach in which the function still lives
 # Shares of what an operation takes when nothing happens. Before it, in it, just after it.
 WHEN = (0.0, 0.15, 0.3, 0.45, 0.6, 0.75, 0.9, 1.1)
-RECOVERS = 60  # seconds
 OPERATIONS = ("capture", "detach", "repurpose", "attach")
 CASES = []
 
@@ -34,152 +30,6 @@ CASES = []
 def case(function):
     CASES.append(function)
     return function
-
-
-def expect(condition, text):
-    if not condition:
-        raise TrialError(text)
-
-
-def end(control, function):
-    try:
-        control.call("kill", function=function)
-    except CallError as e:
-        expect("has ended" in str(e) or "no function" in str(e), str(e))  # meanwhile
-
-
-class Setting:
-    """A VM with a template of each function, and what each answers."""
-
-    def __init__(self, options, folder):
-        self.options, self.folder = options, pathlib.Path(folder)
-        self.store = self.folder / "store"
-        self.vm = Trial(options.bin, self.folder / "vm", self.store, options.kernel,
-                        more=["--payload", f"init.d/60-striker={STRIKER}",
-                              "--payload", f"functions/canary={pathlib.Path(options.bin) / 'moult-vm-canary'}"])
-        self.control = self.vm.control
-        self.cold, self.sums, self.took, self.errors = {}, {}, {}, []
-        for name in NAMES:
-            function = self.vm.run(name)
-            self.cold[name] = self.answers(function)
-            self.control.call("capture", function=function, name=name, end=True)
-            self.sums[name] = self.digest(name)
-        self.current = None
-        self.fresh("python")
-
-    def answers(self, function):
-        return [self.control.get(function, f"/?seed={seed}") for seed in SEEDS]
-
-    def digest(self, name):
-        folder = self.store / name
-        return {f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in sorted(folder.iterdir())}
-
-    def clear(self):
-        """No function but the striker is left."""
-        for info in self.control.call("ps")["functions"]:
-            if info["state"] != "ended" and info["name"] != "striker":
-                end(self.control, info["id"])
-
-    def fresh(self, name):
-        """The one function of the VM is of template `name`, and answers right."""
-        self.clear()
-        self.current = self.control.call("attach", name=name)["function"]["id"]
-        expect(self.answers(self.current) == self.cold[name], f"{name}: a wrong answer")
-
-    def states(self):
-        return {info["id"]: info["state"] for info in self.control.call("ps")["functions"] if info["name"] != "striker"}
-
-    def striker(self):
-        """A way to the guest's striker, which a restarted agent has still."""
-        for info in self.control.call("ps")["functions"]:
-            if info["name"] == "striker" and info["state"] == "running":
-                return info["id"]
-        return self.vm.start("striker", ["/usr/bin/sleep", "1000000"], "--ready", "connect", port=9091)
-
-    def strike(self, what, after_ms):
-        self.control.get(self.striker(), f"/strike?what={what}&after_ms={round(after_ms)}")
-
-    def settle(self):
-        """Until the agent answers and nothing is under way; how much the last strike has hit."""
-        deadline = time.monotonic() + RECOVERS
-        while True:
-            try:
-                struck = json.loads(self.control.get(self.striker(), "/idle"))
-                if not self.control.call("status")["running"] and struck["idle"] and \
-                        not set(self.states().values()) & {"capturing", "detaching", "attaching", "starting", "lost"}:
-                    return struck["hit"]
-            except (TrialError, OSError):
-                if time.monotonic() > deadline:
-                    raise
-            expect(time.monotonic() < deadline, f"not settled after {RECOVERS} s: {self.control.call('status')}")
-            time.sleep(0.05)
-
-    def do(self, operation, **more):
-        """One operation on the current function: its result, None when it failed with a clear error."""
-        try:
-            return self.control.call(operation, seconds=RECOVERS, **self.params(operation), **more)
-        except CallError as e:
-            expect(len(str(e)) > 20 and e.name not in ("INTERNAL", "UNKNOWN"), f"{operation}: no clear error: {e}")
-            self.errors.append(str(e))
-            return None
-
-    def params(self, operation):
-        return {"capture": {"function": self.current, "name": "chaos"}, "detach": {"function": self.current},
-                "repurpose": {"function": self.current, "name": "node"}, "attach": {"name": "node"}}[operation]
-
-    def ready_for(self, operation):
-        """What the operation needs is there, and nothing else."""
-        if operation == "attach":
-            self.clear()
-            self.current = None
-        else:
-            self.fresh("python")
-
-    def check(self, operation, result, killed=False):
-        """What must be so after an operation that went well or failed, when all is quiet again. `killed`: somebody ended
-        the function."""
-        states = self.states()
-        live = {function: state for function, state in states.items() if state != "ended"}
-        if result and operation == "capture":
-            self.control.call("templates.verify", name="chaos")
-        if result and operation in ("repurpose", "attach"):
-            made = result["function"]["id"]
-            if not killed:
-                expect(live == {made: "running"}, f"after {operation}: {states}, {made} was made")
-                expect(self.answers(made) == self.cold["node"], f"a wrong answer after {operation}")
-            return
-        if not result and operation in ("repurpose", "attach") and set(live.values()) == {"running"} and self.current not in live:
-            # It was ready, and only the answer was lost.
-            expect([self.answers(function) for function in live] == [self.cold["node"]], f"half-made after {operation}: {states}")
-        elif operation == "attach":
-            expect(not live, f"half-made after a failed attach: {states}")
-        elif operation == "capture" or not result:
-            # Unharmed, or gone, which nothing but a kill or a lost detach explains.
-            may_be_gone = killed or operation != "capture"
-            expect(live == {self.current: "running"} or (may_be_gone and not live), f"after {operation}: {states}")
-            if live:
-                expect(self.answers(self.current) == self.cold["python"], f"a wrong answer after {operation}")
-        else:
-            expect(not live, f"after {operation}: {states}")
-
-    def duration(self, operation):
-        """Milliseconds that it takes undisturbed, of the second time."""
-        if operation not in self.took:
-            for _ in range(2):
-                self.ready_for(operation)
-                start = time.monotonic()
-                expect(self.do(operation), f"{operation}: {self.errors[-1:]}")
-                self.took[operation] = (time.monotonic() - start) * 1000
-                self.forget()
-        return self.took[operation]
-
-    def forget(self):
-        if (self.store / "chaos").exists():
-            self.control.call("templates.remove", name="chaos")
-
-    def unchanged(self):
-        for name in NAMES:
-            expect(self.digest(name) == self.sums[name], f"template {name} has changed")
 
 
 def strikes(s, what):

@@ -8,7 +8,7 @@ import sys
 import traceback
 
 from machine import missing_parts, skip_all
-from trial import CallError, COMMANDS, Trial, TrialError, host_memory, private_bytes, scratch
+from trial import CallError, COMMANDS, expect, host_memory, private_bytes, scratch, Trial, TrialError
 
 SEEDS = range(4)
 SHARE = 0.6  # at most so much of a template do these functions write as they answer
@@ -18,11 +18,6 @@ CASES = []
 def case(function):
     CASES.append(function)
     return function
-
-
-def expect(condition, text):
-    if not condition:
-        raise TrialError(text)
 
 
 def expect_error(name, action):

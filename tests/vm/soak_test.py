@@ -10,17 +10,12 @@ import sys
 
 from chaos_test import STRIKER
 from machine import missing_parts, skip_all
-from trial import COMMANDS, Trial, TrialError, host_memory, scratch
+from trial import COMMANDS, expect, host_memory, scratch, Trial, TrialError
 
 # What may differ between two looks at a guest that does the same: the page allocator's and slab's own caches.
 SLACK = {"available": 12 << 20, "slab": 6 << 20, "page_tables": 1 << 20, "files": 96, "dying_cgroups": 4}
 HOST_SLACK = {"ram": 32 << 20, "rest": 16 << 20, "fds": 4}
 WARM_UP = 75  # repurposes: more than the ended functions that the agent remembers
-
-
-def expect(condition, text):
-    if not condition:
-        raise TrialError(text)
 
 
 class Soak:

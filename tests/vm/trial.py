@@ -2,7 +2,6 @@
 """A trial VM of `moultctl vm`, its control socket, and the functions of tests/demo."""
 import http.client
 import json
-import os
 import pathlib
 import select
 import socket
@@ -28,6 +27,11 @@ class CallError(TrialError):
     def __init__(self, error):
         super().__init__(f"{error['name']}: {error['message']}")
         self.name = error["name"]
+
+
+def expect(condition, text):
+    if not condition:
+        raise TrialError(text)
 
 
 class Control:

@@ -1,0 +1,374 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One workload in one mode of the matrix."""
+
+import os
+import re
+import signal
+import time
+
+import memory
+import oracle
+import rig
+from freezers import freezers
+from rig import Failed
+
+COUNT = 20
+# What a workload does by itself when it is interrupted: (pattern of differences, reason).
+UNSTEADY = {
+    "socket_timeout": (r"threads/|status/Threads",
+                       "recv with SO_RCVTIMEO ends with EINTR after any stop (signal(7)); its thread ends"),
+    "itimer_fires": (r"status/ShdPnd", "its timer fires while it waits"),
+    "posix_timer_thread": (r"maps/|threads/|status/Threads", "each expiry runs in a thread of its own, with a stack of its own"),
+    "posix_timer_periodic": (r"status/ShdPnd", "its timers fire while it waits"),
+    "syscall_storm": (r"maps/|fds/|status/|memory", "maps, opens and closes all the time"),
+    "threads_8": (r"memory", "half its threads wake every 20 ms"),
+    "threads_8_static": (r"memory", "half its threads wake every 20 ms"),
+    "threads_100": (r"memory", "half its threads wake every 20 ms"),
+    "threads_500": (r"memory", "half its threads wake every 20 ms"),
+    "thread_churn": (r"threads/|maps/|status/|memory", "its threads come and go all the time"),
+}
+
+
+class MayRefuse(Exception):
+    """A workload of may_refuse.txt was refused, as it may be."""
+
+
+class Case:
+    """One workload in one mode."""
+
+    def __init__(self, options, mode, workload, notes):
+        self.options, self.bin, self.mode, self.workload = options, options.bin, mode, workload
+        self.timeout, self.notes = options.timeout, notes
+        self.tool = rig.Tool(options.bin, options.timeout)
+        self.place = rig.Workplace()
+        self.victim = self.tracer = None
+        self.refused = workload in options.refuse
+        self.changes = workload in options.changed
+
+    def run(self):
+        try:
+            program = os.path.join(self.bin, "workloads", self.workload)
+            # The reparented kind of victim: nobody but the keeper ever waits for it.
+            orphan = self.mode in ("twice", "twice-sandbox")
+            self.victim = rig.Victim(program, self.place.root, orphan, self.timeout)
+            self.victim.wait_ready()
+            self.tracer = rig.status_field(self.victim.pid, "TracerPid")  # some have one of their own
+            try:
+                getattr(self, "mode_" + self.mode.replace("-", "_"))()
+            except MayRefuse:
+                self.place.expect_only()
+                self.untouched()
+                self.victim.go()
+        finally:
+            if self.victim:
+                self.victim.close()
+            left = self.sweep()
+            self.place.close()
+        if left:
+            raise Failed("processes left behind: " + ", ".join(left))
+
+    def sweep(self):
+        """Kills what is still a child of this case. Ends of processes show here a moment late."""
+        left = []
+        rig.wait_until(lambda: not self.reap_orphans(), 1)
+        for pid in rig.children():
+            left.append(rig.describe(pid))
+            handle = rig.Handle(pid)
+            handle.kill()
+            handle.reap(5)
+        return left
+
+    @staticmethod
+    def reap_orphans():
+        """Reaps ended children; true while some still run."""
+        try:
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+            return True
+        except ChildProcessError:
+            return False
+
+    # --- without the tool -------------------------------------------------------------------
+
+    def mode_plain(self):
+        self.victim.go()
+
+    def mode_freeze(self):
+        pid = self.victim.pid
+        for _ in range(4):
+            rig.stop(pid)
+            rig.resume(pid)
+            rig.wait_until(lambda: not rig.all_in_state(pid, "T"), self.timeout)
+        for freezer in freezers():
+            freezer(pid, self.timeout)
+        self.victim.go()
+
+    # --- dump -------------------------------------------------------------------------------
+
+    def dump(self, *options, name="t"):
+        pid = self.victim.pid
+        outcome = self.tool.run("dump", pid, self.place.template(name), "--json", *options)
+        allowed = self.options.may_refuse.get(self.workload)
+        if outcome.code in (rig.EXIT_REFUSED, rig.EXIT_AGAIN) and allowed and re.search(allowed, outcome.err, re.I):
+            raise MayRefuse
+        if outcome.code != 0:
+            raise Failed(f"dump: {outcome.text()}")
+        try:
+            report = outcome.json()
+        except ValueError:
+            raise Failed(f"dump --json printed {outcome.out[:200]!r}") from None
+        if report.get("pid") not in (pid, rig.inner_pid(pid) or pid):
+            raise Failed(f"dump of {pid} reports pid {report.get('pid')}")
+        self.note("dump_us", report.get("total_us"))
+        self.note("stopped_us", report.get("stopped_us"))
+        self.note("user_state_bytes", report.get("user_state_bytes"))
+        return report
+
+    def note(self, key, value):
+        self.notes.setdefault(key, []).append(value)
+
+    def refusal(self, *options):
+        """The dump is refused by name, and the process has not noticed."""
+        pattern = self.options.refuse[self.workload]
+        # Of a leader that has ended /proc shows next to nothing.
+        before = None if rig.state(self.victim.pid) == "Z" else oracle.steady(self.victim.pid)
+        outcome = self.tool.run("dump", self.victim.pid, self.place.template(), *options)
+        if outcome.code != rig.EXIT_REFUSED:
+            raise Failed(f"dump should refuse (exit 3): {outcome.text()}")
+        if pattern and not re.search(pattern, outcome.err, re.I):
+            raise Failed(f"refusal does not match /{pattern}/: {outcome.text()}")
+        if str(self.victim.pid) not in outcome.err:
+            raise Failed(f"refusal does not name pid {self.victim.pid}: {outcome.text()}")
+        self.place.expect_only()
+        self.untouched()
+        if before:
+            self.compare(before, "leave")  # some refusals come when the process was already asked from inside
+        self.victim.go()
+
+    def untouched(self):
+        pid = self.victim.pid
+        if not rig.wait_until(lambda: running(pid, self.tracer), 2):
+            raise Failed("the dump leaves it stopped or traced: " + rig.describe(pid))
+
+    def mode_leave(self):
+        if self.refused:
+            return self.refusal("--leave-running")
+        pid = self.victim.pid
+        rig.stop(pid)
+        rig.resume(pid)  # a blocked SIGCONT stays pending: have it in the snapshot already
+        before = oracle.steady(pid)
+        # First at rest, where memory must be the same to the bit; the polling loop makes noise.
+        rig.stop(pid)
+        at_rest = memory.content(pid)
+        stopped = self.tool.run("dump", pid, self.place.template("stopped"), "--leave-running")
+        if stopped.code == 0:
+            self.same_memory(at_rest, "dump of the stopped process")
+            if not rig.all_in_state(pid, "T"):
+                raise Failed("a stopped process runs after dump --leave-running: " + rig.describe(pid))
+            self.tool.must("verify", self.place.template("stopped"))
+        elif stopped.code not in (rig.EXIT_REFUSED, rig.EXIT_AGAIN):
+            raise Failed("dump of the stopped process: " + stopped.text())
+        else:
+            self.place.expect_only()
+            self.note("stopped_refused", stopped.err.strip())
+        rig.resume(pid)
+        self.leave_running()
+        self.compare(before)
+        self.beside()
+
+    def beside(self):
+        """What was captured comes back in a sandbox, while the one that it was captured from runs on."""
+        if self.changes or self.workload in self.options.single:
+            return self.victim.go()
+        original = self.victim.handles[-1]
+        copy = self.one(self.restore("--sandbox", name="run0"))
+        self.boxed(copy.pid, rig.inner_pid(original.pid))
+        self.victim.go(2, [original, copy])
+        for handle in reversed(self.victim.handles[1:]):  # the function, then its init
+            self.ended(handle)
+        return None
+
+    def leave_running(self):
+        """Dump of the running process. It moves to another CPU now and then, and the kernel writes
+        that into its rseq area: only a page that changes with every dump counts."""
+        pid, noisy, always = self.victim.pid, self.noise(), None
+        for i in range(3):
+            rig.stop(pid)
+            before = memory.content(pid)
+            rig.resume(pid)
+            self.dump("--leave-running", name=f"run{i}")
+            self.untouched()
+            self.tool.must("verify", self.place.template(f"run{i}"))
+            self.polls()  # not in the middle of what the interrupted sleep does: at rest in the next one
+            rig.stop(pid)
+            after = memory.content(pid, before[0])
+            rig.resume(pid)
+            changed = set(memory.differences(before, after)) - noisy
+            always = changed if always is None else always & changed
+            if not always or self.unsteady("memory"):
+                return
+        # On a busy machine some of what the victim does by itself shows only now and then.
+        always -= self.noise(20)
+        if not always:
+            return
+        raise Failed(f"dump --leave-running changed {len(always)} pages: "
+                     + ", ".join(memory.where(pid, a) for a in sorted(always)[:4]))
+
+    def noise(self, samples=3):
+        """Pages that change by themselves while the victim polls for "go", and timers of up to 50 ms fire."""
+        pid, noisy, last = self.victim.pid, set(), None
+        for _ in range(samples):
+            rig.stop(pid)
+            now = memory.content(pid, last[0] if last else ())
+            if last:
+                noisy.update(memory.differences(last, now))
+            last = now
+            rig.resume(pid)
+            time.sleep(0.05)
+            self.polls()
+        return noisy
+
+    def polls(self):
+        """The victim has looked for "go" and sleeps again, if it is one that polls."""
+        pid, switches = self.victim.pid, rig.status_field(self.victim.pid, "voluntary_ctxt_switches")
+        rig.wait_until(lambda: rig.status_field(pid, "voluntary_ctxt_switches") != switches, 0.1)
+
+    def same_memory(self, before, what):
+        pid = self.victim.pid
+        changed = memory.differences(before, memory.content(pid, before[0]))
+        if changed:
+            raise Failed(f"{what} changed {len(changed)} pages: "
+                         + ", ".join(memory.where(pid, a) for a in changed[:4]))
+
+    def compare(self, before, mode=None):
+        found = oracle.compare(before, self.victim.pid, mode or self.mode)
+        found = [d for d in found if not self.unsteady(d)]
+        if found:
+            raise Failed(f"{len(found)} differences: " + "; ".join(found[:12])[:3000])
+
+    # --- restore ----------------------------------------------------------------------------
+
+    def end_by_dump(self, name="t"):
+        """Dump that ends the process: killed, and nothing of it left once its parent has reaped."""
+        handle = self.victim.handles[-1]
+        self.dump(name=name)
+        if rig.alive(handle.pid) and handle.exists():
+            rig.wait_until(lambda: not rig.alive(handle.pid), 1)
+            if rig.alive(handle.pid):
+                raise Failed("still there after dump: " + rig.describe(handle.pid))
+        if not handle.reap(5):
+            raise Failed("not reapable after dump: " + rig.describe(handle.pid))
+        if handle.status is not None and not (
+                os.WIFSIGNALED(handle.status) and os.WTERMSIG(handle.status) == signal.SIGKILL):
+            raise Failed(f"dump should end it by SIGKILL, not {rig._end(handle.status)}")
+        if handle.exists():
+            raise Failed("a zombie is left after dump: " + rig.describe(handle.pid))
+
+    def restore(self, *options, name="t"):
+        if self.changes:
+            self.victim.touch("restored")
+        outcome = self.tool.must("restore", self.place.template(name), "--json", *options)
+        try:
+            processes = outcome.json()["processes"]
+            pids = [p["pid"] for p in processes]
+        except (ValueError, KeyError, TypeError):
+            raise Failed(f"restore --json printed {outcome.out[:200]!r}") from None
+        self.note("restore_us", outcome.json().get("total_us"))
+        # The function is adopted last, so that it is the newest handle: dump and go look there.
+        for process in processes:
+            if process.get("sandbox_init"):
+                self.victim.adopt(process["sandbox_init"])
+        return [self.victim.adopt(pid) for pid in pids]
+
+    def unsteady(self, what):
+        if self.changes and re.match(r"fds/\d+/details/", what):
+            return True  # changed.txt: comes back changed on purpose, and checks that itself
+        entry = UNSTEADY.get(self.workload)
+        return bool(entry and re.match(entry[0], what))
+
+    def one(self, handles):
+        if len(handles) != 1:
+            raise Failed(f"{len(handles)} processes restored, not 1")
+        return handles[0]
+
+    def mode_restore(self):
+        if self.refused:
+            return self.refusal()
+        pid, before = self.victim.pid, oracle.steady(self.victim.pid)
+        self.end_by_dump()
+        self.place.expect_only("t")
+        self.tool.must("verify", self.place.template())
+        restored = self.one(self.restore())
+        if restored.pid != pid:
+            raise Failed(f"restored as pid {restored.pid}, was {pid}")
+        self.compare(before)
+        parent = rig.stat_fields(pid)[1]
+        if int(parent) != os.getpid():
+            raise Failed(f"restored process is a child of {rig.describe(int(parent))}, not handed over")
+        self.untouched()
+        self.victim.go()
+        self.ended(restored)
+
+    def ended(self, handle):
+        if not handle.reap(5):
+            raise Failed("does not end after its result: " + rig.describe(handle.pid) + rig._where(handle.pid))
+
+    def mode_sandbox(self):
+        if self.refused:
+            return None
+        before = oracle.steady(self.victim.pid)
+        old = self.victim.pid
+        self.end_by_dump()
+        restored = self.one(self.restore("--sandbox"))
+        self.boxed(restored.pid, old)
+        self.compare(before)
+        self.victim.go(watch=[restored])
+        for handle in reversed(self.victim.handles[1:]):  # the function, then its init
+            self.ended(handle)
+        return None
+
+    def boxed(self, pid, inner):
+        if rig.inner_pid(pid) != inner:
+            raise Failed(f"pid inside the sandbox is {rig.inner_pid(pid)}, was {inner}")
+        for ns in ("pid", "mnt", "ipc", "time"):
+            if os.readlink(f"/proc/{pid}/ns/{ns}") == os.readlink(f"/proc/self/ns/{ns}"):
+                raise Failed(f"the sandbox shares the caller's {ns} namespace")
+
+    def mode_twice(self):
+        self.chain()
+
+    def mode_twice_sandbox(self):
+        self.chain("--sandbox")
+
+    def chain(self, *options):
+        """Dump, restore, dump, restore: what came back must be as good as what was there."""
+        old = self.victim.pid
+        self.end_by_dump("first")
+        middle = self.one(self.restore(*options, name="first"))
+        before = oracle.steady(middle.pid)
+        self.end_by_dump("second")
+        for handle in reversed(self.victim.handles[1:]):
+            self.ended(handle)  # its init goes with the function
+        last = self.one(self.restore(*options, name="second"))
+        if rig.inner_pid(last.pid) != old:
+            raise Failed(f"pid {rig.inner_pid(last.pid)} after the second restore, was {old}")
+        found = oracle.compare(before, last.pid, "sandbox" if options else "restore")
+        found = [d for d in found if not self.unsteady(d)]
+        if found:
+            raise Failed(f"second generation: {len(found)} differences: " + "; ".join(found[:12])[:3000])
+        self.victim.go(watch=[last])
+        self.ended(last)
+
+    def mode_many(self):
+        self.end_by_dump()
+        restored = self.restore("--sandbox", "--count", COUNT)
+        if len({h.pid for h in restored}) != COUNT:
+            raise Failed(f"{len(restored)} processes restored, not {COUNT}")
+        self.victim.go(COUNT, restored)
+        for handle in reversed(self.victim.handles[1:]):  # the function, then its init
+            self.ended(handle)
+
+
+def running(pid, tracer):
+    return all(rig.state(pid, t) in ("R", "S", "D", "Z", None) for t in rig.tids(pid)) and \
+        rig.status_field(pid, "TracerPid") == tracer
