@@ -10,7 +10,6 @@
 #include <malloc.h>
 #include <linux/sched.h>
 #include <sched.h>
-#include <sys/mman.h>
 #include <sys/ptrace.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -18,50 +17,23 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "absl/strings/strip.h"
 #include "image/builder.h"
 #include "image/control.h"
 #include "image/files.h"
 #include "image/host.h"
 #include "image/ignition.h"
+#include "image/new_process.h"
 #include "image/orphan.h"
+#include "image/place.h"
 #include "image/plan.h"
+#include "image/region.h"
 #include "image/sandbox.h"
 #include "moult/protocol/template_reader.h"
-#include "proc/fdinfo.h"
-#include "proc/read.h"
-#include "proc/stat.h"
 #include "ptrace/wait.h"
 #include "resource/thread/scheduling.h"
 
 namespace moult::engine {
 namespace {
-
-int64_t NowNs(clockid_t clock) {
-  timespec now{};
-  clock_gettime(clock, &now);
-  return now.tv_sec * 1'000'000'000 + now.tv_nsec;
-}
-
-// By one that has ended, and that its parent has not waited for.
-absl::Status PidTakenByZombie(pid_t pid, pid_t parent) {
-  auto comm = proc::ReadFile(absl::StrCat("/proc/", parent, "/comm"));
-  const std::string who = comm.ok() ? absl::StrCat(" (", absl::StripSuffix(*comm, "\n"), ")") : "";
-  return absl::FailedPreconditionError(absl::StrCat("pid ", pid, " is still that of a process that has ended and that its parent, process ", parent, who,
-                                                    ", has not waited for; let the parent wait (or end it), or use --sandbox"));
-}
-
-absl::Status PidTaken(pid_t pid) {
-  auto text = proc::ReadFile(absl::StrCat("/proc/", pid, "/stat"));
-  const auto stat = text.ok() ? proc::ParseStat(*text) : text.status();
-  if (stat.ok() && stat->state == 'Z') return PidTakenByZombie(pid, stat->ppid);
-  if (absl::IsNotFound(stat.status())) {
-    return absl::FailedPreconditionError(absl::StrCat("pid ", pid, " is still the number of a process group or session that other processes belong to; end those, or use --sandbox"));
-  }
-  auto comm = proc::ReadFile(absl::StrCat("/proc/", pid, "/comm"));
-  const std::string who = comm.ok() ? absl::StrCat(" (", absl::StripSuffix(*comm, "\n"), ")") : "";
-  return absl::FailedPreconditionError(absl::StrCat("pid ", pid, " is taken by another process or thread", who, "; use --sandbox, or end that process"));
-}
 
 absl::Status CheckOptions(const RestoreOptions& options) {
   if (options.count < 1 || (options.count > 1 && !options.sandbox)) {
@@ -69,20 +41,6 @@ absl::Status CheckOptions(const RestoreOptions& options) {
   }
   if (options.prepared != nullptr && (options.count != 1 || !options.sandbox)) {
     return absl::InvalidArgumentError("a prepared sandbox takes one process");
-  }
-  return absl::OkStatus();
-}
-
-absl::Status CheckPlace(const image::ProcessImageT& image, const RestoreOptions& options) {
-  if (options.sandbox) return absl::OkStatus();
-  if (image.sandboxed) {
-    return absl::FailedPreconditionError("the process was captured in a sandbox (pid, mount, ipc or time namespace of its own); use --sandbox");
-  }
-  if (image.monotonic_ns > NowNs(CLOCK_MONOTONIC) || image.boottime_ns > NowNs(CLOCK_BOOTTIME)) {
-    return absl::FailedPreconditionError("its monotonic clock would go back (captured on a machine that was up longer); use --sandbox");
-  }
-  for (const auto& thread : image.processes.front()->threads) {
-    if (access(absl::StrCat("/proc/", thread->tid).c_str(), F_OK) == 0) return PidTaken(thread->tid);
   }
   return absl::OkStatus();
 }
@@ -95,71 +53,6 @@ void RaiseFileLimit() {
     setrlimit(RLIMIT_NOFILE, &limit);
   }
 }
-
-// The region that tool and builder share, at the same address in both.
-class Region {
- public:
-  static absl::StatusOr<std::unique_ptr<Region>> Create(const RegionLayout& layout) {
-    std::unique_ptr<Region> region(new Region(layout.size));
-    // SAFETY: a hole in the tool's address space and in the template's (FindRegionHole).
-    void* view = mmap(reinterpret_cast<void*>(layout.address.value()), layout.size, PROT_READ | PROT_WRITE | PROT_EXEC,
-                      MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
-    if (view == MAP_FAILED) return ErrnoStatus("map the restore region");
-    region->view_ = static_cast<std::byte*>(view);
-    return region;
-  }
-  ~Region() {
-    if (view_ != nullptr) munmap(view_, size_);
-  }
-  Region(const Region&) = delete;
-  Region& operator=(const Region&) = delete;
-  std::byte* view() const { return view_; }
-
- private:
-  explicit Region(size_t size) : size_(size) {}
-  size_t size_;
-  std::byte* view_ = nullptr;
-};
-
-// A process in the making: killed and reaped unless it was let go.
-class NewProcess {
- public:
-  explicit NewProcess(pid_t pid) : pid_(pid) {}
-  ~NewProcess() {
-    if (pid_ <= 0) return;
-    kill(pid_, SIGKILL);
-    const auto deadline = ptrace::Clock::now() + std::chrono::seconds(10);
-    while (!Reap() && ptrace::Clock::now() < deadline) {
-      const timespec pause{0, 1'000'000};
-      nanosleep(&pause, nullptr);
-    }
-  }
-  NewProcess(const NewProcess&) = delete;
-  NewProcess& operator=(const NewProcess&) = delete;
-  void Keep() { pid_ = 0; }
-
- private:
-  // True when nothing of it is left that waits for us. A thread that we trace stays until we wait for it: its leader is not
-  // reported before, and the sandbox around it cannot end, not even when the leader is no concern of ours any more (let go,
-  // and a child of the sandbox's init). So the threads come first, whatever is known of the leader.
-  bool Reap() const {
-    bool threads = false;
-    auto tids = proc::ListNumeric(absl::StrCat("/proc/", pid_, "/task"));
-    if (tids.ok()) {
-      for (const int tid : *tids) {
-        if (tid == pid_) continue;
-        threads = true;
-        waitpid(tid, nullptr, __WALL | WNOHANG);
-      }
-    }
-    if (threads) return false;
-    int status = 0;
-    const pid_t got = waitpid(pid_, &status, __WALL | WNOHANG);
-    return (got == pid_ && ptrace::IsGone(status)) || (got < 0 && errno == ECHILD);
-  }
-
-  pid_t pid_;
-};
 
 // What a restore begins with, and can find done already.
 struct Start {
@@ -232,7 +125,7 @@ class Restorer::Impl {
       MOULT_ASSIGN_OR_RETURN(const MountScope scope, MountScope::Enter(options_.prepared));
       MOULT_RETURN_IF_ERROR(CheckFiles(from_.image));
     }
-    MOULT_RETURN_IF_ERROR(CheckPlace(from_.image, options_));
+    if (!options_.sandbox) MOULT_RETURN_IF_ERROR(CheckPlaceHere(from_.image));
     result_.phases.End("check");
     MOULT_ASSIGN_OR_RETURN(opened_, OpenMappedFiles(from_.image, from_.pages, options_.prepared, start_.has_value() ? start_->numbers.first : 0));
     MOULT_RETURN_IF_ERROR(PlanUnlessPlanned());

@@ -23,6 +23,12 @@
 
 namespace moult::agent {
 
+// The function that has just started has better use for the CPU than what is made ahead.
+inline constexpr std::chrono::milliseconds kRefillDelay{200};
+
+// Verbs after which the connection is a plain stream.
+inline bool IsStream(rpc::RequestBody verb) { return verb == rpc::RequestBody::Tunnel || verb == rpc::RequestBody::Logs; }
+
 // The answer to an attach in short of a template that no worker keeps.
 absl::Status NotKept(const rpc::AttachT& attach);
 
@@ -98,6 +104,15 @@ class Server {
                            const rpc::RequestT& request, Function* function);
   absl::Status Fork(const std::shared_ptr<Connection>& connection, uint64_t call,
                     const rpc::RequestT& request, Function* function, Running& worker);
+  void ReadReports(Running& worker);
+  void Apply(Running& worker, const Report& report);
+  void WorkerEnded(std::list<Running>::iterator worker, int status);
+  bool Settle(Function& function);
+  void FunctionEnded(Function& function, int status);
+  void Drop(uint64_t id);
+  absl::Status CheckStreams() const;
+
+  // made_ahead.cc
   absl::Status MakeSpare();
   std::list<Standby>::iterator FindStandby(const TemplateKey& key);
   // False: none that waits can do it.
@@ -105,16 +120,9 @@ class Server {
                    const Function* function, Running& worker);
   void TakeIdle();
   void DropKept(uint32_t window, uint64_t offset, uint64_t length);
-  void ReadReports(Running& worker);
-  void Apply(Running& worker, const Report& report);
-  void WorkerEnded(std::list<Running>::iterator worker, int status);
-  bool Settle(Function& function);
-  void FunctionEnded(Function& function, int status);
-  void Drop(uint64_t id);
   absl::StatusOr<std::unique_ptr<Function>> TakeShell();
   void Refill();
   bool IsFull();
-  absl::Status CheckStreams() const;
 
   const Config config_;
   bool use_cgroup_ = false;

@@ -10,10 +10,10 @@
 #include <csignal>
 
 #include "ptrace/wait.h"
+#include "rpc/fork_worker.h"
 #include "rpc/log.h"
 #include "rpc/server.h"
 #include "rpc/standby.h"
-#include "shell/shell.h"
 
 namespace moult::agent {
 namespace {
@@ -21,39 +21,7 @@ namespace {
 using rpc::FunctionState;
 using rpc::RequestBody;
 
-// The function that has just started has better use for the CPU.
-constexpr std::chrono::milliseconds kRefillDelay{200};
-
-bool IsStream(RequestBody verb) { return verb == RequestBody::Tunnel || verb == RequestBody::Logs; }
 bool IsStart(RequestBody verb) { return verb == RequestBody::Run || verb == RequestBody::Attach; }
-
-// All but `keep` (rising after the sort) and the standard descriptors.
-void CloseOthers(std::vector<int> keep) {
-  std::sort(keep.begin(), keep.end());
-  unsigned next = 3;
-  for (const int fd : keep) {
-    if (fd < static_cast<int>(next)) continue;
-    if (static_cast<unsigned>(fd) > next) syscall(SYS_close_range, next, static_cast<unsigned>(fd) - 1, 0);
-    next = static_cast<unsigned>(fd) + 1;
-  }
-  syscall(SYS_close_range, next, ~0u, 0);
-}
-
-// The ends of its socket: the agent's, and the worker's own.
-absl::StatusOr<pid_t> ForkWorker(UniqueFd* ours, UniqueFd* theirs) {
-  int ends[2];
-  if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0) return ErrnoStatus("socketpair");
-  ours->Reset(ends[0]);
-  theirs->Reset(ends[1]);
-  const pid_t pid = fork();
-  if (pid < 0) return ErrnoStatus("fork a worker");
-  return pid;
-}
-
-// A worker ends by its own decision only: a signal in the midst of a capture could harm the function.
-void IgnoreSignals() {
-  for (const int number : {SIGTERM, SIGINT, SIGHUP}) signal(number, SIG_IGN);
-}
 
 std::vector<int> Descriptors(const Function* function) {
   if (function == nullptr) return {};
@@ -81,10 +49,6 @@ std::vector<int> Descriptors(const Function* function) {
 }
 
 }  // namespace
-
-absl::Status NotKept(const rpc::AttachT& attach) {
-  return absl::NotFoundError(absl::StrCat("template ", attach.name, " is not kept here; send its image and manifest"));
-}
 
 absl::Status Server::CheckStreams() const {
   const size_t streams =
@@ -121,62 +85,6 @@ absl::Status Server::StartWorker(const std::shared_ptr<Connection>& connection, 
   return absl::OkStatus();
 }
 
-std::list<Server::Standby>::iterator Server::FindStandby(const TemplateKey& key) {
-  return std::find_if(standby_.begin(), standby_.end(), [&](const Standby& standby) { return standby.key == key; });
-}
-
-bool Server::TakeStandby(const std::shared_ptr<Connection>& connection, uint64_t call, const rpc::RequestT& request,
-                         const Function* function, Running& worker) {
-  if (function == nullptr || IsStream(request.body.type)) return false;
-  const rpc::AttachT* attach = request.body.AsAttach();
-  const TemplateKey key = attach != nullptr ? KeyOf(*attach) : TemplateKey();
-  auto standby = FindStandby(key);
-  if (standby == standby_.end() && attach == nullptr) return false;
-  if (standby == standby_.end()) standby = FindStandby({});  // one that has no template yet
-  if (standby == standby_.end()) return false;
-  // One that has no template cannot be told of one in short.
-  if (attach != nullptr && IsShort(*attach) && standby->key != key) return false;
-  const absl::Status sent = SendOrder(standby->socket.get(), connection->fd(), call, request, *function);
-  if (absl::IsResourceExhausted(sent)) return false;
-  if (sent.ok()) {
-    worker.pid = standby->pid;
-    worker.socket = std::move(standby->socket);
-  } else {
-    Log(absl::StrCat("worker ", standby->pid, " that waited: ", sent.message()));
-  }
-  standby_.erase(standby);
-  return sent.ok();
-}
-
-// Workers that have said that they wait for the next attach of their template.
-void Server::TakeIdle() {
-  for (auto worker = workers_.begin(); worker != workers_.end();) {
-    const auto here = worker++;
-    if (!here->idle) continue;
-    here->connection->busy = false;
-    refill_at_ = Clock::now() + kRefillDelay;
-    if (!here->key.digest.empty() && FindStandby(here->key) == standby_.end()) {
-      standby_.push_front({here->pid, std::move(here->socket), here->key});
-    }
-    workers_.erase(here);
-  }
-  // The one that has waited longest goes first: its socket closes.
-  const auto keeps = [](const Standby& standby) { return !standby.key.digest.empty(); };
-  while (static_cast<size_t>(std::count_if(standby_.begin(), standby_.end(), keeps)) > config_.keep_templates) {
-    standby_.erase(std::next(std::find_if(standby_.rbegin(), standby_.rend(), keeps)).base());
-  }
-}
-
-void Server::DropKept(uint32_t window, uint64_t offset, uint64_t length) {
-  const auto overlaps = [&](const TemplateKey& key) {
-    return !key.digest.empty() && key.window == window && key.offset < offset + length && offset < key.offset + key.size;
-  };
-  standby_.remove_if([&](const Standby& standby) { return overlaps(standby.key); });
-  for (Running& worker : workers_) {
-    if (overlaps(worker.key)) worker.key = {};  // when it is idle, it goes
-  }
-}
-
 absl::Status Server::Fork(const std::shared_ptr<Connection>& connection, uint64_t call,
                           const rpc::RequestT& request, Function* function, Running& worker) {
   UniqueFd theirs;
@@ -188,8 +96,7 @@ absl::Status Server::Fork(const std::shared_ptr<Connection>& connection, uint64_
     std::vector<int> keep = Descriptors(function);
     keep.push_back(connection->fd());
     keep.push_back(theirs.get());
-    CloseOthers(std::move(keep));
-    IgnoreSignals();
+    BecomeWorker(std::move(keep));
     // Never destroyed: this process leaves by _exit.
     auto* work = new Worker(config_, UniqueFd(connection->fd()), call, request, function, theirs.get());
     const WorkerExit exit = Work(*work);
@@ -197,19 +104,6 @@ absl::Status Server::Fork(const std::shared_ptr<Connection>& connection, uint64_
     serving_.reset();
     StayWith(*work);
   }
-  return absl::OkStatus();
-}
-
-absl::Status Server::MakeSpare() {
-  Standby spare;
-  UniqueFd theirs;
-  MOULT_ASSIGN_OR_RETURN(spare.pid, ForkWorker(&spare.socket, &theirs));
-  if (spare.pid == 0) {
-    CloseOthers({theirs.get()});
-    IgnoreSignals();
-    StandBy(config_, theirs.get(), nullptr);
-  }
-  standby_.push_back(std::move(spare));
   return absl::OkStatus();
 }
 
@@ -356,33 +250,5 @@ void Server::Drop(uint64_t id) {
   RemoveFolder(function);
   functions_.erase(it);
 }
-
-absl::StatusOr<std::unique_ptr<Function>> Server::TakeShell() {
-  if (shells_.empty()) return MakeShell(config_, use_cgroup_, next_id_++);
-  auto shell = std::move(shells_.front());
-  shells_.pop_front();
-  return shell;
-}
-
-void Server::Refill() {
-  // Not while anybody waits for a worker that may need the CPU, nor when a function that has just begun is about to be
-  // called for the first time.
-  if (Clock::now() < refill_at_ ||
-      std::any_of(workers_.begin(), workers_.end(), [](const Running& worker) { return !worker.stream; }))
-    return;
-  while (!stopping_ && shells_.size() < config_.warm_shells) {
-    auto shell = MakeShell(config_, use_cgroup_, next_id_++);
-    if (!shell.ok()) return Log(shell.status().ToString());
-    shells_.push_back(*std::move(shell));
-  }
-  // A fork would have a copy of what has come of a request, and longer than the request lives.
-  const auto in_frame = [](const auto& connection) { return connection->frame_deadline() != Clock::time_point::max(); };
-  if (std::any_of(connections_.begin(), connections_.end(), in_frame)) return;
-  if (!stopping_ && FindStandby({}) == standby_.end()) {
-    if (const absl::Status made = MakeSpare(); !made.ok()) Log(made.ToString());
-  }
-}
-
-bool Server::IsFull() { return FindStandby({}) != standby_.end() && shells_.size() >= config_.warm_shells; }
 
 }  // namespace moult::agent
