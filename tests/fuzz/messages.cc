@@ -108,6 +108,22 @@ rpc::DoctorReplyT DoctorReply() {
   return doctor;
 }
 
+rpc::PagesReportT PagesReport() {
+  rpc::PagesReportT pages;
+  pages.run_count = 3;
+  pages.ram = {rpc::GpaRun(0, 160 * kPage), rpc::GpaRun(256 * kPage, 4096 * kPage)};
+  pages.functions.push_back(std::make_unique<rpc::PagesFunctionT>());
+  pages.functions.back()->id = 7;
+  pages.functions.back()->exact = true;
+  pages.processes.push_back(std::make_unique<rpc::PagesProcessT>());
+  pages.processes.back()->pid = 312;
+  pages.processes.back()->comm = "python3";
+  pages.processes.back()->function = 7;
+  pages.files = {"/usr/bin/python3.11"};
+  pages.phases = Phases();
+  return pages;
+}
+
 // A good message that its own receiver refuses would make the fuzzer look at nothing.
 template <auto kParse>
 const std::vector<std::string>* Checked(std::vector<std::string>* messages, size_t kinds) {
@@ -180,6 +196,7 @@ const std::vector<std::string>& Requests() {
     release.length = 4 * kPage;
     add(release);
     add(rpc::DetachPagesT{});
+    add(OnFunction<rpc::PagesT>());
     return Checked<rpc::ParseRequest>(out, static_cast<size_t>(rpc::RequestBody::MAX));
   }();
   return *all;
@@ -207,6 +224,7 @@ const std::vector<std::string>& Responses() {
     rpc::DoneT done;
     done.phases = Phases();
     add(std::move(done));
+    add(PagesReport());
     return Checked<rpc::ParseResponse>(out, static_cast<size_t>(rpc::ResponseBody::MAX));
   }();
   return *all;

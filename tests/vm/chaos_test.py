@@ -16,7 +16,7 @@ from canary_test import guest_ram, marker, places
 from chaos_setting import SEEDS, STRIKER, Setting, end
 from cutter import Cutter
 from machine import missing_parts, skip_all
-from trial import CallError, REPO, Trial, TrialError, expect, host_memory, scratch
+from trial import CallError, Trial, TrialError, build_module, expect, host_memory, scratch
 
 HERE = pathlib.Path(__file__).resolve().parent
 WIPES = 5  # seconds
@@ -262,20 +262,9 @@ def driver_is_missing(s):
             expect([vm.control.get(current, f"/?seed={i}") for i in SEEDS] == s.cold[name], f"{name}: a wrong answer")
 
 
-def build_scribble(s):
-    """The module for this guest's kernel."""
-    folder = s.folder / "scribble"
-    shutil.copytree(HERE / "guest" / "scribble", folder)
-    kernel = subprocess.run([REPO / "guest-agent/rootfs/kernel", s.options.kernel], capture_output=True, text=True,
-                            check=True).stdout.strip()
-    subprocess.run(["make", "-sC", f"{kernel}/build", f"M={folder}", "CONFIG_DEBUG_INFO_BTF_MODULES=", "modules"],
-                   check=True, stdout=subprocess.DEVNULL)
-    return folder / "scribble.ko"
-
-
 @case
 def guest_writes_over_the_window(s):
-    more = ["--payload", f"init.d/60-striker={STRIKER}", "--payload", f"functions/scribble.ko={build_scribble(s)}",
+    more = ["--payload", f"init.d/60-striker={STRIKER}", "--payload", f"functions/scribble.ko={build_module('scribble', s.options.kernel, s.folder)}",
             "--window", "64"]
     with Trial(s.options.bin, s.folder / "other", s.store, s.options.kernel, more=more) as vm:
         function = vm.control.call("attach", name="python", pages="in_place")["function"]["id"]

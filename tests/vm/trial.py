@@ -4,6 +4,7 @@ import http.client
 import json
 import pathlib
 import select
+import shutil
 import socket
 import subprocess
 import tempfile
@@ -91,6 +92,16 @@ class Control:
         if answer.status != 200:
             raise TrialError(f"GET {path} of function {function}: status {answer.status}")
         return body
+
+
+def build_module(name, kernel, folder):
+    """guest/NAME as a module for this guest's kernel."""
+    folder = pathlib.Path(folder) / name
+    shutil.copytree(REPO / "tests/vm/guest" / name, folder)
+    done = subprocess.run([REPO / "guest-agent/rootfs/kernel", kernel], capture_output=True, text=True, check=True)
+    subprocess.run(["make", "-sC", f"{done.stdout.strip()}/build", f"M={folder}", "CONFIG_DEBUG_INFO_BTF_MODULES=", "modules"],
+                   check=True, stdout=subprocess.DEVNULL)
+    return folder / f"{name}.ko"
 
 
 def compile_java(folder):

@@ -153,6 +153,19 @@ uint64_t Cgroup::MemoryBytes() const {
   return text.ok() && absl::SimpleAtoi(*text, &bytes) ? bytes : 0;
 }
 
+MemoryUse Cgroup::Use() const {
+  const auto text = proc::ReadFile(absl::StrCat(path_, "/memory.stat"));
+  if (!text.ok()) return {};
+  MemoryUse use;
+  use.anon = Counter(*text, "anon");
+  use.shmem = Counter(*text, "shmem");
+  use.file = Counter(*text, "file");
+  use.file -= std::min(use.file, use.shmem);
+  use.kernel = Counter(*text, "kernel");
+  use.faults = Counter(*text, "pgfault");
+  return use;
+}
+
 absl::StatusOr<uint64_t> Cgroup::SharedMemoryBytes() const {
   MOULT_ASSIGN_OR_RETURN(const std::string text, proc::ReadFile(absl::StrCat(path_, "/memory.stat")));
   return Counter(text, "shmem");

@@ -23,6 +23,15 @@ struct Limits {
   uint32_t pids = 0;
 };
 
+// Bytes, but for the count of page faults; 0: not known.
+struct MemoryUse {
+  uint64_t anon = 0;
+  uint64_t shmem = 0;
+  uint64_t file = 0;    // without shmem
+  uint64_t kernel = 0;  // page tables, stacks, slab
+  uint64_t faults = 0;
+};
+
 // Makes the folder that the functions' cgroups lie in and gives it what controllers there are. The
 // controllers that functions can be limited with. kFailedPrecondition: no cgroup v2 there, or read-only.
 absl::StatusOr<std::vector<std::string>> PrepareCgroupRoot(const std::string& root);
@@ -43,6 +52,7 @@ class Cgroup {
   // As the caller's pid namespace numbers them.
   absl::StatusOr<std::vector<pid_t>> Processes() const;
   uint64_t MemoryBytes() const;  // 0: not known
+  MemoryUse Use() const;
   // What tmpfs files, memfds and shared memory hold that processes in it made. kNotFound: no memory controller.
   absl::StatusOr<uint64_t> SharedMemoryBytes() const;
   bool SawOutOfMemory() const;

@@ -17,6 +17,7 @@
 #include <memory>
 #include <set>
 
+#include "ledger/frame_table.h"
 #include "moult/base/unique_fd.h"
 #include "proc/maps.h"
 #include "proc/read.h"
@@ -39,15 +40,6 @@ bool InRam(uint64_t frame, const std::vector<RamRange>& ram) {
 constexpr uint64_t kNever = Bit(KPF_NOPAGE) | Bit(KPF_HWPOISON) | Bit(KPF_KSM) | Bit(KPF_ZERO_PAGE) |
                             Bit(KPF_HUGE) | Bit(KPF_SLAB) | Bit(KPF_BUDDY);
 
-// Whether the kernel has merged pages, or may do so.
-bool KsmShares() {
-  for (const char* name : {"run", "pages_shared"}) {
-    const auto text = proc::ReadFile(absl::StrCat("/sys/kernel/mm/ksm/", name));
-    if (text.ok() && *text != "0\n") return true;
-  }
-  return false;
-}
-
 // Finds shmem pages; or fills these and anonymous ones with zeros.
 class Finder {
  public:
@@ -64,7 +56,7 @@ class Finder {
     ram_ = ReadSystemRam();
     if (ram_.empty())
       return absl::FailedPreconditionError("/proc/iomem shows no RAM; run as root (CAP_SYS_ADMIN)");
-    ksm_shares_ = KsmShares();
+    ksm_shares_ = KernelMergesPages();
     flags_.Reset(open("/proc/kpageflags", O_RDONLY | O_CLOEXEC));
     counts_.Reset(open("/proc/kpagecount", O_RDONLY | O_CLOEXEC));
     if (!flags_.valid() || !counts_.valid())

@@ -8,23 +8,40 @@
 
 namespace moult::agent {
 
-std::vector<RamRange> ParseSystemRam(std::string_view iomem) {
+namespace {
+
+// A line "  start-last : name".
+bool ParseLine(std::string_view line, RamRange* range, std::string_view* name) {
+  proc::Scanner scanner(line);
+  uint64_t last = 0;
+  if (!scanner.Hex(&range->start) || !scanner.Literal('-') || !scanner.Hex(&last) || !scanner.Literal(" : ")) return false;
+  range->end = last + 1;
+  *name = scanner.rest();
+  return last > range->start;
+}
+
+template <typename Wanted>
+std::vector<RamRange> Parse(std::string_view iomem, Wanted wanted) {
   std::vector<RamRange> ranges;
   proc::Lines lines(iomem);
   for (std::string_view line; lines.Next(&line);) {
-    proc::Scanner scanner(line);
     RamRange range{};
-    uint64_t last = 0;
-    if (line.empty() || line.front() == ' ') continue;  // part of the one above
-    if (!scanner.Hex(&range.start) || !scanner.Literal('-') || !scanner.Hex(&last) ||
-        !scanner.Literal(" : System RAM"))
-      continue;
-    range.end = last + 1;
-    if (scanner.AtEnd() && last > range.start) ranges.push_back(range);
+    std::string_view name;
+    if (!line.empty() && ParseLine(line, &range, &name) && wanted(line.front() == ' ', name)) ranges.push_back(range);
   }
   std::sort(ranges.begin(), ranges.end(),
             [](const RamRange& a, const RamRange& b) { return a.start < b.start; });
   return ranges;
+}
+
+}  // namespace
+
+std::vector<RamRange> ParseSystemRam(std::string_view iomem) {
+  return Parse(iomem, [](bool part, std::string_view name) { return !part && name == "System RAM"; });
+}
+
+std::vector<RamRange> ParseKernelImage(std::string_view iomem) {
+  return Parse(iomem, [](bool part, std::string_view name) { return part && name.starts_with("Kernel "); });
 }
 
 std::vector<RamRange> ReadSystemRam() {

@@ -19,6 +19,8 @@ struct RamRange {
 // The top-level "System RAM" ranges, rising. Empty without CAP_SYS_ADMIN (all addresses read as 0).
 std::vector<RamRange> ParseSystemRam(std::string_view iomem);
 std::vector<RamRange> ReadSystemRam();
+// Within these: the kernel's text and data, rising.
+std::vector<RamRange> ParseKernelImage(std::string_view iomem);
 // Their sum.
 uint64_t RamBytes();
 

@@ -65,6 +65,8 @@ uint64_t FunctionOf(const rpc::RequestT& request) {
       return body.AsTunnel()->function;
     case RequestBody::Logs:
       return body.AsLogs()->function;
+    case RequestBody::Pages:
+      return body.AsPages()->function;
     default:
       return 0;
   }
@@ -181,6 +183,7 @@ absl::Status Server::HandleHello(Connection& connection, uint64_t call, const rp
   reply.features = {"copy", "in_place", "tunnel", "logs"};
   if (use_cgroup_) reply.features.push_back("freeze");
   if (config_.Allows("Release")) reply.features.push_back("release");
+  if (use_cgroup_ && config_.Allows("Pages")) reply.features.push_back("pages");
   AddWindows(reply);
   reply.boot_id = engine::BootId();
   utsname name{};
@@ -199,7 +202,14 @@ void Server::HandleList(Connection& connection, uint64_t call) {
   rpc::ListReplyT reply;
   for (const auto& [id, function] : functions_) {
     auto& info = reply.functions.emplace_back(std::make_unique<rpc::FunctionInfoT>(function->info));
-    if (function->cgroup) info->memory_bytes = function->cgroup->MemoryBytes();
+    if (!function->cgroup) continue;
+    info->memory_bytes = function->cgroup->MemoryBytes();
+    const MemoryUse use = function->cgroup->Use();
+    info->anon_bytes = use.anon;
+    info->shmem_bytes = use.shmem;
+    info->file_bytes = use.file;
+    info->kernel_bytes = use.kernel;
+    info->faults = use.faults;
   }
   Answer(connection, call, rpc::MakeResponse(std::move(reply)));
 }
@@ -305,7 +315,8 @@ absl::Status Server::HandleTunnel(const std::shared_ptr<Connection>& connection,
 absl::Status Server::HandleWork(const std::shared_ptr<Connection>& connection, uint64_t call,
                                 const rpc::RequestT& request) {
   const RequestBody verb = request.body.type;
-  if (verb == RequestBody::Doctor) return StartWorker(connection, call, request, nullptr);
+  const bool of_all = verb == RequestBody::Pages && FunctionOf(request) == 0;
+  if (verb == RequestBody::Doctor || of_all) return StartWorker(connection, call, request, nullptr);
   MOULT_ASSIGN_OR_RETURN(Function* const function, Find(FunctionOf(request)));
   const FunctionState state = function->info.state;
   const uint64_t id = function->info.id;

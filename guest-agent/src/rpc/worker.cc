@@ -31,7 +31,7 @@ constexpr Verb kVerbs[] = {
     {RequestBody::Capture, DoCapture, false}, {RequestBody::Detach, DoDetach, false},
     {RequestBody::Freeze, DoFreeze, false},   {RequestBody::Thaw, DoThaw, false},
     {RequestBody::Doctor, DoDoctor, false},   {RequestBody::Tunnel, DoTunnel, true},
-    {RequestBody::Logs, DoLogs, true},
+    {RequestBody::Logs, DoLogs, true},        {RequestBody::Pages, DoPages, false},
 };
 
 bool TakeInt(const json& value, std::optional<int>* to) {

@@ -77,6 +77,7 @@ absl::Status DoDetach(Worker& worker);
 absl::Status DoFreeze(Worker& worker);
 absl::Status DoThaw(Worker& worker);
 absl::Status DoDoctor(Worker& worker);
+absl::Status DoPages(Worker& worker);
 // The connection is no use any more after these two have answered.
 absl::Status DoTunnel(Worker& worker);
 absl::Status DoLogs(Worker& worker);

@@ -13,7 +13,7 @@
 namespace moult::control {
 namespace {
 
-constexpr size_t kMaxUnsent = 8u << 20;  // what a client may leave untaken
+constexpr size_t kMaxUnsent = 64u << 20;  // what a client may leave untaken: a page report of a large guest has some MB
 constexpr size_t kEnoughUnsent = 64u << 10;
 
 }  // namespace

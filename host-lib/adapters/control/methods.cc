@@ -56,6 +56,22 @@ absl::StatusOr<int> StartRepurpose(Context& c) {
   return moult_vm_repurpose(c.target.vm, function, &attach, &c.options, &c.op);
 }
 
+absl::StatusOr<int> StartPages(Context& c) {
+  moult_pages_options pages = MOULT_INIT(pages);
+  pages.function = c.params.NumberOr("function", 0);
+  if (c.params.Flag("runs")) pages.flags |= MOULT_PAGES_JSON_RUNS;
+  MOULT_RETURN_IF_ERROR(c.params.status());
+  return moult_vm_pages(c.target.vm, &pages, &c.options, &c.op);
+}
+
+absl::StatusOr<int> StartWhy(Context& c) {
+  const uint64_t hva = c.params.NumberOr("hva", 0);
+  const uint64_t gpa = hva == 0 ? c.params.Number("gpa") : 0;
+  MOULT_RETURN_IF_ERROR(c.params.status());
+  // SAFETY: an address to be looked up; nothing reads there.
+  return moult_vm_why(c.target.vm, gpa, reinterpret_cast<const void*>(hva), &c.options, &c.op);
+}
+
 absl::StatusOr<int> StartLogs(Context& c) {
   moult_logs_options logs = MOULT_INIT(logs);
   logs.function = c.params.Number("function");
@@ -89,6 +105,8 @@ constexpr OpMethod kOpMethods[] = {
     {"hello", StartPlain<moult_vm_hello>, false, false},
     {"doctor", StartPlain<moult_vm_doctor>, false, false},
     {"ps", StartPlain<moult_vm_list>, false, false},
+    {"pages", StartPages, false, false},
+    {"why", StartWhy, false, false},
     {"run", StartRun, true, false},
     {"freeze", StartOnFunction<moult_vm_freeze>, true, false},
     {"thaw", StartOnFunction<moult_vm_thaw>, true, false},

@@ -113,6 +113,27 @@ int moult_vm_list(struct moult_vm* vm, const struct moult_op_options* options, s
   return Start(vm, options, op, "list", kQuick, [] { return Vm::Body(ops::List); });
 }
 
+int moult_vm_pages(struct moult_vm* vm, const struct moult_pages_options* pages,
+                   const struct moult_op_options* options, struct moult_op** op) {
+  return Start(vm, options, op, "pages", kMedium, [&]() -> absl::StatusOr<Vm::Body> {
+    MOULT_ASSIGN_OR_RETURN(const moult_pages_options ours, TakeOptions(pages, "moult_pages_options"));
+    if ((ours.flags & ~MOULT_PAGES_JSON_RUNS) != 0) return absl::InvalidArgumentError("pages: unknown flags");
+    const ops::PagesConfig config{ours.function, (ours.flags & MOULT_PAGES_JSON_RUNS) != 0};
+    return Vm::Body([config](Vm* on, Op* self) { return ops::Pages(on, self, config); });
+  });
+}
+
+int moult_vm_why(struct moult_vm* vm, uint64_t gpa, const void* hva, const struct moult_op_options* options,
+                 struct moult_op** op) {
+  return Start(vm, options, op, "why", kMedium, [&]() -> absl::StatusOr<Vm::Body> {
+    auto address = moult::host::GuestPhys(gpa);
+    if (hva != nullptr) {
+      MOULT_ASSIGN_OR_RETURN(address, vm->vm->AddressOf(static_cast<const std::byte*>(hva)));
+    }
+    return Vm::Body([address](Vm* on, Op* self) { return ops::Why(on, self, address); });
+  });
+}
+
 int moult_vm_run(struct moult_vm* vm, const char* function_json, const struct moult_op_options* options,
                  struct moult_op** op) {
   return Start(vm, options, op, "run", kLong, [&]() -> absl::StatusOr<Vm::Body> {

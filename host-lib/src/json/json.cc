@@ -17,6 +17,11 @@ Json ToJson(const rpc::FunctionInfoT& info) {
                {"template", info.template_name},
                {"started_ms", info.started_realtime_ms},
                {"memory_bytes", info.memory_bytes},
+               {"anon_bytes", info.anon_bytes},
+               {"shmem_bytes", info.shmem_bytes},
+               {"file_bytes", info.file_bytes},
+               {"kernel_bytes", info.kernel_bytes},
+               {"faults", info.faults},
                {"spec", ToJson(*info.spec)}};
   const bool over = info.state == rpc::FunctionState::Ended || info.state == rpc::FunctionState::Lost;
   if (over) json["exit_status"] = info.exit_status;

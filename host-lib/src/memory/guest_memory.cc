@@ -82,6 +82,21 @@ absl::StatusOr<absl::Span<std::byte>> GuestMemory::Translate(GuestRange range) c
   return absl::MakeSpan(region->hva + (range.first() - region->range.first()), range.length);
 }
 
+absl::StatusOr<GuestPhys> GuestMemory::AddressOf(const std::byte* hva) const {
+  const auto host = reinterpret_cast<uint64_t>(hva);
+  for (const Region& region : regions_) {
+    const auto start = reinterpret_cast<uint64_t>(region.hva);
+    if (host >= start && host - start < region.range.length) return GuestPhys(region.range.first() + (host - start));
+  }
+  return absl::OutOfRangeError(absl::StrFormat("host-virtual %#x: not inside a region of the guest's RAM", host));
+}
+
+std::vector<GuestRange> GuestMemory::Ranges() const {
+  std::vector<GuestRange> ranges;
+  for (const Region& region : regions_) ranges.push_back(region.range);
+  return ranges;
+}
+
 absl::Status GuestMemory::Discard(GuestRange range, uint64_t* zeroed) const {
   if ((range.first() | range.length) % kPage != 0 || range.length == 0) {
     return absl::InvalidArgumentError(absl::StrCat("discard ", range.Text(), ": not whole pages"));

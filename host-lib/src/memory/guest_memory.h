@@ -50,6 +50,11 @@ class GuestMemory {
   // The host memory of a range that lies inside exactly one region; kOutOfRange otherwise.
   absl::StatusOr<absl::Span<std::byte>> Translate(GuestRange range) const;
 
+  // The other way round: what a host address inside a region is to the guest. kOutOfRange: inside none.
+  absl::StatusOr<GuestPhys> AddressOf(const std::byte* hva) const;
+  // Of the regions, rising.
+  std::vector<GuestRange> Ranges() const;
+
   // Gives whole pages back to the host; they read as zero from then on. `range` as for Translate. Where the
   // host refuses, they are overwritten with zeros, and *zeroed grows by their bytes.
   absl::Status Discard(GuestRange range, uint64_t* zeroed) const;

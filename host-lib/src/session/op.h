@@ -19,6 +19,7 @@
 
 namespace moult::host {
 
+class PageLedger;
 class Vm;
 
 enum class PageMode : uint32_t { kAuto = 0, kInPlace = 1, kCopy = 2 };
@@ -31,6 +32,7 @@ struct OpResult {
   uint64_t discarded_bytes = 0;
   bool detached = false;
   PageMode pages = PageMode::kAuto;
+  std::shared_ptr<const PageLedger> ledger;
   Json json = Json::object();
 };
 

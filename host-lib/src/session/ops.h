@@ -24,6 +24,13 @@ Task<absl::Status> Forget(Vm* vm, Op* op, uint64_t function);
 Task<absl::Status> Tunnel(Vm* vm, Op* op, uint64_t function);
 Task<absl::Status> Logs(Vm* vm, Op* op, uint64_t function, uint64_t tail_bytes, bool follow);
 
+struct PagesConfig {
+  uint64_t function = 0;  // 0: all of the guest
+  bool runs = false;      // in the JSON, too
+};
+Task<absl::Status> Pages(Vm* vm, Op* op, PagesConfig config);
+Task<absl::Status> Why(Vm* vm, Op* op, GuestPhys gpa);
+
 struct CaptureConfig {
   uint64_t function = 0;
   std::string name;

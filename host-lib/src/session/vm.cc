@@ -176,6 +176,17 @@ void Vm::Reclaimed(uint64_t function, uint64_t bytes, const absl::Status& status
   if (!status.ok()) Log(1, absl::StrCat("give back the memory of function ", function, ": ", status.message()));
 }
 
+absl::StatusOr<GuestPhys> Vm::AddressOf(const std::byte* hva) const {
+  const auto host = reinterpret_cast<uint64_t>(hva);
+  for (const Window& window : windows_) {
+    const WindowConfig& config = window.config();
+    const auto start = reinterpret_cast<uint64_t>(config.hva);
+    if (host < start || host - start >= config.length || config.number >= hello_.windows.size()) continue;
+    return GuestPhys(hello_.windows[config.number]->gpa + (host - start));
+  }
+  return memory_.AddressOf(hva);
+}
+
 absl::StatusOr<absl::Span<const std::byte>> Vm::GuestView(GuestRange range) const {
   for (const Window& window : windows_) {
     const WindowConfig& config = window.config();

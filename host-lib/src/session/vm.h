@@ -78,6 +78,8 @@ class Vm {
   std::list<Window>& windows() { return windows_; }
   // What the guest sees at `range`: its RAM, or template pages in one slot of a window. kOutOfRange: neither.
   absl::StatusOr<absl::Span<const std::byte>> GuestView(GuestRange range) const;
+  // What a host address is to the guest, which may show it in a window. kOutOfRange: nothing.
+  absl::StatusOr<GuestPhys> AddressOf(const std::byte* hva) const;
   bool single_connection() const { return transport_.single(); }
   // A connection that has said hello.
   Task<absl::StatusOr<Lease>> Acquire(Op* op);

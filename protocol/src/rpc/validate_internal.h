@@ -32,6 +32,10 @@ inline constexpr size_t kMaxWindows = 64;
 inline constexpr size_t kMaxFeatures = 256;
 inline constexpr size_t kMaxChecks = 1024;
 inline constexpr size_t kMaxGpaRuns = 4 << 20;
+inline constexpr size_t kMaxPageRuns = 64 << 20;  // pages of 256 GiB
+inline constexpr size_t kMaxRamRanges = 65536;
+inline constexpr size_t kMaxPageProcesses = 1 << 18;
+inline constexpr size_t kMaxPageFiles = 1 << 18;
 
 absl::Status CheckSpec(const Path& at, const FunctionSpecT& spec);
 absl::Status CheckRequest(const RequestT& request);

@@ -43,6 +43,18 @@ absl::Status CheckRuns(const Path& at, const char* field, const std::vector<GpaR
   return absl::OkStatus();
 }
 
+// The same, rising and disjoint.
+absl::Status CheckRising(const Path& at, const char* field, const std::vector<GpaRun>& runs) {
+  uint64_t total = 0;
+  MOULT_RETURN_IF_ERROR(CheckRuns(at, field, runs, &total));
+  uint64_t end = 0;
+  for (size_t i = 0; i < runs.size(); ++i) {
+    if (runs[i].gpa() < end) return Path(at, field, i).BadField("gpa", runs[i].gpa(), " is not rising");
+    end = runs[i].gpa() + runs[i].length();
+  }
+  return absl::OkStatus();
+}
+
 // What an agent tells of a function, a lost one included: information, so its spec need not be one that runs.
 absl::Status CheckInfo(const Path& at, const FunctionInfoT* info) {
   if (info == nullptr) return at.Bad("missing");
@@ -128,15 +140,29 @@ absl::Status Check(const Path& at, const CaptureReportT& report) {
 }
 
 absl::Status Check(const Path& at, const DetachReportT& report) {
-  uint64_t total = 0;
-  MOULT_RETURN_IF_ERROR(CheckRuns(at, "exclusive", report.exclusive, &total));
-  uint64_t end = 0;
-  for (size_t i = 0; i < report.exclusive.size(); ++i) {
-    if (report.exclusive[i].gpa() < end) {
-      return Path(at, "exclusive", i).BadField("gpa", report.exclusive[i].gpa(), " is not rising");
-    }
-    end = report.exclusive[i].gpa() + report.exclusive[i].length();
+  MOULT_RETURN_IF_ERROR(CheckRising(at, "exclusive", report.exclusive));
+  return CheckPhases(at, report.phases);
+}
+
+absl::Status Check(const Path& at, const PagesReportT& report) {
+  if (report.run_count > kMaxPageRuns) return at.BadField("run_count", report.run_count, " is over the limit of ", kMaxPageRuns);
+  MOULT_RETURN_IF_ERROR(CheckCount(at, "ram", report.ram, kMaxRamRanges));
+  MOULT_RETURN_IF_ERROR(CheckRising(at, "ram", report.ram));
+  MOULT_RETURN_IF_ERROR(CheckCount(at, "functions", report.functions, kMaxFunctions));
+  std::set<uint64_t> ids;
+  for (size_t i = 0; i < report.functions.size(); ++i) {
+    const Path here(at, "functions", i);
+    if (report.functions[i]->id == 0) return here.BadField("id", "0 names no function");
+    if (!ids.insert(report.functions[i]->id).second) return here.BadField("id", "is there twice");
   }
+  MOULT_RETURN_IF_ERROR(CheckCount(at, "processes", report.processes, kMaxPageProcesses));
+  std::set<uint32_t> pids;
+  for (size_t i = 0; i < report.processes.size(); ++i) {
+    const Path here(at, "processes", i);
+    if (!pids.insert(report.processes[i]->pid).second) return here.BadField("pid", "is there twice");
+    MOULT_RETURN_IF_ERROR(CheckText(here, "comm", report.processes[i]->comm, kMaxShortText));
+  }
+  MOULT_RETURN_IF_ERROR(CheckTexts(at, "files", report.files, kMaxPageFiles, image::kMaxPath));
   return CheckPhases(at, report.phases);
 }
 
@@ -166,6 +192,8 @@ absl::Status CheckResponse(const ResponseT& response) {
       return Check(at, *body.AsDetachReport());
     case ResponseBody::Done:
       return Check(at, *body.AsDone());
+    case ResponseBody::PagesReport:
+      return Check(at, *body.AsPagesReport());
     default:
       return Path("response").BadField("body", static_cast<int>(body.type), " is unknown");
   }

@@ -5,15 +5,11 @@
  * "n" the file keeps its name, "f" memory that it gives back to the kernel at once; "pn" when not given. Neither this
  * file nor an argument holds the marker.
  */
-#include <arpa/inet.h>
 #include <fcntl.h>
 #include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
-#include <sys/socket.h>
-#include <unistd.h>
+
+#include "answer.h"
 
 #define HEAP (8u << 20)
 #define STACK (1u << 20)
@@ -33,12 +29,6 @@ static void fill(void* to, size_t size) {
   for (size_t at = 0; at < size; at += sizeof(marker)) memcpy((char*)to + at, marker, sizeof(marker));
 }
 
-static void must(int good, const char* what) {
-  if (good) return;
-  perror(what);
-  exit(1);
-}
-
 static void fill_file(int fd, size_t size) {
   char buffer[65536];
   must(fd >= 0, "open");
@@ -54,30 +44,15 @@ static void give_back(void) {
   must(munmap(memory, HEAP) == 0, "munmap");
 }
 
-static void serve(size_t planted, char* heap, char* stack) {
-  const struct sockaddr_in address = {
-      .sin_family = AF_INET, .sin_port = htons(8080), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-  const int on = 1, listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
-  must(bind(listener, (const struct sockaddr*)&address, sizeof(address)) == 0 && listen(listener, 8) == 0,
-       "listen");
-  for (;;) {
-    char request[4096], answer[256], body[32];
-    const int client = accept(listener, NULL, NULL);
-    if (client < 0) continue;
-    if (read(client, request, sizeof(request)) > 0) {
-      if (strncmp(request, "GET /dirty", 10) == 0) {
-        fill(heap, HEAP);
-        fill(stack, STACK);
-      }
-      const int length = snprintf(body, sizeof(body), "%zu", planted);
-      const int size =
-          snprintf(answer, sizeof(answer),
-                   "HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s", length, body);
-      must(write(client, answer, (size_t)size) == size, "answer");
-    }
-    close(client);
+static char *heap, *stack_memory;
+static size_t planted;
+
+static void work(const char* request, char* body, size_t size) {
+  if (strncmp(request, "GET /dirty", 10) == 0) {
+    fill(heap, HEAP);
+    fill(stack_memory, STACK);
   }
+  snprintf(body, size, "%zu", planted);
 }
 
 int main(int argc, char** argv) {
@@ -87,7 +62,7 @@ int main(int argc, char** argv) {
   const char* what = argc > 2 ? argv[2] : "pn";
   marker[0] = mix(&state);
   marker[1] = mix(&state);
-  char* heap = malloc(HEAP);
+  heap = malloc(HEAP);
   must(heap != NULL, "malloc");
   fill(heap, HEAP);
   fill(stack, sizeof(stack));
@@ -99,5 +74,7 @@ int main(int argc, char** argv) {
   must(pipe(ends) == 0, "pipe");
   if (with_pipe) fill_file(ends[1], 65536);
   if (strchr(what, 'f') != NULL) give_back();
-  serve((HEAP + STACK + 2 * FILE_BYTES + (with_pipe ? 65536 : 0)) / sizeof(marker), heap, stack);
+  stack_memory = stack;
+  planted = (HEAP + STACK + 2 * FILE_BYTES + (with_pipe ? 65536 : 0)) / sizeof(marker);
+  answer_forever(work);
 }
