@@ -112,9 +112,9 @@ struct moult_policy_decision {
  *   fixed      Ends a function that has been idle for
  *                keep_alive_s     600
  *   semi-warm  After a request the exec segment is offloaded at once, the init segment when the next request
- *              has become unlikely, the runtime after it in small steps; a request brings it back; a function
- *              with nothing left is ended in the end. Of FaaSMem (ASPLOS '24).
- *                settle_s         0.1   how long idle is not yet at rest: spares a busy function the freezing
+ *              has become unlikely, the runtime after it in small steps. A request brings back what it needs. A
+ *              function with nothing left is ended in the end. Of FaaSMem (ASPLOS '24).
+ *                settle_s         1     how long idle is not yet at rest: spares a busy function the freezing
  *                init_percentile  0.99  init goes after this percentile of the function's intervals,
  *                init_least_s     1     but not before,
  *                init_most_s      600   nor later;
@@ -124,7 +124,7 @@ struct moult_policy_decision {
  *                step_share       0.01  and a share of the segment,
  *                step_every_s     1     one each so many seconds
  *                end_after_s      14400 ends it after this long, when nothing is resident any more
- *                recall           all   or working-set, or faults
+ *                recall           working-set; or all, or faults
  *                pressure_from    0.8   from here to 1 all waits (not the steps) shrink to nothing
  *
  * Errors: NOT_FOUND (no such policy), INVALID_ARGUMENT (names the parameter). */
@@ -132,8 +132,8 @@ MOULT_API int moult_policy_open(const char *spec, struct moult_policy **policy) 
 
 struct moult_policy_options {
   size_t size;
-  /* Decides: `decision` comes with zeros, and UINT64_MAX to wake after. Called inside moult_policy_next(), on its
-   * thread. Both structures are of this version of the header and may be larger than the embedder knows. */
+  /* Decides: `decision` comes with zeros, and UINT64_MAX to wake after. Called inside moult_policy_next(), on
+   * its thread. Both structures are of the library's version, and may be larger than the embedder knows. */
   void (*next)(void *user, const struct moult_function_view *view, struct moult_policy_decision *decision);
   void *user;
 };

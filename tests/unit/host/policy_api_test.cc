@@ -37,7 +37,7 @@ TEST_F(PolicyApiTest, BuiltIn_Decides) {
   EXPECT_EQ(decision_.wake_after_us, 5'000'000u);
   view_.state = MOULT_FUNCTION_REQUESTED;
   ASSERT_EQ(Next(), 0);
-  EXPECT_EQ(decision_.recall, static_cast<uint32_t>(MOULT_RECALL_ALL));
+  EXPECT_EQ(decision_.recall, static_cast<uint32_t>(MOULT_RECALL_WORKING_SET));
   EXPECT_EQ(decision_.wake_after_us, UINT64_MAX);
 }
 

@@ -191,10 +191,10 @@ TEST(SemiWarmPolicyTest, Request_BringsBackAsConfigured) {
   FunctionView view = IdleFor(minutes(30));
   view.state = FunctionState::kRequested;
   const Decision decision = Make("semi-warm")->Next(view);
-  EXPECT_EQ(decision.recall, Recall::kAll);
+  EXPECT_EQ(decision.recall, Recall::kWorkingSet);
   EXPECT_FALSE(decision.freeze || decision.end);
   EXPECT_EQ(decision.offload[Segment::kExec], 0u);
-  EXPECT_EQ(Make("semi-warm:recall=working-set")->Next(view).recall, Recall::kWorkingSet);
+  EXPECT_EQ(Make("semi-warm:recall=all")->Next(view).recall, Recall::kAll);
   EXPECT_EQ(Make("semi-warm:recall=faults")->Next(view).recall, Recall::kFaults);
 }
 
