@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
 """libmoult as others get it: installed into a folder, found by pkg-config and by CMake, linked shared and static; its
-header on its own; and what it exports against what header and version script say."""
+headers on their own; and what it exports against what header and version script say."""
 import argparse
 import os
 import pathlib
@@ -12,7 +12,7 @@ import tempfile
 
 REPO = pathlib.Path(__file__).resolve().parents[2]
 HOST = REPO / "host-lib"
-HEADER = HOST / "include/moult/moult.h"
+HEADERS = sorted((HOST / "include/moult").glob("*.h"))
 MINIMAL = HOST / "examples/minimal.c"
 # What a VMM must have besides libc: the C++ run time and Abseil's shared libraries.
 ALLOWED_LIBRARIES = re.compile(r"^(lib(c|m|stdc\+\+|gcc_s|absl_\w+)\.so\.\S+|ld-linux-x86-64\.so\.2)$")
@@ -62,12 +62,18 @@ class Installed:
 
 
 def declared():
-    return set(re.findall(r"^MOULT_API[^;]*?\b(moult_\w+)\(", HEADER.read_text(encoding="utf-8"), re.MULTILINE))
+    text = "".join(header.read_text(encoding="utf-8") for header in HEADERS)
+    return set(re.findall(r"^MOULT_API[^;]*?\b(moult_\w+)\(", text, re.MULTILINE))
 
 
 @case
-def header_compiles_alone(_):
-    source = "#include <moult/moult.h>\nint main(void) { struct moult_vm_options o = MOULT_INIT(o); return o.size == 0; }\n"
+def headers_compile_alone(_):
+    options = {"moult.h": "moult_vm_options", "policy.h": "moult_policy_options"}
+    for header in HEADERS:
+        compiles(f"#include <moult/{header.name}>\nint main(void) {{ struct {options[header.name]} o = MOULT_INIT(o); return o.size == 0; }}\n")
+
+
+def compiles(source):
     common = ["-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wshadow", "-Werror", "-fsyntax-only", f"-I{HOST / 'include'}", "-"]
     for compiler in ("gcc", "clang"):
         for standard in ("c99", "c11", "c17"):
@@ -77,10 +83,10 @@ def header_compiles_alone(_):
 
 
 @case
-def header_and_version_script_name_the_same(_):
+def headers_and_version_script_name_the_same(_):
     script = (HOST / "moult.map").read_text(encoding="utf-8")
     mapped = set(re.findall(r"^\s+(moult_\w+);", script, re.MULTILINE))
-    expect(mapped == declared(), f"only one of moult.map and moult.h has: {sorted(mapped ^ declared())}")
+    expect(mapped == declared(), f"only one of moult.map and the headers has: {sorted(mapped ^ declared())}")
 
 
 @case

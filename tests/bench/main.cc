@@ -14,6 +14,7 @@
 
 #include "attach.h"
 #include "floor.h"
+#include "replay/commands.h"
 #include "report.h"
 
 namespace moult::bench {
@@ -134,6 +135,8 @@ int Main(int argc, char** argv) {
       ->capture_default_str()
       ->check(CLI::ExistingDirectory);
 
+  const ReplayCommands replay = AddReplayCommands(app);
+
   VictimArguments victim;
   auto* victim_command = app.add_subcommand("victim", "")->group("");
   victim_command->add_option("--pages", victim.pages);
@@ -158,6 +161,8 @@ int Main(int argc, char** argv) {
   }
   if (victim_command->parsed()) return RunVictim(victim);
   if (floor_command->parsed()) return RunFloor(floor);
+  if (replay.policy->parsed()) return replay.run_policy();
+  if (replay.trace->parsed()) return replay.run_trace();
   return attach_command->parsed() ? RunAttach(attach) : RunImage(image);
 }
 
