@@ -24,6 +24,12 @@ void Cli::AddLedger() {
       ->check(CLI::Range(8, 4096));
   map->add_flag("--hilbert", arguments_.hilbert,
                 "along a Hilbert curve, so that what is near in memory is near on the plane");
+  CLI::App* top = Add(app_, "top", "Watch the functions, the one with the most user state first",
+                      "moultctl top\n  moultctl top --json --interval 0.5 --count 10", RunTop);
+  top->add_option("--interval", arguments_.interval, "seconds between two rounds")
+      ->check(CLI::Range(0.1, 86400.0))
+      ->capture_default_str();
+  top->add_option("--count", arguments_.count, "rounds; by default until SIGINT")->check(CLI::PositiveNumber);
 }
 
 }  // namespace moult::ctl

@@ -28,6 +28,8 @@ struct Arguments {
   std::string png, svg;  // map: files
   size_t width = 0;      // 0: what suits
   bool hilbert = false;
+  double interval = 2;  // top: seconds
+  uint64_t count = 0;   // rounds; 0: without end
 };
 
 struct InvokeArguments {
@@ -73,6 +75,7 @@ int RunLogs(Backend& backend, const Arguments& arguments);
 int RunPages(Backend& backend, const Arguments& arguments);
 int RunWhy(Backend& backend, const Arguments& arguments);
 int RunMap(Backend& backend, const Arguments& arguments);
+int RunTop(Backend& backend, const Arguments& arguments);
 int RunCapture(Backend& backend, const Arguments& arguments);
 int RunAttach(Backend& backend, const Arguments& arguments);
 int RunDetach(Backend& backend, const Arguments& arguments);
