@@ -21,14 +21,19 @@ def marker(seed):
     return b"".join(word.to_bytes(8, "little") for word in words(seed))
 
 
-def guest_ram(pid):
-    """The memory of the guest, as the host has it."""
+def guest_ram_file(pid):
+    """The file that the memory of the guest is."""
     for fd in os.listdir(f"/proc/{pid}/fd"):
         path = f"/proc/{pid}/fd/{fd}"
         if os.readlink(path).startswith("/memfd:memory-backend-memfd"):
-            with open(path, "rb") as f:
-                return mmap.mmap(f.fileno(), 0, prot=mmap.PROT_READ)
+            return path
     raise TrialError("QEMU has no memfd for guest RAM")
+
+
+def guest_ram(pid):
+    """The memory of the guest, as the host has it."""
+    with open(guest_ram_file(pid), "rb") as f:
+        return mmap.mmap(f.fileno(), 0, prot=mmap.PROT_READ)
 
 
 def places(ram, wanted):

@@ -7,11 +7,12 @@ import bisect
 import collections
 import contextlib
 import json
+import os
 import pathlib
 import struct
 import sys
 
-from canary_test import guest_ram
+from canary_test import guest_ram, guest_ram_file
 from ctl import run_cases
 from machine import missing_parts, skip_all
 from trial import CallError, Trial, build_module, expect, scratch
@@ -35,6 +36,19 @@ def mark(seed, kind):
     for byte in kind.encode():
         value = ((value ^ byte) * 0x100000001B3) & MASK
     return value
+
+
+def data(pid, size):
+    """[start, end) of what is there: to read a hole would fill it."""
+    with open(guest_ram_file(pid), "rb") as ram:
+        at = 0
+        while at < size:
+            try:
+                start = os.lseek(ram.fileno(), at, os.SEEK_DATA)
+            except OSError:  # There is none any more.
+                return
+            at = os.lseek(ram.fileno(), start, os.SEEK_HOLE)
+            yield start, at
 
 
 class Ledger:
@@ -95,14 +109,11 @@ class Garden:
     def find(self, *marks):
         """{mark: [Place]} of the pages that begin with one, as the host sees RAM."""
         wanted = {value: [] for value in marks}
-        view = memoryview(self.ram)
-        try:
-            for gpa in range(0, len(view), PAGE):
-                first, number = struct.unpack_from("<QQ", view, gpa)
+        for start, end in data(self.vm.qemu, len(self.ram)):
+            for gpa in range(start, end, PAGE):
+                first, number = struct.unpack_from("<QQ", self.ram, gpa)
                 if first in wanted:
                     wanted[first].append(Place(gpa, number))
-        finally:
-            view.release()
         return wanted
 
 
@@ -246,7 +257,7 @@ def report_while_functions_come_and_go(garden):
     with garden.planted(61, "anonymous", pages=512) as (function, at):
         garden.control.call("freeze", function=function)
         for _ in range(4):
-            other = garden.vm.start("other", ["/usr/bin/python3", "-S", "-c", busy], port=9999)
+            other = garden.vm.start("other", ["/usr/bin/python3", "-S", "-c", busy], "--ready", "started", port=9999)
             ledger = garden.ledger()
             told = {f["id"]: f["exact"] for f in ledger.result["functions"]}
             expect(told[function] and told[other] is False, f"exact: {told}")

@@ -34,6 +34,7 @@ Cli::Cli()
   app_.fallthrough();
   AddVm();
   AddQuestions();
+  AddLedger();
   AddRun();
   AddInvoke();
   AddSwaps();

@@ -22,6 +22,7 @@ class Cli {
   void AddTemplate(CLI::App* command);
   void AddPages(CLI::App* command);
   void AddQuestions();
+  void AddLedger();
   void AddRun();
   void AddInvoke();
   void AddSwaps();

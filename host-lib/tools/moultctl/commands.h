@@ -22,6 +22,14 @@ struct Arguments {
   bool follow = false;
   uint64_t tail_bytes = 0;
   RunFlags run;
+  bool runs = false;    // pages
+  std::string address;  // why
+  bool hva = false;
+  std::string png, svg;  // map: files
+  size_t width = 0;      // 0: what suits
+  bool hilbert = false;
+  double interval = 2;  // top: seconds
+  uint64_t count = 0;   // rounds; 0: without end
 };
 
 struct InvokeArguments {
@@ -64,6 +72,10 @@ int RunThaw(Backend& backend, const Arguments& arguments);
 int RunKill(Backend& backend, const Arguments& arguments);
 int RunForget(Backend& backend, const Arguments& arguments);
 int RunLogs(Backend& backend, const Arguments& arguments);
+int RunPages(Backend& backend, const Arguments& arguments);
+int RunWhy(Backend& backend, const Arguments& arguments);
+int RunMap(Backend& backend, const Arguments& arguments);
+int RunTop(Backend& backend, const Arguments& arguments);
 int RunCapture(Backend& backend, const Arguments& arguments);
 int RunAttach(Backend& backend, const Arguments& arguments);
 int RunDetach(Backend& backend, const Arguments& arguments);

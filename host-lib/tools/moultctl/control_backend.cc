@@ -14,7 +14,8 @@
 namespace moult::ctl {
 namespace {
 
-constexpr size_t kMaxAnswer = 64u << 20;
+// The ledger of each single page of an 8 GiB guest fits.
+constexpr size_t kMaxAnswer = 256u << 20;
 
 class Control final : public Backend {
  public:
@@ -47,9 +48,11 @@ class Control final : public Backend {
   }
 
   absl::StatusOr<std::string> Line(bool byte_by_byte) {
-    std::array<char, 16384> chunk;
-    size_t end;
-    while ((end = in_.find('\n')) == std::string::npos) {
+    std::array<char, 65536> chunk;
+    size_t end, searched = 0;
+    // A whole page ledger is one line of many megabytes: what was searched is not searched again.
+    while ((end = in_.find('\n', searched)) == std::string::npos) {
+      searched = in_.size();
       const ssize_t got = recv(fd_.get(), chunk.data(), byte_by_byte ? 1 : chunk.size(), 0);
       if (got < 0 && errno == EINTR) continue;
       if (got < 0) return ErrnoStatus(absl::StrCat("read from control socket ", path_));

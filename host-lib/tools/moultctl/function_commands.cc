@@ -11,8 +11,10 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "commands.h"
+#include "ledger_view.h"
 #include "moult/base/status.h"
 #include "output.h"
+#include "top.h"
 
 namespace moult::ctl {
 namespace {
@@ -54,11 +56,6 @@ void PrintLog(const std::string& piece, bool json) {
   std::fflush(stdout);
 }
 
-std::string NameOf(const Json& function) {
-  const std::string name = Text(Member(function, "spec"), "name");
-  return name.empty() ? Text(function, "name") : name;
-}
-
 }  // namespace
 
 absl::StatusOr<uint64_t> FunctionId(Backend& backend, const std::string& function) {
@@ -70,7 +67,7 @@ absl::StatusOr<uint64_t> FunctionId(Backend& backend, const std::string& functio
     std::string state = Text(candidate, "state");
     std::transform(state.begin(), state.end(), state.begin(),
                    [](unsigned char c) { return std::tolower(c); });
-    if (NameOf(candidate) == function && state != "ended") found.push_back(Number(candidate, "id"));
+    if (FunctionName(candidate) == function && state != "ended") found.push_back(Number(candidate, "id"));
   }
   if (found.size() == 1) return found[0];
   if (found.empty())
@@ -130,10 +127,11 @@ int RunRun(Backend& backend, const Arguments& arguments) {
 
 int RunPs(Backend& backend, const Arguments& arguments) {
   return CallAndPrint(backend, arguments, "ps", Json::object(), [](const Json& result) {
-    std::vector<std::vector<std::string>> rows{{"ID", "NAME", "STATE", "PID", "MEMORY", "TEMPLATE", "END"}};
+    std::vector<std::vector<std::string>> rows{
+        {"ID", "NAME", "STATE", "PID", "MEMORY", "USER", "OFFLOADED", "TEMPLATE", "END"}};
     for (const Json& f : Member(result, "functions")) {
-      rows.push_back({Text(f, "id"), NameOf(f), Text(f, "state"), Text(f, "pid"),
-                      Bytes(Number(f, "memory_bytes")),
+      rows.push_back({Text(f, "id"), FunctionName(f), Text(f, "state"), Text(f, "pid"),
+                      Bytes(Number(f, "memory_bytes")), BytesOrNone(UserBytes(f)), BytesOrNone(Whole(f, "offloaded_bytes")),
                       Text(f, "template").empty() ? "-" : Text(f, "template"), Text(f, "end_reason")});
     }
     return Table(rows);

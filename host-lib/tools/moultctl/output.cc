@@ -41,13 +41,6 @@ int ExitCode(const absl::Status& status) {
 
 namespace {
 
-// A terminal obeys control characters, and much of what we print was said by a guest.
-std::string Printable(std::string text) {
-  std::replace_if(
-      text.begin(), text.end(), [](unsigned char c) { return c < ' ' || c == 0x7f; }, ' ');
-  return text;
-}
-
 // The length of the UTF-8 character that begins with `lead`; 0: none does.
 size_t Utf8Length(unsigned char lead) {
   if (lead < 0x80) return 1;
@@ -68,6 +61,17 @@ bool IsUtf8(const std::string& text) {
 }
 
 }  // namespace
+
+std::string Printable(std::string text) {
+  for (size_t i = 0; i < text.size(); ++i) {
+    const auto c = static_cast<unsigned char>(text[i]);
+    // U+0080 to U+009F, in UTF-8, are control characters too.
+    const bool high = c == 0xc2 && i + 1 < text.size() && static_cast<unsigned char>(text[i + 1]) < 0xa0;
+    if (high) text[i + 1] = ' ';
+    if (high || c < ' ' || c == 0x7f) text[i] = ' ';
+  }
+  return text;
+}
 
 int Fail(const absl::Status& status, bool json) {
   const Json error{{"error",
@@ -112,7 +116,7 @@ std::string Bytes(uint64_t bytes) {
 
 std::string Millis(uint64_t us) { return absl::StrFormat("%.2f ms", static_cast<double>(us) / 1000); }
 
-std::string Table(const std::vector<std::vector<std::string>>& rows) {
+std::string Table(const std::vector<std::vector<std::string>>& rows, const std::set<size_t>& right) {
   std::vector<size_t> widths;
   for (const auto& row : rows) {
     widths.resize(std::max(widths.size(), row.size()));
@@ -120,9 +124,12 @@ std::string Table(const std::vector<std::vector<std::string>>& rows) {
   }
   std::string text;
   for (const auto& row : rows) {
-    for (size_t i = 0; i + 1 < row.size(); ++i)
-      absl::StrAppend(&text, row[i], std::string(widths[i] - row[i].size() + 2, ' '));
-    absl::StrAppend(&text, row.back(), "\n");
+    for (size_t i = 0; i < row.size(); ++i) {
+      const std::string pad(widths[i] - row[i].size(), ' ');
+      const bool last = i + 1 == row.size();
+      absl::StrAppend(&text, right.contains(i) ? pad : "", row[i], right.contains(i) || last ? "" : pad,
+                      last ? "\n" : "  ");
+    }
   }
   return text;
 }

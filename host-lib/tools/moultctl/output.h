@@ -3,6 +3,7 @@
 #define MOULT_TOOLS_MOULTCTL_OUTPUT_H_
 
 #include <cstdint>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -27,6 +28,8 @@ int Fail(const absl::Status& status, bool json);
 int Print(const Json& result, const std::string& text, bool json);
 
 std::string Dump(const Json& json);
+// A terminal obeys control characters, and much of what we print was said by a guest: blanks in their place.
+std::string Printable(std::string text);
 // Bytes of others as a member `key`, or, where JSON could not hold them, as `key`_base64.
 void AddBytes(Json* json, const std::string& key, const std::string& bytes);
 // How many bytes at the end of `text` begin a UTF-8 character whose rest is not there: 0 to 3.
@@ -34,8 +37,8 @@ size_t UnfinishedUtf8(std::string_view text);
 // "12.3 MiB", "4.56 ms".
 std::string Bytes(uint64_t bytes);
 std::string Millis(uint64_t us);
-// Columns as wide as their widest cell.
-std::string Table(const std::vector<std::vector<std::string>>& rows);
+// Columns as wide as their widest cell. `right`: the columns whose cells stand at the right.
+std::string Table(const std::vector<std::vector<std::string>>& rows, const std::set<size_t>& right = {});
 
 // Members of what came back. Of another type, or not there: empty. What a guest said is made printable.
 std::string Text(const Json& json, const char* key);
