@@ -34,12 +34,12 @@ class PageReport : public PageSink {
   absl::Status CheckUnmoved() const;
 
  private:
-  // Part of an address space whose frames were reported, in order.
+  // Parts of an address space whose frames were reported, in order.
   struct Piece {
     pid_t pid;
-    AddressRange range;
+    std::vector<AddressRange> ranges;
   };
-  absl::Status Take(pid_t pid, const AddressRange& range);
+  absl::Status Take(pid_t pid, absl::Span<const AddressRange> ranges);
 
   std::vector<GpaRun> pages_;
   uint64_t size_ = 0;
