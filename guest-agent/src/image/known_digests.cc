@@ -30,7 +30,8 @@ bool HasSettled(const struct stat& st) {
 }  // namespace
 
 FileVersion VersionOf(const struct stat& st) {
-  return {st.st_dev, st.st_ino, static_cast<uint64_t>(st.st_size), StatTimeNs(st.st_mtim), StatTimeNs(st.st_ctim)};
+  return {st.st_dev, st.st_ino, static_cast<uint64_t>(st.st_size), StatTimeNs(st.st_mtim),
+          StatTimeNs(st.st_ctim)};
 }
 
 FileVersion VersionOf(const image::FileRefT& file) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Digests of files that are computed while the process that uses them runs, so that it need not stand still for them.
+// Digests of files that are computed while the process that uses them runs, so that it need not stand still
+// for them.
 #ifndef MOULT_IMAGE_KNOWN_DIGESTS_H_
 #define MOULT_IMAGE_KNOWN_DIGESTS_H_
 
@@ -33,9 +34,10 @@ FileVersion VersionOf(const image::FileRefT& file);
 
 class KnownDigests {
  public:
-  // Digests what `pid` maps or can read through its descriptors, but for what is known already. Never fails: what is not
-  // known is digested when the process stands still. That holds also for files that were written to a moment ago: one
-  // more write might leave their times as they are. `may_go_on` is asked before each file.
+  // Digests what `pid` maps or can read through its descriptors, but for what is known already. Never fails:
+  // what is not known is digested when the process stands still. That holds also for files that were written
+  // to a moment ago: one more write might leave their times as they are. `may_go_on` is asked before each
+  // file.
   void Learn(pid_t pid, const std::function<bool()>& may_go_on);
   // Null: not known.
   const image::Sha256Digest* Find(const FileVersion& version) const;

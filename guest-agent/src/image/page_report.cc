@@ -24,7 +24,8 @@ absl::StatusOr<uint64_t> FrameOf(uint64_t raw, uint64_t address) {
         absl::StrFormat("page %#x is in swap; turn swap off in the guest, or capture in copy mode", address));
   }
   if (!entry.present) return absl::UnavailableError(absl::StrFormat("page %#x has gone meanwhile", address));
-  if (entry.pfn == 0) return absl::PermissionDeniedError("the kernel hides frame numbers; run with CAP_SYS_ADMIN");
+  if (entry.pfn == 0)
+    return absl::PermissionDeniedError("the kernel hides frame numbers; run with CAP_SYS_ADMIN");
   return entry.pfn * kPage;
 }
 
@@ -42,7 +43,8 @@ class FrameWalker {
   absl::Status Walk(absl::Span<const AddressRange> ranges, Add add) {
     for (size_t i = 0; i < ranges.size(); ++i) {
       for (uint64_t at = ranges[i].start; at < ranges[i].start + ranges[i].length; at += kPage) {
-        if (at < have_.start || at - have_.start >= have_.length) MOULT_RETURN_IF_ERROR(Fill(at, ranges.subspan(i)));
+        if (at < have_.start || at - have_.start >= have_.length)
+          MOULT_RETURN_IF_ERROR(Fill(at, ranges.subspan(i)));
         const uint64_t raw = entries_[(at - have_.start) / kPage];
         const auto frame = FrameOf(raw, at);
         if (!frame.ok()) return frame.status();
@@ -53,9 +55,11 @@ class FrameWalker {
   }
 
  private:
-  FrameWalker(std::string path, UniqueFd fd) : path_(std::move(path)), fd_(std::move(fd)), entries_(kEntries) {}
+  FrameWalker(std::string path, UniqueFd fd)
+      : path_(std::move(path)), fd_(std::move(fd)), entries_(kEntries) {}
 
-  // Reads the entries from `at` on, as far as the ranges, of which `at` is in the first, are close to each other.
+  // Reads the entries from `at` on, as far as the ranges, of which `at` is in the first, are close to each
+  // other.
   absl::Status Fill(uint64_t at, absl::Span<const AddressRange> ranges) {
     constexpr uint64_t kMost = kEntries * kPage;
     uint64_t end = ranges[0].start + ranges[0].length;
@@ -64,7 +68,8 @@ class FrameWalker {
       end = next.start + next.length;
     }
     const size_t size = std::min(end - at, kMost) / kPage * sizeof(uint64_t);
-    const ssize_t n = pread(fd_.get(), entries_.data(), size, static_cast<off_t>(at / kPage * sizeof(uint64_t)));
+    const ssize_t n =
+        pread(fd_.get(), entries_.data(), size, static_cast<off_t>(at / kPage * sizeof(uint64_t)));
     if (n != static_cast<ssize_t>(size)) {
       return ErrnoStatus(n < 0 ? errno : EIO, absl::StrFormat("read %s at %#x", path_, at));
     }
@@ -142,9 +147,9 @@ absl::Status PageReport::CheckUnmoved() const {
     MOULT_ASSIGN_OR_RETURN(FrameWalker walker, FrameWalker::Open(piece.pid));
     MOULT_RETURN_IF_ERROR(walker.Walk(piece.ranges, [&now](uint64_t gpa) { AppendPage(now, gpa); }));
   }
-  const bool same = std::equal(now.begin(), now.end(), pages_.begin(), pages_.end(), [](const GpaRun& a, const GpaRun& b) {
-    return a.gpa == b.gpa && a.length == b.length;
-  });
+  const bool same =
+      std::equal(now.begin(), now.end(), pages_.begin(), pages_.end(),
+                 [](const GpaRun& a, const GpaRun& b) { return a.gpa == b.gpa && a.length == b.length; });
   if (same) return absl::OkStatus();
   return absl::AbortedError("the kernel moved pages of it while they were read; try again");
 }

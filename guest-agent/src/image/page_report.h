@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Names the pages of a stopped process by guest-physical address, in the order in which a template keeps their
-// content. Nothing is copied: the host reads guest RAM itself while the process stands still.
+// Names the pages of a stopped process by guest-physical address, in the order in which a template keeps
+// their content. Nothing is copied: the host reads guest RAM itself while the process stands still.
 #ifndef MOULT_IMAGE_PAGE_REPORT_H_
 #define MOULT_IMAGE_PAGE_REPORT_H_
 

@@ -129,7 +129,8 @@ TEST(DigestFiles_ReadsNothing, WhenTheDigestIsKnown) {
   ASSERT_TRUE(changed.ok()) << changed.status();
   EXPECT_TRUE(changed->empty());
   const image::Sha256Digest digest = DigestAt(kOldFile);
-  EXPECT_TRUE(std::equal(digest.begin(), digest.end(), image.files[0]->digest.begin(), image.files[0]->digest.end()));
+  EXPECT_TRUE(
+      std::equal(digest.begin(), digest.end(), image.files[0]->digest.begin(), image.files[0]->digest.end()));
 }
 
 TEST(DigestFiles_Reads, WhatIsNotKnown) {

@@ -72,6 +72,24 @@ TEST_F(CaptureTest, InPlace_HoldsWhatGuestRamHolds_WithoutZeroPages) {
   EXPECT_EQ(info.st_mode & 0222, 0u) << "not sealed";
 }
 
+// The report was on its way while the function stood still, which the host cannot see.
+TEST_F(CaptureTest, StoppedTime_HoldsWhatTheAgentTook_SinceItReported) {
+  CreateVm();
+  ScriptCapture();
+  agent_->On(rpc::RequestBody::CaptureEnd, [](rpc::Channel& channel, uint64_t id, rpc::RequestT&) {
+    rpc::DoneT done;
+    for (const char* name : {"report", "resume"}) {
+      auto& phase = done.phases.emplace_back(std::make_unique<rpc::PhaseT>());
+      phase->name = name;
+      phase->us = 3'600'000'000;
+    }
+    return Respond(channel, id, rpc::MakeResponse(std::move(done)));
+  });
+  nlohmann::json json;
+  ASSERT_EQ(Capture("a", MOULT_PAGES_IN_PLACE, &json), 0) << moult_last_error();
+  EXPECT_EQ(json["stopped_us"], 7'200'000'010);  // with what the report says
+}
+
 TEST_F(CaptureTest, Copy_MakesTheSamePages_AsInPlace) {
   CreateVm();
   ScriptCapture();
