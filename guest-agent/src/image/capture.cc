@@ -25,6 +25,7 @@
 #include "resource/sysv_ipc/capture.h"
 #include "resource/thread/capture.h"
 #include "resource/timer/capture.h"
+#include "resource/unix_socket/diag.h"
 
 namespace moult::engine {
 namespace {
@@ -175,6 +176,7 @@ absl::Status Stop(pid_t pid, const proc::Status& before, const CaptureOptions& o
   if (!options.may_go_on()) return Interrupted();
   auto restarted_sleeps = RestartedSleeps(pid);
   auto cancelled_timers = CancelledTimers::Before();
+  LoadUnixDiag();
   Before asked = Before::Ask(pid);
   WarmHeap(kHeap + static_cast<uint64_t>(before.threads) * kHeapPerThread + asked.vmas() * kHeapPerVma);
   capture.result.phases.End("ask before");

@@ -9,6 +9,7 @@
 
 #include "image/capture_context.h"
 #include "moult/base/unique_fd.h"
+#include "proc/locks.h"
 #include "proc/maps.h"
 #include "proc/read.h"
 #include "resource/file/file.h"
@@ -20,6 +21,18 @@ namespace {
 constexpr int kRounds = 3;
 // A clock of the file system that is no finer than this shows every write after the digest was begun.
 constexpr int64_t kSettledNs = 2'000'000'000;
+
+// Inodes of files with a lease, whoever has it: to open one can break it.
+absl::StatusOr<std::set<uint64_t>> LeasedInodes() {
+  MOULT_ASSIGN_OR_RETURN(const std::string text, proc::ReadFile("/proc/locks"));
+  MOULT_ASSIGN_OR_RETURN(const auto locks, proc::ParseLocks(text));
+  std::set<uint64_t> inodes;
+  for (const proc::LockInfo& lock : locks) {
+    if (lock.kind == proc::LockKind::kLease || lock.kind == proc::LockKind::kDelegation)
+      inodes.insert(lock.inode);
+  }
+  return inodes;
+}
 
 bool HasSettled(const struct stat& st) {
   timespec now{};
@@ -48,7 +61,7 @@ bool KnownDigests::LearnOne(const char* path) {
   struct stat st {};
   if (stat(path, &st) < 0 || !S_ISREG(st.st_mode) || st.st_nlink == 0) return false;
   const FileVersion version = VersionOf(st);
-  if (Find(version) != nullptr || !HasSettled(st)) return false;
+  if (Find(version) != nullptr || !HasSettled(st) || leased_.count(st.st_ino) != 0) return false;
   // To open such a file, or to read it, can do things.
   if (PseudoFileSystemOf(path) != nullptr) return false;
   const UniqueFd fd(open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK));
@@ -97,6 +110,9 @@ bool KnownDigests::LearnOpen(pid_t pid, const std::function<bool()>& may_go_on) 
 }
 
 void KnownDigests::Learn(pid_t pid, const std::function<bool()>& may_go_on) {
+  auto leased = LeasedInodes();
+  if (!leased.ok()) return;
+  leased_ = *std::move(leased);
   for (int i = 0; i < kRounds; ++i) {
     const bool mapped = LearnMapped(pid, may_go_on);
     const bool open = LearnOpen(pid, may_go_on);

@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <set>
 
 #include "moult/base/status.h"
 #include "moult/protocol/digest.h"
@@ -49,6 +50,7 @@ class KnownDigests {
   bool LearnOpen(pid_t pid, const std::function<bool()>& may_go_on);
 
   std::map<FileVersion, image::Sha256Digest> digests_;
+  std::set<uint64_t> leased_;  // inodes, of whatever file system
 };
 
 }  // namespace moult::engine

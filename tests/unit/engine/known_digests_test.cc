@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <cstring>
 #include <string>
 #include <vector>
 
@@ -102,6 +103,16 @@ TEST(KnownDigests_DoesNotKnow, WhatWasWrittenJustNow) {
   known.Learn(getpid(), Always);
   unlink(path);
   EXPECT_EQ(known.Find(version), nullptr);
+}
+
+// Its holder would be told to give it up, for a capture that is refused because of it.
+TEST(KnownDigests_DoesNotKnow, WhatHasALease) {
+  const UniqueFd fd(open(kOldFile, O_RDONLY | O_CLOEXEC));
+  if (fcntl(fd.get(), F_SETLEASE, F_RDLCK) < 0) GTEST_SKIP() << "F_SETLEASE: " << std::strerror(errno);
+  KnownDigests known;
+  known.Learn(getpid(), Always);
+  EXPECT_EQ(known.Find(VersionAt(kOldFile)), nullptr);
+  EXPECT_EQ(fcntl(fd.get(), F_GETLEASE), F_RDLCK);
 }
 
 TEST(KnownDigests_DoesNotKnow, AnotherVersion) {
