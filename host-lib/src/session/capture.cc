@@ -167,7 +167,7 @@ Task<absl::Status> CaptureOnce(Vm* vm, Op* op, const CaptureConfig* config_in, b
   } else {
     gathered = co_await Receive(op, &*lease, &*captured, &plan, &staged);
   }
-  // Our own trouble: the agent is told, so that the function goes on at once.
+  // Our own trouble, here and below: the agent is told, so that the function goes on at once.
   if (absl::IsResourceExhausted(gathered)) (void)co_await End(op, &*lease, rpc::CaptureOutcome::Resume);
   if (!gathered.ok()) co_return gathered;
   op->EndPhase("gather");
@@ -193,7 +193,11 @@ Task<absl::Status> CaptureOnce(Vm* vm, Op* op, const CaptureConfig* config_in, b
     MOULT_RETURN_IF_ERROR(staged.Write());
     return to->Publish(*captured->image, std::move(*captured->manifest));
   };
-  MOULT_CO_RETURN_IF_ERROR(co_await op->strand()->Work(std::move(work)));
+  const absl::Status made = co_await op->strand()->Work(std::move(work));
+  if (config.end && absl::IsResourceExhausted(made)) {
+    (void)co_await End(op, &*lease, rpc::CaptureOutcome::Resume);
+  }
+  if (!made.ok()) co_return made;
   op->EndPhase("publish");
   *published = true;
 
@@ -207,8 +211,8 @@ Task<absl::Status> CaptureOnce(Vm* vm, Op* op, const CaptureConfig* config_in, b
     op->result().detached = true;
   }
   op->result().json["stopped_us"] = op->result().stopped_us;
-  const auto made = store->Read(config.name);
-  if (made.ok()) op->result().json["template"] = ToJson(**made);
+  const auto there = store->Read(config.name);
+  if (there.ok()) op->result().json["template"] = ToJson(**there);
   co_return absl::OkStatus();
 }
 

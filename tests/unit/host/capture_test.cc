@@ -272,6 +272,18 @@ TEST_F(CaptureTest, Function_RunsOn_WhenTheStoreIsFull) {
   // The agent is told, so that the function goes on at once.
   EXPECT_THAT(agent_->Verbs(), ElementsAre("Capture", "CaptureEnd"));
   EXPECT_EQ(outcome_, static_cast<int>(rpc::CaptureOutcome::Resume));
+  agent_->ForgetVerbs();
+  moult_capture_options capture = MOULT_INIT(capture);
+  capture.function = 7;
+  capture.name = "a";
+  capture.end = 1;
+  {
+    OpHandle op;
+    ASSERT_EQ(moult_vm_capture(vm_, &capture, nullptr, op.out()), 0);
+    EXPECT_EQ(op.Wait(), -ENOSPC);
+  }
+  EXPECT_THAT(agent_->Verbs(), ElementsAre("Capture", "CaptureEnd", "CaptureEnd"));
+  EXPECT_EQ(outcome_, static_cast<int>(rpc::CaptureOutcome::Resume));
   ExpectServing();
   moult_vm_close(vm_);
   vm_ = nullptr;
