@@ -25,6 +25,7 @@
 #include "resource/sysv_ipc/capture.h"
 #include "resource/thread/capture.h"
 #include "resource/timer/capture.h"
+#include "resource/unix_socket/diag.h"
 
 namespace moult::engine {
 namespace {
@@ -147,14 +148,19 @@ struct Underway {
   std::unique_ptr<ptrace::Tracee> tracee;
   image::ProcessImageT image;
   std::unique_ptr<image::RequirementsT> host;
+  KnownDigests own;
+  KnownDigests* known = &own;
   CaptureResult result;
 
   image::ProcessT& process() { return *image.processes.front(); }
 };
 
-absl::StatusOr<proc::Status> Prepare(pid_t pid, Underway& capture) {
+absl::StatusOr<proc::Status> Prepare(pid_t pid, const CaptureOptions& options, Underway& capture) {
   capture.result.pid = pid;
   MOULT_RETURN_IF_ERROR(CheckCapturable(pid));
+  if (options.known != nullptr) capture.known = options.known;
+  capture.known->Learn(pid, options.may_go_on);
+  capture.result.phases.End("digest files");
   MOULT_ASSIGN_OR_RETURN(const std::string text, proc::ReadFile(absl::StrCat("/proc/", pid, "/status")));
   MOULT_ASSIGN_OR_RETURN(proc::Status before, proc::ParseStatus(text));
   capture.result.name = before.name;
@@ -170,6 +176,7 @@ absl::Status Stop(pid_t pid, const proc::Status& before, const CaptureOptions& o
   if (!options.may_go_on()) return Interrupted();
   auto restarted_sleeps = RestartedSleeps(pid);
   auto cancelled_timers = CancelledTimers::Before();
+  LoadUnixDiag();
   Before asked = Before::Ask(pid);
   WarmHeap(kHeap + static_cast<uint64_t>(before.threads) * kHeapPerThread + asked.vmas() * kHeapPerVma);
   capture.result.phases.End("ask before");
@@ -211,7 +218,7 @@ void Summarise(Underway& capture, uint64_t user_state_bytes) {
 
 absl::Status CaptureTo(pid_t pid, const std::string& dir, const CaptureOptions& options, Underway& capture) {
   CaptureResult& result = capture.result;
-  MOULT_ASSIGN_OR_RETURN(const proc::Status before, Prepare(pid, capture));
+  MOULT_ASSIGN_OR_RETURN(const proc::Status before, Prepare(pid, options, capture));
   MOULT_ASSIGN_OR_RETURN(auto writer, image::TemplateWriter::Create(dir));
   MOULT_ASSIGN_OR_RETURN(auto pages, PageStage::Create(*writer, ExpectedPrivateBytes(before)));
   std::string root;
@@ -223,13 +230,13 @@ absl::Status CaptureTo(pid_t pid, const std::string& dir, const CaptureOptions& 
   MOULT_RETURN_IF_ERROR(pages->Finish());
   SortRuns(capture);
   result.phases.End("write pages");
-  MOULT_ASSIGN_OR_RETURN(const std::vector<std::string> changed, DigestFiles(root, capture.image));
+  MOULT_ASSIGN_OR_RETURN(const std::vector<std::string> changed, DigestFiles(root, *capture.known, capture.image));
   // A process that runs on may have written to them itself.
   if (!options.leave_running) MOULT_RETURN_IF_ERROR(RefuseChanged(changed));
   for (const std::string& path : changed) {
     capture.image.notes.push_back(absl::StrCat("file ", path, " changed after the process ran on, so a restore will be refused: the template needs it as it was"));
   }
-  result.phases.End("digest files");
+  result.phases.End("digest other files");
   if (!options.may_go_on()) return Interrupted();
   MOULT_RETURN_IF_ERROR(writer->Commit(capture.image, MakeManifest(result.name, std::move(capture.host), capture.image.realtime_ns)));
   result.phases.End("commit");
@@ -248,14 +255,14 @@ absl::Status CaptureTo(pid_t pid, const std::string& dir, const CaptureOptions& 
 absl::Status CaptureReported(pid_t pid, const CaptureOptions& options,
                              const std::function<absl::StatusOr<CaptureOutcome>(const StoppedProcess&)>& deliver, Underway& capture) {
   CaptureResult& result = capture.result;
-  MOULT_ASSIGN_OR_RETURN(const proc::Status before, Prepare(pid, capture));
+  MOULT_ASSIGN_OR_RETURN(const proc::Status before, Prepare(pid, options, capture));
   PageReport pages;
   std::string root;
   MOULT_RETURN_IF_ERROR(Stop(pid, before, options, pages, capture, &root));
   SortRuns(capture);
-  MOULT_ASSIGN_OR_RETURN(const std::vector<std::string> changed, DigestFiles(root, capture.image));
+  MOULT_ASSIGN_OR_RETURN(const std::vector<std::string> changed, DigestFiles(root, *capture.known, capture.image));
   MOULT_RETURN_IF_ERROR(RefuseChanged(changed));
-  result.phases.End("digest files");
+  result.phases.End("digest other files");
   image::ManifestT manifest = MakeManifest(result.name, std::move(capture.host), capture.image.realtime_ns);
   // Whoever writes the template fills them in; the schema wants them there.
   manifest.image = std::make_unique<image::ContentDigestT>();

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "image/known_digests.h"
 #include "image/page_report.h"
 #include "image/phases.h"
 #include "moult/base/status.h"
@@ -34,6 +35,8 @@ struct CaptureResult {
 
 struct CaptureOptions {
   bool leave_running = false;
+  // Of files that the process uses; more are added before it is stopped. Null: none is known.
+  KnownDigests* known = nullptr;
   // Asked between steps, and last before anything is published or ended: false gives the capture up.
   std::function<bool()> may_go_on = [] { return true; };
   // Without leave_running: asked when all is published and the process still stands; false lets it run on. Who answers

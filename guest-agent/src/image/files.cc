@@ -56,11 +56,7 @@ absl::StatusOr<bool> DigestFile(const std::string& path, image::FileRefT& file) 
 
 }  // namespace
 
-// A change of content changes ctime, which no one can set.
-bool SameIdentity(const image::FileRefT& file, const struct stat& st) {
-  return st.st_dev == file.dev && st.st_ino == file.ino && static_cast<uint64_t>(st.st_size) == file.size &&
-         StatTimeNs(st.st_mtim) == file.mtime_ns && StatTimeNs(st.st_ctim) == file.ctime_ns;
-}
+bool SameIdentity(const image::FileRefT& file, const struct stat& st) { return VersionOf(file) == VersionOf(st); }
 
 absl::Status CheckContent(const image::FileRefT& file, int fd, const struct stat& st) {
   if (static_cast<uint64_t>(st.st_size) != file.size) {
@@ -72,10 +68,15 @@ absl::Status CheckContent(const image::FileRefT& file, int fd, const struct stat
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::vector<std::string>> DigestFiles(const std::string& root, image::ProcessImageT& image) {
+absl::StatusOr<std::vector<std::string>> DigestFiles(const std::string& root, const KnownDigests& known,
+                                                    image::ProcessImageT& image) {
   std::vector<std::string> changed;
   for (auto& file : image.files) {
     if (file->content != image::FileContent::Exact || !S_ISREG(file->mode)) continue;
+    if (const image::Sha256Digest* digest = known.Find(VersionOf(*file)); digest != nullptr) {
+      file->digest.assign(digest->begin(), digest->end());
+      continue;
+    }
     MOULT_ASSIGN_OR_RETURN(const bool unchanged, DigestFile(absl::StrCat(root, file->path), *file));
     if (!unchanged) changed.push_back(file->path);
   }

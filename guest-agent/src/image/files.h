@@ -9,14 +9,16 @@
 #include <string>
 #include <vector>
 
+#include "image/known_digests.h"
 #include "moult/base/status.h"
 #include "moult/protocol/schema.h"
 
 namespace moult::engine {
 
-// Adds the digests of files that must match exactly. `root` is put before every path ("/proc/7/root").
-// Returns the paths of those that changed since they were listed, which have none: a restore will refuse them.
-absl::StatusOr<std::vector<std::string>> DigestFiles(const std::string& root, image::ProcessImageT& image);
+// Adds the digests of files that must match exactly, reading those that `known` does not have. `root` is put before every
+// path ("/proc/7/root"). Returns the paths of those that changed since they were listed, which have none: a restore will refuse them.
+absl::StatusOr<std::vector<std::string>> DigestFiles(const std::string& root, const KnownDigests& known,
+                                                    image::ProcessImageT& image);
 
 // kFailedPrecondition names the first file that is missing or has changed, and how.
 absl::Status CheckFiles(const image::ProcessImageT& image);

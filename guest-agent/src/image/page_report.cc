@@ -13,7 +13,21 @@ namespace moult::engine {
 namespace {
 
 constexpr uint64_t kPage = 4096;
-constexpr size_t kEntries = 4096;
+constexpr size_t kEntries = 4096;  // read at once
+// To read the entries of pages that are not wanted costs less than another system call.
+constexpr uint64_t kMaxGap = 64 * kPage;
+
+absl::StatusOr<uint64_t> FrameOf(uint64_t raw, uint64_t address) {
+  const proc::PagemapEntry entry = proc::DecodePagemap(raw);
+  if (entry.swapped) {
+    return absl::FailedPreconditionError(
+        absl::StrFormat("page %#x is in swap; turn swap off in the guest, or capture in copy mode", address));
+  }
+  if (!entry.present) return absl::UnavailableError(absl::StrFormat("page %#x has gone meanwhile", address));
+  if (entry.pfn == 0)
+    return absl::PermissionDeniedError("the kernel hides frame numbers; run with CAP_SYS_ADMIN");
+  return entry.pfn * kPage;
+}
 
 class FrameWalker {
  public:
@@ -24,46 +38,56 @@ class FrameWalker {
     return FrameWalker(path, std::move(fd));
   }
 
-  // Calls add(gpa, length) for runs of frames that follow each other.
+  // Calls add(gpa) for each page, in order. The ranges are whole pages.
   template <typename Add>
-  absl::Status Walk(const AddressRange& range, Add add) {
-    std::vector<uint64_t> raw(std::min<uint64_t>(kEntries, range.length / kPage));
-    for (uint64_t done = 0; done < range.length;) {
-      const size_t count = std::min<uint64_t>(raw.size(), (range.length - done) / kPage);
-      const ssize_t n = pread(fd_.get(), raw.data(), count * sizeof(uint64_t),
-                              static_cast<off_t>((range.start + done) / kPage * sizeof(uint64_t)));
-      if (n != static_cast<ssize_t>(count * sizeof(uint64_t))) {
-        return ErrnoStatus(n < 0 ? errno : EIO, absl::StrFormat("read %s at %#x", path_, range.start + done));
+  absl::Status Walk(absl::Span<const AddressRange> ranges, Add add) {
+    for (size_t i = 0; i < ranges.size(); ++i) {
+      for (uint64_t at = ranges[i].start; at < ranges[i].start + ranges[i].length; at += kPage) {
+        if (at < have_.start || at - have_.start >= have_.length)
+          MOULT_RETURN_IF_ERROR(Fill(at, ranges.subspan(i)));
+        const uint64_t raw = entries_[(at - have_.start) / kPage];
+        const auto frame = FrameOf(raw, at);
+        if (!frame.ok()) return frame.status();
+        add(*frame);
       }
-      for (size_t i = 0; i < count; ++i) {
-        const proc::PagemapEntry entry = proc::DecodePagemap(raw[i]);
-        const uint64_t at = range.start + done + i * kPage;
-        if (entry.swapped) {
-          return absl::FailedPreconditionError(
-              absl::StrFormat("page %#x is in swap; turn swap off in the guest, or capture in copy mode", at));
-        }
-        if (!entry.present) return absl::UnavailableError(absl::StrFormat("page %#x has gone meanwhile", at));
-        if (entry.pfn == 0) {
-          return absl::PermissionDeniedError("the kernel hides frame numbers; run with CAP_SYS_ADMIN");
-        }
-        add(entry.pfn * kPage, kPage);
-      }
-      done += count * kPage;
     }
     return absl::OkStatus();
   }
 
  private:
-  FrameWalker(std::string path, UniqueFd fd) : path_(std::move(path)), fd_(std::move(fd)) {}
+  FrameWalker(std::string path, UniqueFd fd)
+      : path_(std::move(path)), fd_(std::move(fd)), entries_(kEntries) {}
+
+  // Reads the entries from `at` on, as far as the ranges, of which `at` is in the first, are close to each
+  // other.
+  absl::Status Fill(uint64_t at, absl::Span<const AddressRange> ranges) {
+    constexpr uint64_t kMost = kEntries * kPage;
+    uint64_t end = ranges[0].start + ranges[0].length;
+    for (const AddressRange& next : ranges.subspan(1)) {
+      if (end - at >= kMost || next.start < end || next.start - end > kMaxGap) break;
+      end = next.start + next.length;
+    }
+    const size_t size = std::min(end - at, kMost) / kPage * sizeof(uint64_t);
+    const ssize_t n =
+        pread(fd_.get(), entries_.data(), size, static_cast<off_t>(at / kPage * sizeof(uint64_t)));
+    if (n != static_cast<ssize_t>(size)) {
+      return ErrnoStatus(n < 0 ? errno : EIO, absl::StrFormat("read %s at %#x", path_, at));
+    }
+    have_ = {at, size / sizeof(uint64_t) * kPage};
+    return absl::OkStatus();
+  }
+
   std::string path_;
   UniqueFd fd_;
+  std::vector<uint64_t> entries_;
+  AddressRange have_{};  // what `entries_` is of
 };
 
-void AppendRun(std::vector<GpaRun>& runs, uint64_t gpa, uint64_t length) {
+void AppendPage(std::vector<GpaRun>& runs, uint64_t gpa) {
   if (!runs.empty() && runs.back().gpa + runs.back().length == gpa) {
-    runs.back().length += length;
+    runs.back().length += kPage;
   } else {
-    runs.push_back({gpa, length});
+    runs.push_back({gpa, kPage});
   }
 }
 
@@ -73,21 +97,22 @@ PageReport::~PageReport() {
   for (const auto& [address, length] : mapped_) munmap(address, length);
 }
 
-absl::Status PageReport::Take(pid_t pid, const AddressRange& range) {
+absl::Status PageReport::Take(pid_t pid, absl::Span<const AddressRange> ranges) {
   MOULT_ASSIGN_OR_RETURN(FrameWalker walker, FrameWalker::Open(pid));
-  MOULT_RETURN_IF_ERROR(walker.Walk(range, [&](uint64_t gpa, uint64_t length) { AppendRun(pages_, gpa, length); }));
-  pieces_.push_back({pid, range});
-  size_ += range.length;
+  MOULT_RETURN_IF_ERROR(walker.Walk(ranges, [this](uint64_t gpa) { AppendPage(pages_, gpa); }));
+  pieces_.push_back({pid, {ranges.begin(), ranges.end()}});
+  for (const AddressRange& range : ranges) size_ += range.length;
   return absl::OkStatus();
 }
 
 absl::Status PageReport::StageRemote(const ptrace::Tracee& tracee, absl::Span<const AddressRange> ranges,
                                      bool /*forced*/, std::vector<image::PageRun>* runs) {
+  uint64_t offset = size_;
   for (const AddressRange& range : ranges) {
-    runs->emplace_back(range.start, range.length, size_);
-    MOULT_RETURN_IF_ERROR(Annotate(Take(tracee.pid(), range), absl::StrCat("process ", tracee.pid())));
+    runs->emplace_back(range.start, range.length, offset);
+    offset += range.length;
   }
-  return absl::OkStatus();
+  return Annotate(Take(tracee.pid(), ranges), absl::StrCat("process ", tracee.pid()));
 }
 
 absl::Status PageReport::StageFile(int fd, uint64_t size, std::vector<image::PageRun>* runs) {
@@ -109,7 +134,8 @@ absl::Status PageReport::StageFile(int fd, uint64_t size, std::vector<image::Pag
     if (view == MAP_FAILED) return ErrnoStatus("map unnamed content");
     mapped_.emplace_back(view, end - start);
     runs->emplace_back(start, end - start, size_);
-    MOULT_RETURN_IF_ERROR(Take(getpid(), {reinterpret_cast<uint64_t>(view), end - start}));
+    const AddressRange range{reinterpret_cast<uint64_t>(view), end - start};
+    MOULT_RETURN_IF_ERROR(Take(getpid(), {&range, 1}));
     at = end;
   }
   return absl::OkStatus();
@@ -119,12 +145,11 @@ absl::Status PageReport::CheckUnmoved() const {
   std::vector<GpaRun> now;
   for (const Piece& piece : pieces_) {
     MOULT_ASSIGN_OR_RETURN(FrameWalker walker, FrameWalker::Open(piece.pid));
-    MOULT_RETURN_IF_ERROR(
-        walker.Walk(piece.range, [&](uint64_t gpa, uint64_t length) { AppendRun(now, gpa, length); }));
+    MOULT_RETURN_IF_ERROR(walker.Walk(piece.ranges, [&now](uint64_t gpa) { AppendPage(now, gpa); }));
   }
-  const bool same = std::equal(now.begin(), now.end(), pages_.begin(), pages_.end(), [](const GpaRun& a, const GpaRun& b) {
-    return a.gpa == b.gpa && a.length == b.length;
-  });
+  const bool same =
+      std::equal(now.begin(), now.end(), pages_.begin(), pages_.end(),
+                 [](const GpaRun& a, const GpaRun& b) { return a.gpa == b.gpa && a.length == b.length; });
   if (same) return absl::OkStatus();
   return absl::AbortedError("the kernel moved pages of it while they were read; try again");
 }

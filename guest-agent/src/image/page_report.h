@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Names the pages of a stopped process by guest-physical address, in the order in which a template keeps their
-// content. Nothing is copied: the host reads guest RAM itself while the process stands still.
+// Names the pages of a stopped process by guest-physical address, in the order in which a template keeps
+// their content. Nothing is copied: the host reads guest RAM itself while the process stands still.
 #ifndef MOULT_IMAGE_PAGE_REPORT_H_
 #define MOULT_IMAGE_PAGE_REPORT_H_
 
@@ -34,12 +34,12 @@ class PageReport : public PageSink {
   absl::Status CheckUnmoved() const;
 
  private:
-  // Part of an address space whose frames were reported, in order.
+  // Parts of an address space whose frames were reported, in order.
   struct Piece {
     pid_t pid;
-    AddressRange range;
+    std::vector<AddressRange> ranges;
   };
-  absl::Status Take(pid_t pid, const AddressRange& range);
+  absl::Status Take(pid_t pid, absl::Span<const AddressRange> ranges);
 
   std::vector<GpaRun> pages_;
   uint64_t size_ = 0;

@@ -30,9 +30,10 @@ std::unique_ptr<rpc::FunctionSpecT> SpecOf(const Worker& worker) {
   return std::make_unique<rpc::FunctionSpecT>(*worker.function->info.spec);
 }
 
-// Waits for the CaptureEnd that ends it: whether the function is to end. kCancelled: the host has gone. `check` says
-// whether what was reported still holds, and has succeeded before the function is ended.
-absl::StatusOr<bool> AwaitOutcome(Worker& worker, uint64_t* end_call, const std::function<absl::Status()>& check) {
+// Waits for the CaptureEnd that ends it: whether the function is to end. kCancelled: the host has gone.
+// `check` says whether what was reported still holds, and has succeeded before the function is ended.
+absl::StatusOr<bool> AwaitOutcome(Worker& worker, uint64_t* end_call,
+                                  const std::function<absl::Status()>& check) {
   for (bool checked = false;;) {
     MOULT_ASSIGN_OR_RETURN(const auto request, worker.AwaitEnd(rpc::RequestBody::CaptureEnd, end_call));
     const rpc::CaptureOutcome outcome = request->body.AsCaptureEnd()->outcome;
@@ -60,8 +61,17 @@ absl::Status SendPages(Worker& worker, const std::string& path, uint64_t size) {
   return absl::OkStatus();
 }
 
+// The phases so far go with the report, those from now on with Done: the function stands still in all of
+// these.
+std::vector<std::unique_ptr<rpc::PhaseT>> TakePhases(Worker& worker) {
+  auto phases = ToPhases(worker.phases);
+  worker.phases = engine::Phases();
+  return phases;
+}
+
 absl::Status SendCopy(Worker& worker, const std::string& folder, uint64_t stopped_us) {
   rpc::CaptureReportT report;
+  report.phases = TakePhases(worker);
   MOULT_ASSIGN_OR_RETURN(const std::string image,
                          proc::ReadFile(absl::StrCat(folder, "/", image::kImageFile)));
   MOULT_ASSIGN_OR_RETURN(const std::string manifest,
@@ -74,9 +84,10 @@ absl::Status SendCopy(Worker& worker, const std::string& folder, uint64_t stoppe
   report.spec = SpecOf(worker);
   report.pages_size = static_cast<uint64_t>(st.st_size);
   report.stopped_us = stopped_us;
-  report.phases = ToPhases(worker.phases);
   MOULT_RETURN_IF_ERROR(worker.Respond(rpc::MakeResponse(std::move(report))));
-  return SendPages(worker, pages, static_cast<uint64_t>(st.st_size));
+  MOULT_RETURN_IF_ERROR(SendPages(worker, pages, static_cast<uint64_t>(st.st_size)));
+  worker.phases.End("report");
+  return absl::OkStatus();
 }
 
 // What came of the part that the host takes part in.
@@ -119,12 +130,13 @@ absl::Status Close(Worker& worker, const absl::Status& captured, const Ending& e
   return worker.channel.Respond(ending.call, response, Clock::now() + kAnswerTime);
 }
 
-absl::Status CaptureCopy(Worker& worker, Ending& ending) {
+absl::Status CaptureCopy(Worker& worker, engine::KnownDigests& known, Ending& ending) {
   const std::string folder = worker.function->folder + "/capture";
   WipeFolder(folder);  // of a worker that was killed
   const absl::Cleanup wipe = [&folder] { WipeFolder(folder); };
   const auto begins = Clock::now();
   engine::CaptureOptions options;
+  options.known = &known;
   options.may_go_on = [&worker] { return worker.MayGoOn(); };
   options.may_end = [&](const engine::CaptureResult&) {
     worker.phases.End("capture");
@@ -140,22 +152,25 @@ absl::Status CaptureCopy(Worker& worker, Ending& ending) {
   return engine::Capture(worker.function->info.pid, folder, options).status();
 }
 
-absl::Status CaptureInPlace(Worker& worker, Ending& ending) {
+absl::Status CaptureInPlace(Worker& worker, engine::KnownDigests& known, Ending& ending) {
   engine::CaptureOptions options;
+  options.known = &known;
   options.may_go_on = [&worker] { return worker.MayGoOn(); };
   const auto deliver = [&](const engine::StoppedProcess& process) -> absl::StatusOr<engine::CaptureOutcome> {
     worker.phases.Take(process.so_far.phases);
     rpc::CaptureReportT report;
+    report.phases = TakePhases(worker);
     report.image = Bytes(image::SerializeImage(process.image));
     report.manifest = Bytes(image::SerializeManifest(process.manifest));
     report.spec = SpecOf(worker);
     for (const engine::GpaRun& run : process.pages) report.pages.emplace_back(run.gpa, run.length);
     report.pages_size = process.pages_size;
     report.stopped_us = process.so_far.stopped_us;
-    report.phases = ToPhases(worker.phases);
     ending.status = worker.Respond(rpc::MakeResponse(std::move(report)));
     MOULT_RETURN_IF_ERROR(ending.status);
+    worker.phases.End("report");
     auto end = AwaitOutcome(worker, &ending.call, process.check_unmoved);
+    worker.phases.End("host");
     ending.status = end.status();
     MOULT_RETURN_IF_ERROR(ending.status);
     ending.end = *end;
@@ -170,6 +185,10 @@ absl::Status CaptureInPlace(Worker& worker, Ending& ending) {
 absl::Status DoCapture(Worker& worker) {
   Function& function = *worker.function;
   const bool was_frozen = function.info.state == rpc::FunctionState::Frozen;
+  // Now already, so that one that is frozen need not run for it.
+  engine::KnownDigests known;
+  known.Learn(function.info.pid, [&worker] { return worker.MayGoOn(); });
+  worker.phases.End("digest files");
   // Its threads run the engine's programs, which a frozen cgroup would not let them; it is stopped by ptrace.
   if (was_frozen) MOULT_RETURN_IF_ERROR(function.cgroup->Thaw());
   absl::Status status =
@@ -179,7 +198,7 @@ absl::Status DoCapture(Worker& worker) {
   Ending ending;
   if (status.ok()) {
     const bool copy = worker.request.body.AsCapture()->mode == rpc::PageMode::Copy;
-    status = copy ? CaptureCopy(worker, ending) : CaptureInPlace(worker, ending);
+    status = copy ? CaptureCopy(worker, known, ending) : CaptureInPlace(worker, known, ending);
   }
   worker.phases.End(ending.end ? "end" : "resume");
   if (was_frozen && !(ending.end && status.ok()))

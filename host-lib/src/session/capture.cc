@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // A running function becomes a template. What the agent reports is checked whole before anything is read, and
-// the function stands still only while its pages are gathered.
-#include <sys/uio.h>
+// the function stands still only while its pages are gathered; they are written when it runs again.
 #include <time.h>
 
 #include <algorithm>
@@ -13,6 +12,7 @@
 #include "moult/protocol/validate.h"
 #include "session/ops.h"
 #include "session/page_plan.h"
+#include "session/staged_pages.h"
 
 namespace moult::host::ops {
 namespace {
@@ -57,7 +57,8 @@ absl::Status CheckPages(Vm* vm, const Captured& captured, bool in_place) {
     const auto memory = vm->GuestView({GuestPhys(run.gpa()), run.length()});
     if (!memory.ok()) {
       return absl::DataLossError(
-          absl::StrCat("the agent reports pages that are neither the guest's RAM nor a template's: ", memory.status().message()));
+          absl::StrCat("the agent reports pages that are neither the guest's RAM nor a template's: ",
+                       memory.status().message()));
     }
   }
   return absl::OkStatus();
@@ -84,29 +85,14 @@ absl::StatusOr<Captured> Check(Vm* vm, rpc::CaptureReportT report, bool in_place
   return captured;
 }
 
-// Writes the pages of `memory` that are not dropped; straight from there, without a copy in between.
-absl::Status Keep(absl::Span<const std::byte> memory, PagePlan* plan, NewTemplate* to) {
-  std::vector<struct iovec> parts;
-  for (size_t at = 0; at < memory.size(); at += kPage) {
-    const std::byte* page = memory.data() + at;
-    if (!plan->Take(page)) continue;
-    if (!parts.empty() && static_cast<std::byte*>(parts.back().iov_base) + parts.back().iov_len == page) {
-      parts.back().iov_len += kPage;
-    } else {
-      parts.push_back({const_cast<std::byte*>(page), kPage});
-    }
-  }
-  return parts.empty() ? absl::OkStatus() : to->writer().AppendPages(parts).status();
-}
-
-Task<absl::Status> Gather(Vm* vm, Op* op, const Captured* captured, PagePlan* plan, NewTemplate* to) {
+Task<absl::Status> Gather(Vm* vm, Op* op, const Captured* captured, PagePlan* plan, StagedPages* to) {
   uint64_t since_yield = 0;
   for (const rpc::GpaRun& run : captured->pages) {
     for (uint64_t at = 0; at < run.length();) {
       const uint64_t step = std::min(run.length() - at, kGatherStep);
       const GuestRange range{GuestPhys(run.gpa() + at), step};
       MOULT_CO_ASSIGN_OR_RETURN(const auto memory, vm->GuestView(range));
-      MOULT_CO_RETURN_IF_ERROR(Keep(memory, plan, to));
+      MOULT_CO_RETURN_IF_ERROR(to->Take(memory, plan));
       at += step;
       since_yield += step;
       if (since_yield < kGatherStep) continue;
@@ -118,26 +104,30 @@ Task<absl::Status> Gather(Vm* vm, Op* op, const Captured* captured, PagePlan* pl
 }
 
 Task<absl::Status> Receive(Op* op, Connection* connection, const Captured* captured, PagePlan* plan,
-                           NewTemplate* to) {
+                           StagedPages* to) {
   std::vector<std::byte> buffer(std::min(captured->pages_size, kGatherStep));
-  // What cannot be kept is taken in all the same: not every vsock device tells a sender that nobody reads any more.
+  // What cannot be kept is taken in all the same: not every vsock device tells a sender that nobody reads any
+  // more.
   absl::Status kept;
   for (uint64_t at = 0; at < captured->pages_size; at += kGatherStep) {
     const auto piece = absl::MakeSpan(buffer).first(std::min(kGatherStep, captured->pages_size - at));
     MOULT_CO_RETURN_IF_ERROR(co_await connection->ReceiveData(op->strand(), piece));
     connection->Break();  // Good again with the answer to CaptureEnd.
-    if (kept.ok()) kept = Keep(piece, plan, to);
+    if (kept.ok()) kept = to->Take(piece, plan);
   }
   co_return kept;
 }
 
-Task<absl::Status> End(Op* op, Connection* connection, rpc::CaptureOutcome outcome) {
+// How long the agent says that it took since it began to answer Capture, in microseconds.
+Task<absl::StatusOr<uint64_t>> End(Op* op, Connection* connection, rpc::CaptureOutcome outcome) {
   rpc::CaptureEndT end;
   end.outcome = outcome;
   auto done = co_await connection->Call<rpc::DoneT>(op->strand(), std::move(end));
   if (!done.ok()) co_return done.status();
   op->AddAgentPhases(done->phases);
-  co_return absl::OkStatus();
+  uint64_t took_us = 0;
+  for (const auto& phase : done->phases) took_us += phase->us;
+  co_return took_us;
 }
 
 // `published`: the template is there, whatever comes after.
@@ -148,6 +138,9 @@ Task<absl::Status> CaptureOnce(Vm* vm, Op* op, const CaptureConfig* config_in, b
   op->result().pages = in_place ? PageMode::kInPlace : PageMode::kCopy;
   const std::shared_ptr<Store> store = vm->config().store;
   MOULT_CO_ASSIGN_OR_RETURN(auto to, store->Create(config.name));
+  StagedPages staged(&to->writer());
+  while (staged.Prepare()) MOULT_CO_RETURN_IF_ERROR(co_await op->strand()->Yield());
+  op->EndPhase("prepare");
   MOULT_CO_ASSIGN_OR_RETURN(Lease lease, co_await vm->Acquire(op));
 
   rpc::CaptureT capture;
@@ -170,41 +163,47 @@ Task<absl::Status> CaptureOnce(Vm* vm, Op* op, const CaptureConfig* config_in, b
   op->EndPhase("check");
   absl::Status gathered;
   if (in_place) {
-    gathered = co_await Gather(vm, op, &*captured, &plan, to.get());
+    gathered = co_await Gather(vm, op, &*captured, &plan, &staged);
   } else {
-    gathered = co_await Receive(op, &*lease, &*captured, &plan, to.get());
+    gathered = co_await Receive(op, &*lease, &*captured, &plan, &staged);
   }
-  // Our own trouble: the agent is told, so that the function goes on at once.
+  // Our own trouble, here and below: the agent is told, so that the function goes on at once.
   if (absl::IsResourceExhausted(gathered)) (void)co_await End(op, &*lease, rpc::CaptureOutcome::Resume);
   if (!gathered.ok()) co_return gathered;
   op->EndPhase("gather");
 
   if (!config.end) {
-    MOULT_CO_RETURN_IF_ERROR(co_await End(op, &*lease, rpc::CaptureOutcome::Resume));
-    op->result().stopped_us += static_cast<uint64_t>(
-        std::chrono::duration_cast<std::chrono::microseconds>(Clock::now() - stopped).count());
+    MOULT_CO_ASSIGN_OR_RETURN(const uint64_t by_agent,
+                              co_await End(op, &*lease, rpc::CaptureOutcome::Resume));
+    const auto by_us = std::chrono::duration_cast<std::chrono::microseconds>(Clock::now() - stopped);
+    // The report was on its way while the function stood still, which only the agent sees.
+    op->result().stopped_us += std::max(by_agent, static_cast<uint64_t>(by_us.count()));
     op->EndPhase("resume");
     lease.Return();  // Others may use it while we write.
   } else {
     // A template that is published stays: so before that, is what was gathered what the function is?
-    MOULT_CO_RETURN_IF_ERROR(co_await End(op, &*lease, rpc::CaptureOutcome::Check));
+    MOULT_CO_RETURN_IF_ERROR((co_await End(op, &*lease, rpc::CaptureOutcome::Check)).status());
     op->EndPhase("check_unmoved");
   }
   plan.Rewrite(captured->image.get());
-  op->result().bytes = to->writer().pages_size();
-  op->result().json["counters"] = {{"pages", captured->pages_size / kPage},
-                                   {"zero_pages", plan.dropped()},
-                                   {"bytes", to->writer().pages_size()}};
+  op->result().bytes = captured->pages_size - plan.dropped() * kPage;
+  op->result().json["counters"] = {
+      {"pages", captured->pages_size / kPage}, {"zero_pages", plan.dropped()}, {"bytes", op->result().bytes}};
   std::function<absl::Status()> work = [&] {
+    MOULT_RETURN_IF_ERROR(staged.Write());
     return to->Publish(*captured->image, std::move(*captured->manifest));
   };
-  MOULT_CO_RETURN_IF_ERROR(co_await op->strand()->Work(std::move(work)));
+  const absl::Status made = co_await op->strand()->Work(std::move(work));
+  if (config.end && absl::IsResourceExhausted(made)) {
+    (void)co_await End(op, &*lease, rpc::CaptureOutcome::Resume);
+  }
+  if (!made.ok()) co_return made;
   op->EndPhase("publish");
   *published = true;
 
   if (config.end) {
     // The template is durable. A function that could not be ended runs on, and the template stays: say both.
-    absl::Status ended = co_await End(op, &*lease, rpc::CaptureOutcome::End);
+    const absl::Status ended = (co_await End(op, &*lease, rpc::CaptureOutcome::End)).status();
     op->EndPhase("end");
     if (!ended.ok())
       co_return Annotate(ended, absl::StrCat("template ", config.name, " is written; end the function"));
@@ -212,8 +211,8 @@ Task<absl::Status> CaptureOnce(Vm* vm, Op* op, const CaptureConfig* config_in, b
     op->result().detached = true;
   }
   op->result().json["stopped_us"] = op->result().stopped_us;
-  const auto made = store->Read(config.name);
-  if (made.ok()) op->result().json["template"] = ToJson(**made);
+  const auto there = store->Read(config.name);
+  if (there.ok()) op->result().json["template"] = ToJson(**there);
   co_return absl::OkStatus();
 }
 

@@ -72,6 +72,24 @@ TEST_F(CaptureTest, InPlace_HoldsWhatGuestRamHolds_WithoutZeroPages) {
   EXPECT_EQ(info.st_mode & 0222, 0u) << "not sealed";
 }
 
+// The report was on its way while the function stood still, which the host cannot see.
+TEST_F(CaptureTest, StoppedTime_HoldsWhatTheAgentTook_SinceItReported) {
+  CreateVm();
+  ScriptCapture();
+  agent_->On(rpc::RequestBody::CaptureEnd, [](rpc::Channel& channel, uint64_t id, rpc::RequestT&) {
+    rpc::DoneT done;
+    for (const char* name : {"report", "resume"}) {
+      auto& phase = done.phases.emplace_back(std::make_unique<rpc::PhaseT>());
+      phase->name = name;
+      phase->us = 3'600'000'000;
+    }
+    return Respond(channel, id, rpc::MakeResponse(std::move(done)));
+  });
+  nlohmann::json json;
+  ASSERT_EQ(Capture("a", MOULT_PAGES_IN_PLACE, &json), 0) << moult_last_error();
+  EXPECT_EQ(json["stopped_us"], 7'200'000'010);  // with what the report says
+}
+
 TEST_F(CaptureTest, Copy_MakesTheSamePages_AsInPlace) {
   CreateVm();
   ScriptCapture();
@@ -253,6 +271,18 @@ TEST_F(CaptureTest, Function_RunsOn_WhenTheStoreIsFull) {
   EXPECT_FALSE(std::filesystem::exists(small + "/a"));
   // The agent is told, so that the function goes on at once.
   EXPECT_THAT(agent_->Verbs(), ElementsAre("Capture", "CaptureEnd"));
+  EXPECT_EQ(outcome_, static_cast<int>(rpc::CaptureOutcome::Resume));
+  agent_->ForgetVerbs();
+  moult_capture_options capture = MOULT_INIT(capture);
+  capture.function = 7;
+  capture.name = "a";
+  capture.end = 1;
+  {
+    OpHandle op;
+    ASSERT_EQ(moult_vm_capture(vm_, &capture, nullptr, op.out()), 0);
+    EXPECT_EQ(op.Wait(), -ENOSPC);
+  }
+  EXPECT_THAT(agent_->Verbs(), ElementsAre("Capture", "CaptureEnd", "CaptureEnd"));
   EXPECT_EQ(outcome_, static_cast<int>(rpc::CaptureOutcome::Resume));
   ExpectServing();
   moult_vm_close(vm_);

@@ -27,15 +27,19 @@ constexpr PseudoFileSystem kPseudoFileSystems[] = {
     {SECRETMEM_MAGIC, "secret memory (memfd_secret)"},              {HUGETLBFS_MAGIC, "hugetlbfs"},
 };
 
+const char* PseudoName(const struct statfs& fs) {
+  for (const PseudoFileSystem& pseudo : kPseudoFileSystems) {
+    if (fs.f_type == pseudo.magic) return pseudo.name;
+  }
+  return nullptr;
+}
+
 absl::Status RefusePseudoFile(const OpenDescription& description) {
   struct statfs fs {};
   if (fstatfs(description.fd, &fs) < 0) return ErrnoStatus("fstatfs");
-  for (const PseudoFileSystem& pseudo : kPseudoFileSystems) {
-    if (fs.f_type == pseudo.magic) {
-      return Refuse(absl::StrCat("a file of ", pseudo.name, " cannot be saved"), "close it before the dump");
-    }
-  }
-  return absl::OkStatus();
+  const char* name = PseudoName(fs);
+  if (name == nullptr) return absl::OkStatus();
+  return Refuse(absl::StrCat("a file of ", name, " cannot be saved"), "close it before the dump");
 }
 
 // What must not have changed when the file is opened again. A log is appended to by others, too; a file that
@@ -59,6 +63,11 @@ bool IsStatelessDevice(dev_t device) {
     default:
       return false;
   }
+}
+
+const char* PseudoFileSystemOf(const char* path) {
+  struct statfs fs {};
+  return statfs(path, &fs) == 0 ? PseudoName(fs) : nullptr;
 }
 
 bool MatchesPathOnly(const OpenDescription& description) { return IsPathOnly(description); }

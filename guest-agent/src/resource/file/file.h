@@ -13,6 +13,9 @@ namespace moult::engine {
 // urandom.
 bool IsStatelessDevice(dev_t device);
 
+// The kind of file system where `path` leads, if its files are windows on the kernel's state and not content; else null.
+const char* PseudoFileSystemOf(const char* path);
+
 bool MatchesPathOnly(const OpenDescription& description);
 absl::Status CapturePathOnly(CaptureContext& context, const OpenDescription& description, image::OpenFileT& file);
 absl::StatusOr<UniqueFd> RestorePathOnly(RestoreContext& context, uint32_t index);

@@ -199,6 +199,7 @@ absl::Status PageScan::ReadPagemap(const proc::SmapsEntry& vma, const Wanted& wa
     if (n <= 0) return ErrnoStatus(n < 0 ? errno : EIO, absl::StrFormat("read pagemap at %#x", at));
     const uint64_t got = static_cast<uint64_t>(n) / sizeof(uint64_t);
     for (uint64_t i = 0; i < got; ++i) {
+      if (entries[i] == 0) continue;  // a hole, as most of what runtimes reserve
       if (wanted(proc::DecodePagemap(entries[i]))) Append(ranges, first, at + i * kPage, at + (i + 1) * kPage);
     }
     at += got * kPage;

@@ -114,4 +114,9 @@ absl::StatusOr<UnixDiag> UnixDiagSocket::Query(uint32_t inode) {
   return ParseUnixDiag({answer.data(), static_cast<size_t>(size)});
 }
 
+void LoadUnixDiag() {
+  auto diag = UnixDiagSocket::Open();
+  if (diag.ok()) (void)diag->Query(0);
+}
+
 }  // namespace moult::engine

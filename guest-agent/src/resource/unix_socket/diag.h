@@ -37,6 +37,9 @@ class UnixDiagSocket {
   UniqueFd fd_;
 };
 
+// Asks a question to which there is no answer. The first one makes the kernel load a module, which takes long.
+void LoadUnixDiag();
+
 }  // namespace moult::engine
 
 #endif  // MOULT_RESOURCE_UNIX_SOCKET_DIAG_H_
