@@ -1,0 +1,333 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+#include <cstring>
+
+#include "moult/base/status.h"
+#include "pager/pager.h"
+
+namespace moult::host {
+namespace {
+
+constexpr size_t kPiecePages = 256;     // copied at a time
+constexpr size_t kLeavingPages = 1024;  // discarded at a time: as long a fault there waits
+
+bool IsZero(const std::byte* page) {
+  static constexpr std::byte zeros[kPage] = {};
+  return std::memcmp(page, zeros, kPage) == 0;
+}
+
+}  // namespace
+
+// One call. Its records are kCopying until all of them are in the pool, so that a full pool costs nobody a
+// fault.
+class Pager::OffloadCall {
+ public:
+  OffloadCall(Pager* pager, uint64_t owner) : pager_(*pager), owner_(owner), buffer_(kPiecePages) {}
+
+  absl::Status Check(absl::Span<const OffloadRun> runs);
+  absl::StatusOr<OffloadResult> Run();
+
+ private:
+  struct Wanted {
+    PageId page;
+    uint64_t va;
+    uint32_t pid;
+  };
+  void Claim();
+  absl::Status Protect();
+  absl::Status Copy();
+  absl::Status CopyPiece(absl::Span<const size_t> piece);
+  absl::Status FillHoles(absl::Span<const size_t> piece);
+  absl::Status Leave();
+  absl::Status LeavePiece(absl::Span<const size_t> piece);
+  void Return();
+  absl::Status BringBack();
+  std::vector<size_t> Copying(size_t first, size_t count);
+  Record& record(size_t i) { return batch_->records[i]; }
+
+  Pager& pager_;
+  const uint64_t owner_;
+  std::vector<Wanted> wanted_;
+  std::vector<uint64_t> chunks_;
+  Batch* batch_ = nullptr;
+  std::vector<size_t> sorted_;  // indices of claimed records, by page
+  std::vector<Slot> slots_;     // of each record that was copied: ours, until it is kOut
+  PageBuffer buffer_;
+  OffloadResult result_;
+};
+
+absl::Status Pager::OffloadCall::Check(absl::Span<const OffloadRun> runs) {
+  const uint64_t most = pager_.memory_->size() / kPage;
+  for (const OffloadRun& run : runs) {
+    MOULT_ASSIGN_OR_RETURN(const PageId first, pager_.table_.First(run.range));
+    if (run.va % kPage != 0 || run.va > UINT64_MAX - run.range.length) {
+      return absl::InvalidArgumentError(
+          absl::StrFormat("%s: virtual address %#x is not page aligned, or wraps", run.range.Text(), run.va));
+    }
+    const uint64_t pages = run.range.length / kPage;
+    if (pages > most - wanted_.size()) {
+      return absl::InvalidArgumentError("the runs name more pages than the guest has");
+    }
+    for (uint64_t i = 0; i < pages; ++i) wanted_.push_back({first + i, run.va + i * kPage, run.pid});
+  }
+  for (const Wanted& wanted : wanted_) {
+    const uint64_t chunk = PageTable::ChunkOf(wanted.page);
+    if (chunks_.empty() || chunks_.back() != chunk) chunks_.push_back(chunk);
+  }
+  std::sort(chunks_.begin(), chunks_.end());
+  chunks_.erase(std::unique(chunks_.begin(), chunks_.end()), chunks_.end());
+  return absl::OkStatus();
+}
+
+absl::StatusOr<OffloadResult> Pager::OffloadCall::Run() {
+  MOULT_RETURN_IF_ERROR(pager_.Use(chunks_));
+  Claim();
+  absl::Status status = Protect();
+  if (status.ok()) status = Copy();
+  if (status.ok()) status = Leave();
+  if (!status.ok()) {
+    Return();
+    const absl::Status back = BringBack();
+    status = Annotate(
+        status,
+        back.ok() ? "nothing is offloaded"
+                  : absl::StrCat("what was moved could not all be read back, and comes when it is touched (",
+                                 back.message(), ")"));
+  }
+  {
+    const std::lock_guard<std::mutex> lock(pager_.mutex_);
+    pager_.Unref(batch_);
+  }
+  pager_.changed_.notify_all();
+  pager_.Unuse(chunks_);
+  if (!status.ok()) return status;
+  return result_;
+}
+
+void Pager::OffloadCall::Claim() {
+  const std::lock_guard<std::mutex> lock(pager_.mutex_);
+  batch_ = &pager_.owners_[owner_].batches.emplace_back();
+  batch_->owner = owner_;
+  batch_->live = 1;
+  batch_->records.resize(wanted_.size());
+  slots_.assign(wanted_.size(), Record::kZero);
+  for (size_t i = 0; i < wanted_.size(); ++i) {
+    const Wanted& wanted = wanted_[i];
+    if (const Record* other = pager_.table_.Get(wanted.page); other != nullptr) {
+      const bool out = other->state == PageState::kOut || other->state == PageState::kFailed ||
+                       other->state == PageState::kLost;
+      (out ? result_.already_bytes : result_.stayed_bytes) += kPage;
+      continue;
+    }
+    record(i) = {.page = wanted.page,
+                 .va = wanted.va,
+                 .batch = batch_,
+                 .pid = wanted.pid,
+                 .state = PageState::kCopying};
+    pager_.table_.Set(wanted.page, &record(i));
+    ++batch_->live;
+    sorted_.push_back(i);
+  }
+  std::sort(sorted_.begin(), sorted_.end(),
+            [&](size_t a, size_t b) { return wanted_[a].page < wanted_[b].page; });
+}
+
+// Pages that a fault has taken away since are protected as well; that costs them one more fault.
+absl::Status Pager::OffloadCall::Protect() {
+  std::vector<PageId> pages;
+  for (const size_t i : sorted_) pages.push_back(wanted_[i].page);
+  for (const PageRun& run : SortedRuns(pager_.table_, std::move(pages))) {
+    MOULT_RETURN_IF_ERROR(pager_.uffd_->Protect(pager_.table_.Host(run.first, run.count)));
+  }
+  return absl::OkStatus();
+}
+
+// Which of the records [first, first + count) are still ours.
+std::vector<size_t> Pager::OffloadCall::Copying(size_t first, size_t count) {
+  std::vector<size_t> copying;
+  const std::lock_guard<std::mutex> lock(pager_.mutex_);
+  for (size_t i = first; i < first + count; ++i) {
+    if (record(i).state == PageState::kCopying) copying.push_back(i);
+  }
+  return copying;
+}
+
+absl::Status Pager::OffloadCall::Copy() {
+  for (size_t first = 0; first < wanted_.size(); first += kPiecePages) {
+    const auto piece = Copying(first, std::min(kPiecePages, wanted_.size() - first));
+    if (!piece.empty()) MOULT_RETURN_IF_ERROR(CopyPiece(piece));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Pager::OffloadCall::CopyPiece(absl::Span<const size_t> piece) {
+  MOULT_RETURN_IF_ERROR(FillHoles(piece));
+  size_t at = 0;
+  std::vector<size_t> stored;
+  for (size_t i = 0; i < piece.size();) {
+    size_t end = i + 1;
+    while (end < piece.size() && wanted_[piece[end]].page == wanted_[piece[i]].page + (end - i) &&
+           pager_.table_.SameRegion(wanted_[piece[i]].page, wanted_[piece[end]].page)) {
+      ++end;
+    }
+    MOULT_RETURN_IF_ERROR(
+        pager_.memory_->Read(pager_.table_.Pages(wanted_[piece[i]].page, end - i), buffer_.page(i)));
+    for (; i < end; ++i) {
+      if (IsZero(buffer_.page(i))) continue;
+      // Moved together in place; most pieces have no zeros.
+      if (at != i) std::memcpy(buffer_.page(at), buffer_.page(i), kPage);
+      ++at;
+      stored.push_back(piece[i]);
+    }
+  }
+  if (stored.empty()) return absl::OkStatus();
+  std::vector<Slot> slots(at, Record::kZero);
+  MOULT_RETURN_IF_ERROR(pager_.config_.pool->Write(buffer_.first(at), absl::MakeSpan(slots)));
+  for (size_t i = 0; i < stored.size(); ++i) slots_[stored[i]] = slots[i];
+  return absl::OkStatus();
+}
+
+// Private memory is read through the mapping, where a hole would be a fault of our own. A file has no such.
+absl::Status Pager::OffloadCall::FillHoles(absl::Span<const size_t> piece) {
+  std::vector<PageId> ours;
+  {
+    const std::lock_guard<std::mutex> lock(pager_.mutex_);
+    for (const size_t i : piece) {
+      if (record(i).state != PageState::kCopying || pager_.table_.shared(record(i).page)) continue;
+      record(i).state = PageState::kLeaving;
+      ours.push_back(record(i).page);
+    }
+  }
+  if (ours.empty()) return absl::OkStatus();
+  absl::Status status;
+  for (const PageRun& run : SortedRuns(pager_.table_, ours))
+    status.Update(pager_.FillHoles(run.first, run.count));
+  std::vector<PageId> wake;
+  {
+    const std::lock_guard<std::mutex> lock(pager_.mutex_);
+    for (const PageId page : ours) {
+      Record* const each = pager_.table_.Get(page);
+      each->state = PageState::kCopying;
+      if (std::exchange(each->noted, false)) wake.push_back(page);
+    }
+  }
+  pager_.changed_.notify_all();
+  for (const PageId page : wake) pager_.Wake(page);
+  return status;
+}
+
+absl::Status Pager::OffloadCall::Leave() {
+  const auto sorted = absl::MakeConstSpan(sorted_);
+  for (size_t first = 0; first < sorted.size(); first += kLeavingPages) {
+    MOULT_RETURN_IF_ERROR(LeavePiece(sorted.subspan(first, kLeavingPages)));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Pager::OffloadCall::LeavePiece(absl::Span<const size_t> piece) {
+  std::vector<PageId> leaving;
+  std::vector<Slot> unused;
+  {
+    const std::lock_guard<std::mutex> lock(pager_.mutex_);
+    for (const size_t i : piece) {
+      const Slot slot = std::exchange(slots_[i], Record::kZero);
+      if (record(i).state == PageState::kCopying) {
+        record(i).state = PageState::kLeaving;
+        record(i).slot = slot;
+        leaving.push_back(record(i).page);
+        (slot == Record::kZero ? result_.zero_bytes : result_.moved_bytes) += kPage;
+      } else {
+        if (slot != Record::kZero) unused.push_back(slot);
+        result_.stayed_bytes += kPage;
+      }
+    }
+  }
+  if (!unused.empty()) pager_.config_.pool->Free(unused);
+  absl::Status status;
+  for (const PageRun& run : SortedRuns(pager_.table_, leaving)) {
+    // SAFETY: pages that are kLeaving, so nobody else changes them, and whose content is in the pool as it is
+    // now: they have been write-protected since before it was copied.
+    status = pager_.memory_->Release(pager_.table_.Pages(run.first, run.count));
+    if (!status.ok()) break;
+  }
+  std::vector<PageId> wake;
+  {
+    const std::lock_guard<std::mutex> lock(pager_.mutex_);
+    for (const PageId page : leaving) {
+      Record* const each = pager_.table_.Get(page);
+      each->state = PageState::kOut;
+      pager_.Count(owner_,
+                   each->slot == Record::kZero ? &PagerCounts::zero_bytes : &PagerCounts::offloaded_bytes,
+                   static_cast<int64_t>(kPage));
+      if (std::exchange(each->noted, false)) wake.push_back(page);
+    }
+  }
+  pager_.changed_.notify_all();
+  for (const PageId page : wake) pager_.Wake(page);
+  return status;
+}
+
+// What has not left is as it was before.
+void Pager::OffloadCall::Return() {
+  std::vector<PageId> ours;
+  {
+    const std::lock_guard<std::mutex> lock(pager_.mutex_);
+    for (const size_t i : sorted_) {
+      if (record(i).state != PageState::kCopying) continue;
+      record(i).state = PageState::kComing;
+      ours.push_back(record(i).page);
+    }
+  }
+  for (const PageRun& run : SortedRuns(pager_.table_, ours)) {
+    // A page that stays protected costs a fault when it is written.
+    (void)pager_.uffd_->Unprotect(pager_.table_.Host(run.first, run.count));
+  }
+  std::vector<PageId> wake;
+  std::vector<Slot> unused;
+  {
+    const std::lock_guard<std::mutex> lock(pager_.mutex_);
+    std::vector<uint64_t> chunks;  // Ours until Unuse.
+    for (const PageId page : ours) {
+      Record* const each = pager_.table_.Get(page);
+      if (each->noted) wake.push_back(page);
+      each->state = PageState::kCopying;
+      pager_.Forget(each, nullptr, &chunks);
+    }
+  }
+  pager_.changed_.notify_all();
+  for (const PageId page : wake) pager_.Wake(page);
+  for (const Slot slot : slots_) {
+    if (slot != Record::kZero) unused.push_back(slot);
+  }
+  if (!unused.empty()) pager_.config_.pool->Free(unused);
+}
+
+absl::Status Pager::OffloadCall::BringBack() {
+  absl::Status status;
+  for (size_t first = 0; first < wanted_.size(); first += kPiecePages) {
+    std::vector<Record*> claimed;
+    {
+      const std::lock_guard<std::mutex> lock(pager_.mutex_);
+      for (size_t i = first; i < std::min(first + kPiecePages, wanted_.size()); ++i) {
+        if (record(i).state != PageState::kOut) continue;
+        record(i).state = PageState::kComing;
+        claimed.push_back(&record(i));
+      }
+    }
+    if (!claimed.empty()) status.Update(pager_.Bring(claimed, nullptr, &buffer_));
+  }
+  return status;
+}
+
+absl::StatusOr<OffloadResult> Pager::Offload(uint64_t owner, absl::Span<const OffloadRun> runs) {
+  const std::string context = absl::StrCat("offload of function ", owner);
+  OffloadCall call(this, owner);
+  absl::Status status = call.Check(runs);
+  if (status.ok()) status = OpenUffd();
+  if (!status.ok()) return Annotate(status, context);
+  absl::StatusOr<OffloadResult> result = call.Run();
+  if (!result.ok()) return Annotate(result.status(), context);
+  return result;
+}
+
+}  // namespace moult::host
