@@ -14,6 +14,7 @@
 
 #include "attach.h"
 #include "floor.h"
+#include "pager.h"
 #include "report.h"
 
 namespace moult::bench {
@@ -134,6 +135,15 @@ int Main(int argc, char** argv) {
       ->capture_default_str()
       ->check(CLI::ExistingDirectory);
 
+  PagerArguments pager;
+  auto* pager_command = app.add_subcommand("pager", "offload and recall of guest pages, and the faults between");
+  pager_command->add_option("--json", pager.json, "also write everything as JSON to this file");
+  pager_command->add_option("--pool", pager.pool, "folder of the pool, and of the peer's file")
+      ->capture_default_str()
+      ->check(CLI::ExistingDirectory);
+  pager_command->add_option("--rounds", pager.rounds)->capture_default_str()->check(CLI::PositiveNumber);
+  pager_command->add_option("--mib", pager.mib, "moved at a time")->capture_default_str()->check(CLI::Range(1, 8192));
+
   VictimArguments victim;
   auto* victim_command = app.add_subcommand("victim", "")->group("");
   victim_command->add_option("--pages", victim.pages);
@@ -158,6 +168,7 @@ int Main(int argc, char** argv) {
   }
   if (victim_command->parsed()) return RunVictim(victim);
   if (floor_command->parsed()) return RunFloor(floor);
+  if (pager_command->parsed()) return RunPager(pager);
   return attach_command->parsed() ? RunAttach(attach) : RunImage(image);
 }
 

@@ -115,7 +115,12 @@ absl::Status Pager::Resolve(uint64_t owner, Resolution resolution) {
   if (!slots.empty()) config_.pool->Free(slots);
   absl::Status status;
   if (resolution == Resolution::kPoison) {
-    for (const PageId page : pages) status.Update(uffd_->Poison(table_.Host(page, 1)));
+    for (const PageId page : pages) {
+      // Of a file, the page table still says write-protected where the page was, and poison goes only where
+      // it says nothing.
+      status.Update(uffd_->Unprotect(table_.Host(page, 1)));
+      status.Update(uffd_->Poison(table_.Host(page, 1)));
+    }
     EndHoles(pages);
   }
   for (const PageId page : pages) Wake(page);

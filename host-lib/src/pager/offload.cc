@@ -3,13 +3,10 @@
 #include <cstring>
 
 #include "moult/base/status.h"
-#include "pager/pager.h"
+#include "pager/offload_call.h"
 
 namespace moult::host {
 namespace {
-
-constexpr size_t kPiecePages = 256;     // copied at a time
-constexpr size_t kLeavingPages = 1024;  // discarded at a time: as long a fault there waits
 
 bool IsZero(const std::byte* page) {
   static constexpr std::byte zeros[kPage] = {};
@@ -17,44 +14,6 @@ bool IsZero(const std::byte* page) {
 }
 
 }  // namespace
-
-// One call. Its records are kCopying until all of them are in the pool, so that a full pool costs nobody a
-// fault.
-class Pager::OffloadCall {
- public:
-  OffloadCall(Pager* pager, uint64_t owner) : pager_(*pager), owner_(owner), buffer_(kPiecePages) {}
-
-  absl::Status Check(absl::Span<const OffloadRun> runs);
-  absl::StatusOr<OffloadResult> Run();
-
- private:
-  struct Wanted {
-    PageId page;
-    uint64_t va;
-    uint32_t pid;
-  };
-  void Claim();
-  absl::Status Protect();
-  absl::Status Copy();
-  absl::Status CopyPiece(absl::Span<const size_t> piece);
-  absl::Status FillHoles(absl::Span<const size_t> piece);
-  absl::Status Leave();
-  absl::Status LeavePiece(absl::Span<const size_t> piece);
-  void Return();
-  absl::Status BringBack();
-  std::vector<size_t> Copying(size_t first, size_t count);
-  Record& record(size_t i) { return batch_->records[i]; }
-
-  Pager& pager_;
-  const uint64_t owner_;
-  std::vector<Wanted> wanted_;
-  std::vector<uint64_t> chunks_;
-  Batch* batch_ = nullptr;
-  std::vector<size_t> sorted_;  // indices of claimed records, by page
-  std::vector<Slot> slots_;     // of each record that was copied: ours, until it is kOut
-  PageBuffer buffer_;
-  OffloadResult result_;
-};
 
 absl::Status Pager::OffloadCall::Check(absl::Span<const OffloadRun> runs) {
   const uint64_t most = pager_.memory_->size() / kPage;
@@ -153,8 +112,8 @@ std::vector<size_t> Pager::OffloadCall::Copying(size_t first, size_t count) {
 }
 
 absl::Status Pager::OffloadCall::Copy() {
-  for (size_t first = 0; first < wanted_.size(); first += kPiecePages) {
-    const auto piece = Copying(first, std::min(kPiecePages, wanted_.size() - first));
+  for (size_t first = 0; first < wanted_.size(); first += kOffloadPiecePages) {
+    const auto piece = Copying(first, std::min(kOffloadPiecePages, wanted_.size() - first));
     if (!piece.empty()) MOULT_RETURN_IF_ERROR(CopyPiece(piece));
   }
   return absl::OkStatus();
@@ -213,109 +172,6 @@ absl::Status Pager::OffloadCall::FillHoles(absl::Span<const size_t> piece) {
   }
   pager_.changed_.notify_all();
   for (const PageId page : wake) pager_.Wake(page);
-  return status;
-}
-
-absl::Status Pager::OffloadCall::Leave() {
-  const auto sorted = absl::MakeConstSpan(sorted_);
-  for (size_t first = 0; first < sorted.size(); first += kLeavingPages) {
-    MOULT_RETURN_IF_ERROR(LeavePiece(sorted.subspan(first, kLeavingPages)));
-  }
-  return absl::OkStatus();
-}
-
-absl::Status Pager::OffloadCall::LeavePiece(absl::Span<const size_t> piece) {
-  std::vector<PageId> leaving;
-  std::vector<Slot> unused;
-  {
-    const std::lock_guard<std::mutex> lock(pager_.mutex_);
-    for (const size_t i : piece) {
-      const Slot slot = std::exchange(slots_[i], Record::kZero);
-      if (record(i).state == PageState::kCopying) {
-        record(i).state = PageState::kLeaving;
-        record(i).slot = slot;
-        leaving.push_back(record(i).page);
-        (slot == Record::kZero ? result_.zero_bytes : result_.moved_bytes) += kPage;
-      } else {
-        if (slot != Record::kZero) unused.push_back(slot);
-        result_.stayed_bytes += kPage;
-      }
-    }
-  }
-  if (!unused.empty()) pager_.config_.pool->Free(unused);
-  absl::Status status;
-  for (const PageRun& run : SortedRuns(pager_.table_, leaving)) {
-    // SAFETY: pages that are kLeaving, so nobody else changes them, and whose content is in the pool as it is
-    // now: they have been write-protected since before it was copied.
-    status = pager_.memory_->Release(pager_.table_.Pages(run.first, run.count));
-    if (!status.ok()) break;
-  }
-  std::vector<PageId> wake;
-  {
-    const std::lock_guard<std::mutex> lock(pager_.mutex_);
-    for (const PageId page : leaving) {
-      Record* const each = pager_.table_.Get(page);
-      each->state = PageState::kOut;
-      pager_.Count(owner_,
-                   each->slot == Record::kZero ? &PagerCounts::zero_bytes : &PagerCounts::offloaded_bytes,
-                   static_cast<int64_t>(kPage));
-      if (std::exchange(each->noted, false)) wake.push_back(page);
-    }
-  }
-  pager_.changed_.notify_all();
-  for (const PageId page : wake) pager_.Wake(page);
-  return status;
-}
-
-// What has not left is as it was before.
-void Pager::OffloadCall::Return() {
-  std::vector<PageId> ours;
-  {
-    const std::lock_guard<std::mutex> lock(pager_.mutex_);
-    for (const size_t i : sorted_) {
-      if (record(i).state != PageState::kCopying) continue;
-      record(i).state = PageState::kComing;
-      ours.push_back(record(i).page);
-    }
-  }
-  for (const PageRun& run : SortedRuns(pager_.table_, ours)) {
-    // A page that stays protected costs a fault when it is written.
-    (void)pager_.uffd_->Unprotect(pager_.table_.Host(run.first, run.count));
-  }
-  std::vector<PageId> wake;
-  std::vector<Slot> unused;
-  {
-    const std::lock_guard<std::mutex> lock(pager_.mutex_);
-    std::vector<uint64_t> chunks;  // Ours until Unuse.
-    for (const PageId page : ours) {
-      Record* const each = pager_.table_.Get(page);
-      if (each->noted) wake.push_back(page);
-      each->state = PageState::kCopying;
-      pager_.Forget(each, nullptr, &chunks);
-    }
-  }
-  pager_.changed_.notify_all();
-  for (const PageId page : wake) pager_.Wake(page);
-  for (const Slot slot : slots_) {
-    if (slot != Record::kZero) unused.push_back(slot);
-  }
-  if (!unused.empty()) pager_.config_.pool->Free(unused);
-}
-
-absl::Status Pager::OffloadCall::BringBack() {
-  absl::Status status;
-  for (size_t first = 0; first < wanted_.size(); first += kPiecePages) {
-    std::vector<Record*> claimed;
-    {
-      const std::lock_guard<std::mutex> lock(pager_.mutex_);
-      for (size_t i = first; i < std::min(first + kPiecePages, wanted_.size()); ++i) {
-        if (record(i).state != PageState::kOut) continue;
-        record(i).state = PageState::kComing;
-        claimed.push_back(&record(i));
-      }
-    }
-    if (!claimed.empty()) status.Update(pager_.Bring(claimed, nullptr, &buffer_));
-  }
   return status;
 }
 

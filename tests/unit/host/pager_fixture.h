@@ -132,6 +132,16 @@ class PagerTest : public ::testing::TestWithParam<Kind> {
     EXPECT_TRUE(result.ok()) << result.status();
     return result.value_or(OffloadResult());
   }
+  // A served fault is accounted for a moment after its page is there.
+  void AwaitPool(uint64_t bytes) const {
+    while (pool_->used_bytes() != bytes) std::this_thread::yield();
+  }
+  void AwaitOut(uint64_t bytes) const {
+    for (PagerCounts counts;
+         counts = pager_->owner_stats(kOwner), counts.offloaded_bytes + counts.zero_bytes != bytes;) {
+      std::this_thread::yield();
+    }
+  }
   // Bytes of guest RAM that the host has given memory for.
   uint64_t HostBytes() const {
     if (GetParam() == Kind::kMemfd) {

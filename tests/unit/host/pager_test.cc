@@ -23,14 +23,16 @@ TEST_P(PagerTest, Content_IsTheSame_WhenTouchedAfterOffload) {
   EXPECT_EQ(pool_->used_bytes(), result.moved_bytes);
   EXPECT_EQ(pager_->owner_stats(kOwner).offloaded_bytes, result.moved_bytes);
   ExpectWhole(0, pages_);
+  AwaitPool(0);
+  AwaitOut(0);
   const PagerCounts counts = pager_->owner_stats(kOwner);
   EXPECT_EQ(counts.fault_pages, 1024u);
   EXPECT_LT(counts.faults, 600u);  // Neighbours came along.
-  EXPECT_EQ(counts.offloaded_bytes + counts.zero_bytes, 0u);
-  EXPECT_EQ(pool_->used_bytes(), 0u);
-  uint64_t timed = 0;
-  for (const uint64_t count : pager_->stats().fault_us) timed += count;
-  EXPECT_EQ(timed, counts.faults);
+  // The last one is counted when it is over.
+  for (uint64_t timed = 0; timed != counts.faults;) {
+    timed = 0;
+    for (const uint64_t count : pager_->stats().fault_us) timed += count;
+  }
 }
 
 TEST_P(PagerTest, RecallAll_BringsEverythingBack) {
@@ -98,7 +100,8 @@ TEST_P(PagerTest, Offload_KeepsWhatIsOut_AndMovesTheRest) {
   Offload(Straight(0, 512));
   ASSERT_TRUE(pager_->Recall(kOwner, Prefetch::kNone).ok());
   for (uint64_t page = 0; page < 512; page += 37) EXPECT_TRUE(PageIsWhole(page));
-  const uint64_t out = pager_->owner_stats(kOwner).offloaded_bytes + pager_->owner_stats(kOwner).zero_bytes;
+  const uint64_t out = 512 * kPage - HostBytes();
+  AwaitOut(out);
   const OffloadResult result = Offload(Scattered(0, 512));
   EXPECT_EQ(result.already_bytes, out);
   EXPECT_EQ(result.moved_bytes + result.zero_bytes, 512 * kPage - out);
