@@ -65,7 +65,9 @@ absl::StatusOr<OffloadResult> Pager::OffloadCall::Run() {
 
 void Pager::OffloadCall::Claim() {
   const std::lock_guard<std::mutex> lock(pager_.mutex_);
-  batch_ = &pager_.owners_[owner_].batches.emplace_back();
+  Owner& owner = pager_.owners_[owner_];
+  owner.recording_until = Clock::time_point::min();  // What faults from now on does not run.
+  batch_ = &owner.batches.emplace_back();
   batch_->owner = owner_;
   batch_->live = 1;
   batch_->records.resize(wanted_.size());

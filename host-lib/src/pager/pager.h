@@ -100,8 +100,8 @@ class Pager {
   void Stop();
 
   // The owner runs again: fetches what `prefetch` says, and starts to record its working set: pages that
-  // faults brought in (with neighbours) until the window after the end of this call is over, in that order. A
-  // recall that prefetches adds to the set, kNone begins a new one. kCancelled: by `cancel`, and
+  // faults brought in (with neighbours) until the window after the end of this call is over, or the next
+  // Offload. A recall that prefetches adds to the set, kNone begins a new one. kCancelled: by `cancel`, and
   // kDeadlineExceeded: the pool did not give a page; what is still out then comes when touched. kDataLoss:
   // all but lost pages are back.
   absl::Status Recall(uint64_t owner, Prefetch prefetch, std::stop_token cancel = {});
@@ -194,7 +194,9 @@ class Pager {
   void WaitForChange();
 
   void Wake(PageId page) const { uffd_->Wake(table_.Host(page, 1)); }
-  bool Recording(const Owner& owner) const { return Clock::now() < owner.recording_until; }
+  bool Recording(const Owner& owner) const {
+    return Clock::now() < owner.recording_until && owner.working_set.size() < memory_->size() / kPage;
+  }
 
   const GuestMemory* const memory_;
   const PagerConfig config_;

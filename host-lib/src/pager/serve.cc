@@ -52,7 +52,7 @@ void Pager::ServeFault(const Uffd::Fault& fault, PageBuffer* buffer) {
     const std::lock_guard<std::mutex> lock(mutex_);
     Record* const record = table_.Get(*page);
     if (record == nullptr) {
-      (void)table_.MakeChunk(PageTable::ChunkOf(*page));
+      if (table_.chunk(PageTable::ChunkOf(*page)) == nullptr) return;  // Nor of what was never registered.
       table_.Set(*page, &hole_);
     } else if (record->state == PageState::kCopying) {
       std::vector<uint64_t> chunks;  // Its Offload uses the chunk.

@@ -183,7 +183,7 @@ TEST_P(PagerFailure, Offload_PutsEverythingBack_WhenTheHostKeepsThePages) {
     ASSERT_EQ(syscall(SYS_mlock, Page(32), kPage), 0);  // Sanitizers make mlock() do nothing.
   }
   const auto result = pager_->Offload(kOwner, Straight(0, 64));
-  EXPECT_FALSE(result.ok());
+  ASSERT_FALSE(result.ok());
   EXPECT_THAT(std::string(result.status().message()),
               HasSubstr("nothing is offloaded: give back guest-physical"));
   AwaitPool(0);
