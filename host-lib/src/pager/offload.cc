@@ -41,7 +41,8 @@ absl::Status Pager::OffloadCall::Check(absl::Span<const OffloadRun> runs) {
 absl::StatusOr<OffloadResult> Pager::OffloadCall::Run() {
   MOULT_RETURN_IF_ERROR(pager_.Use(chunks_));
   Claim();
-  absl::Status status = Protect();
+  absl::Status status = FillHoles();
+  if (status.ok()) status = Protect();
   if (status.ok()) status = Copy();
   if (status.ok()) status = Leave();
   if (!status.ok()) {
@@ -122,7 +123,6 @@ absl::Status Pager::OffloadCall::Copy() {
 }
 
 absl::Status Pager::OffloadCall::CopyPiece(absl::Span<const size_t> piece) {
-  MOULT_RETURN_IF_ERROR(FillHoles(piece));
   size_t at = 0;
   std::vector<size_t> stored;
   for (size_t i = 0; i < piece.size();) {
@@ -148,8 +148,17 @@ absl::Status Pager::OffloadCall::CopyPiece(absl::Span<const size_t> piece) {
   return absl::OkStatus();
 }
 
-// Private memory is read through the mapping, where a hole would be a fault of our own. A file has no such.
-absl::Status Pager::OffloadCall::FillHoles(absl::Span<const size_t> piece) {
+// Private memory is read through the mapping, where a hole would be a fault of our own, and protection does
+// not stick to a hole of it: one that is filled after Protect could be written unseen.
+absl::Status Pager::OffloadCall::FillHoles() {
+  const auto sorted = absl::MakeConstSpan(sorted_);
+  for (size_t first = 0; first < sorted.size(); first += kOffloadPiecePages) {
+    MOULT_RETURN_IF_ERROR(FillHolesOf(sorted.subspan(first, kOffloadPiecePages)));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Pager::OffloadCall::FillHolesOf(absl::Span<const size_t> piece) {
   std::vector<PageId> ours;
   {
     const std::lock_guard<std::mutex> lock(pager_.mutex_);

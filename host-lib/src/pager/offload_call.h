@@ -26,10 +26,11 @@ class Pager::OffloadCall {
     uint32_t pid;
   };
   void Claim();
+  absl::Status FillHoles();
+  absl::Status FillHolesOf(absl::Span<const size_t> piece);
   absl::Status Protect();
   absl::Status Copy();
   absl::Status CopyPiece(absl::Span<const size_t> piece);
-  absl::Status FillHoles(absl::Span<const size_t> piece);
   absl::Status Leave();
   absl::Status LeavePiece(absl::Span<const size_t> piece);
   void Return();

@@ -4,22 +4,25 @@
 //
 // Why no write is lost and no stale byte is read, whoever writes (a vCPU, the VMM's own system calls, the
 // guest's kernel): an Offload of page P goes through
-//   1. register P's chunk, record P as kCopying        from here on a fault at P finds the record
-//   2. write-protect P                                 returns when no CPU can write P any more without a
-//   fault
+//
+//   1. register P's chunk, record P as kCopying; a hole of private memory is filled with zeros
+//   2. write-protect P; when this returns, no CPU can write P any more without a fault
 //   3. copy P to the pool
-//   4. under the lock: kCopying -> kLeaving            nothing may touch P's mapping but this thread
+//   4. under the lock: kCopying -> kLeaving: nobody else may touch P's mapping
 //   5. discard P; under the lock: kLeaving -> kOut; wake who was noted
 // A write before 2 is in what 3 copies. A write after 2 faults: in state kCopying its server takes the record
 // away and lifts the protection, in this order, so 4 does not see P and P stays, with the write; in kLeaving
 // it waits for 5 and is made again, and then, like any access after 5, it finds no page and gets what 3
-// copied, which is what P was at 5, since nobody wrote between 2 and 5. A page is put back by UFFDIO_COPY,
-// whole or not at all, and never over a page that is there. No decision outlives the lock without a claim:
-// who is about to change P's mapping (zeros into a hole, protection lifted) holds P's entry in a busy state,
-// so an Offload that begins meanwhile leaves P alone, and a late zero cannot come after a discard. Out of
-// reach: what writes without this process's page tables. A device, or an O_DIRECT read in flight, that has
-// pinned P before 2; another process that maps the same memfd (a vhost-user back end): it takes no faults,
-// and what it touches meanwhile reads as zero. Such pages must not be offloaded.
+// copied, which is what P was at 5, since nobody wrote between 2 and 5. If P vanishes after 1 (a balloon),
+// the next access is a missing fault, whose server takes the record away too: protection does not stick to a
+// hole of private memory, so P must not come back unseen. A page is put back by UFFDIO_COPY, whole or not at
+// all, and never over a page that is there. No decision outlives the lock without a claim: who is about to
+// change P's mapping (zeros into a hole, protection lifted) holds P's entry in a busy state, so an Offload
+// that begins meanwhile leaves P alone, and a late zero cannot come after a discard.
+//
+// Out of reach: what writes without this process's page tables. A device, or an O_DIRECT read in flight, that
+// has pinned P before 2; another process that maps the same memfd (a vhost-user back end): it takes no
+// faults, and what it touches meanwhile reads as zero. Such pages must not be offloaded.
 #ifndef MOULT_HOST_PAGER_PAGER_H_
 #define MOULT_HOST_PAGER_PAGER_H_
 

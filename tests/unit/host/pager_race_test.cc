@@ -86,6 +86,30 @@ TEST_P(PagerRace, Writers_LoseNothing_WhileTheirPagesGoAndCome) {
   AwaitPool(0);
 }
 
+// Where there was no page at all when it was protected.
+TEST_P(PagerRace, Writers_LoseNothing_OnPagesThatWereHoles) {
+  constexpr uint64_t kPages = 256;
+  Start(kPages);
+  for (int round = 0; round < 12; ++round) {
+    ASSERT_TRUE(memory_->Release(Range(0, kPages)).ok());
+    std::vector<uint64_t> counts(kPages);
+    std::atomic<bool> stop{false};
+    std::thread writer([&] {
+      std::mt19937 random(static_cast<unsigned>(round));
+      while (!stop) {
+        const uint64_t page = random() % kPages;
+        __atomic_store_n(reinterpret_cast<uint64_t*>(Page(page)), ++counts[page], __ATOMIC_RELAXED);
+      }
+    });
+    Offload(Scattered(0, kPages));
+    Offload(Straight(0, kPages));
+    stop = true;
+    writer.join();
+    ASSERT_TRUE(pager_->RecallAll().ok());
+    for (uint64_t page = 0; page < kPages; ++page) ASSERT_EQ(Word(page), counts[page]) << page;
+  }
+}
+
 // Two functions whose pages share chunks: one goes out while the other comes back.
 TEST_P(PagerRace, OffloadsAndRecalls_OfSeveralOwners_DoNotMix) {
   constexpr uint64_t kPages = 1024;
