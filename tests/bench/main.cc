@@ -14,6 +14,7 @@
 
 #include "attach.h"
 #include "floor.h"
+#include "pager.h"
 #include "replay/commands.h"
 #include "report.h"
 
@@ -137,6 +138,15 @@ int Main(int argc, char** argv) {
 
   const ReplayCommands replay = AddReplayCommands(app);
 
+  PagerArguments pager;
+  auto* pager_command = app.add_subcommand("pager", "offload and recall of guest pages, and the faults between");
+  pager_command->add_option("--json", pager.json, "also write everything as JSON to this file");
+  pager_command->add_option("--pool", pager.pool, "folder of the pool, and of the peer's file")
+      ->capture_default_str()
+      ->check(CLI::ExistingDirectory);
+  pager_command->add_option("--rounds", pager.rounds)->capture_default_str()->check(CLI::PositiveNumber);
+  pager_command->add_option("--mib", pager.mib, "moved at a time")->capture_default_str()->check(CLI::Range(1, 8192));
+
   VictimArguments victim;
   auto* victim_command = app.add_subcommand("victim", "")->group("");
   victim_command->add_option("--pages", victim.pages);
@@ -163,6 +173,7 @@ int Main(int argc, char** argv) {
   if (floor_command->parsed()) return RunFloor(floor);
   if (replay.policy->parsed()) return replay.run_policy();
   if (replay.trace->parsed()) return replay.run_trace();
+  if (pager_command->parsed()) return RunPager(pager);
   return attach_command->parsed() ? RunAttach(attach) : RunImage(image);
 }
 

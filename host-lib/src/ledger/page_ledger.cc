@@ -47,9 +47,9 @@ void PageLedger::AddHoles(const GuestMemory& memory) {
   std::vector<PageRun> all;
   all.reserve(runs_.size() + 16);
   auto next = runs_.begin();
-  for (const GuestRange& region : memory.Ranges()) {
-    const uint64_t region_end = region.first() + region.length;
-    uint64_t at = region.first();
+  for (const GuestMemory::Extent& extent : memory.Extents()) {
+    const uint64_t region_end = extent.range.first() + extent.range.length;
+    uint64_t at = extent.range.first();
     for (; next != runs_.end() && IsRam(*next) && next->gpa() < region_end; ++next) {
       if (next->gpa() > at) all.push_back(Hole(at, next->gpa() - at));
       all.push_back(*next);

@@ -34,6 +34,16 @@ absl::Status CheckShape(const RegionConfig& region) {
   return absl::OkStatus();
 }
 
+// Word by word, so that what another thread writes meanwhile is a value and no data race.
+void CopyChanging(const std::byte* from, std::byte* to, uint64_t bytes) {
+  // SAFETY: page-aligned memory of `bytes`, a multiple of the word.
+  const auto* source = reinterpret_cast<const uint64_t*>(from);
+  for (uint64_t i = 0; i < bytes / sizeof(uint64_t); ++i) {
+    const uint64_t word = __atomic_load_n(source + i, __ATOMIC_RELAXED);
+    std::memcpy(to + i * sizeof(word), &word, sizeof(word));
+  }
+}
+
 }  // namespace
 
 std::string GuestRange::Text() const {
@@ -82,28 +92,51 @@ absl::StatusOr<absl::Span<std::byte>> GuestMemory::Translate(GuestRange range) c
   return absl::MakeSpan(region->hva + (range.first() - region->range.first()), range.length);
 }
 
-absl::StatusOr<GuestPhys> GuestMemory::AddressOf(const std::byte* hva) const {
-  const auto host = reinterpret_cast<uint64_t>(hva);
+absl::StatusOr<GuestPhys> GuestMemory::GuestOf(const std::byte* host) const {
   for (const Region& region : regions_) {
-    const auto start = reinterpret_cast<uint64_t>(region.hva);
-    if (host >= start && host - start < region.range.length) return GuestPhys(region.range.first() + (host - start));
+    const uint64_t inside = reinterpret_cast<uint64_t>(host) - reinterpret_cast<uint64_t>(region.hva);
+    if (host >= region.hva && inside < region.range.length) return GuestPhys(region.range.first() + inside);
   }
-  return absl::OutOfRangeError(absl::StrFormat("host-virtual %#x: not inside a region of the guest's RAM", host));
+  return absl::OutOfRangeError(absl::StrFormat("host address %p: not in a region of the guest's RAM", host));
 }
 
-std::vector<GuestRange> GuestMemory::Ranges() const {
-  std::vector<GuestRange> ranges;
-  for (const Region& region : regions_) ranges.push_back(region.range);
-  return ranges;
+std::vector<GuestMemory::Extent> GuestMemory::Extents() const {
+  std::vector<Extent> extents;
+  for (const Region& region : regions_) extents.push_back({region.range, region.fd.valid()});
+  return extents;
 }
 
-absl::Status GuestMemory::Discard(GuestRange range, uint64_t* zeroed) const {
+absl::StatusOr<const GuestMemory::Region*> GuestMemory::FindPages(GuestRange range) const {
   if ((range.first() | range.length) % kPage != 0 || range.length == 0) {
-    return absl::InvalidArgumentError(absl::StrCat("discard ", range.Text(), ": not whole pages"));
+    return absl::InvalidArgumentError(absl::StrCat(range.Text(), ": not whole pages"));
   }
-  MOULT_ASSIGN_OR_RETURN(const Region* region, Find(range));
+  return Find(range);
+}
+
+absl::Status GuestMemory::Read(GuestRange range, std::byte* to) const {
+  MOULT_ASSIGN_OR_RETURN(const Region* region, FindPages(range));
   const uint64_t inside = range.first() - region->range.first();
-  std::byte* host = region->hva + inside;
+  if (!region->fd.valid()) {
+    CopyChanging(region->hva + inside, to, range.length);
+    return absl::OkStatus();
+  }
+  for (uint64_t done = 0; done < range.length;) {
+    const ssize_t n = pread(region->fd.get(), to + done, range.length - done,
+                            static_cast<off_t>(region->fd_offset + inside + done));
+    if (n > 0) {
+      done += static_cast<uint64_t>(n);
+    } else if (n == 0) {
+      return absl::DataLossError(absl::StrCat("read ", range.Text(), ": the region's file was cut short"));
+    } else if (errno != EINTR) {
+      return ErrnoStatus(absl::StrCat("read ", range.Text()));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status GuestMemory::Release(GuestRange range) const {
+  MOULT_ASSIGN_OR_RETURN(const Region* region, FindPages(range));
+  const uint64_t inside = range.first() - region->range.first();
   int result;
   // SAFETY: [inside, inside + length) is within the region (Find), and so within its part of the file, and
   // whole pages: no other memory is reached.
@@ -114,12 +147,17 @@ absl::Status GuestMemory::Discard(GuestRange range, uint64_t* zeroed) const {
                          static_cast<off_t>(region->fd_offset + inside), static_cast<off_t>(range.length));
     } while (result != 0 && errno == EINTR);
   } else {
-    result = madvise(host, range.length, MADV_DONTNEED);
+    result = madvise(region->hva + inside, range.length, MADV_DONTNEED);
   }
-  if (result == 0) return absl::OkStatus();
+  return result == 0 ? absl::OkStatus() : ErrnoStatus(absl::StrCat("give back ", range.Text()));
+}
+
+absl::Status GuestMemory::Discard(GuestRange range, uint64_t* zeroed) const {
+  MOULT_ASSIGN_OR_RETURN(const Region* region, FindPages(range));
+  if (Release(range).ok()) return absl::OkStatus();
   // Sealed, locked or pinned: then at least nothing of the content stays.
-  // SAFETY: as above; the region is mapped writable for as long as the vm is.
-  std::memset(host, 0, range.length);
+  // SAFETY: within the region (Find); it is mapped writable for as long as the vm is.
+  std::memset(region->hva + (range.first() - region->range.first()), 0, range.length);
   *zeroed += range.length;
   return absl::OkStatus();
 }

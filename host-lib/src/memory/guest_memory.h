@@ -50,14 +50,24 @@ class GuestMemory {
   // The host memory of a range that lies inside exactly one region; kOutOfRange otherwise.
   absl::StatusOr<absl::Span<std::byte>> Translate(GuestRange range) const;
 
-  // The other way round: what a host address inside a region is to the guest. kOutOfRange: inside none.
-  absl::StatusOr<GuestPhys> AddressOf(const std::byte* hva) const;
-  // Of the regions, rising.
-  std::vector<GuestRange> Ranges() const;
+  // The way back, for addresses that the kernel tells. kOutOfRange: in no region.
+  absl::StatusOr<GuestPhys> GuestOf(const std::byte* host) const;
 
-  // Gives whole pages back to the host; they read as zero from then on. `range` as for Translate. Where the
-  // host refuses, they are overwritten with zeros, and *zeroed grows by their bytes.
+  struct Extent {
+    GuestRange range;
+    bool shared;  // of a file that is mapped shared; else private anonymous memory
+  };
+  // Rising by guest address.
+  std::vector<Extent> Extents() const;
+
+  // Copies whole pages out while the guest may write them. Of a file it is read past the mapping, so holes in
+  // it stay holes and no userfaultfd sees an access.
+  absl::Status Read(GuestRange range, std::byte* to) const;
+
+  // Gives whole pages back to the host; they read as zero from then on. `range` as for Translate. Discard
+  // overwrites them with zeros where the host refuses, and *zeroed grows by their bytes; Release fails.
   absl::Status Discard(GuestRange range, uint64_t* zeroed) const;
+  absl::Status Release(GuestRange range) const;
 
   // Does [first, first + length) touch a region, by guest or by host address?
   bool Overlaps(GuestRange range) const;
@@ -71,6 +81,7 @@ class GuestMemory {
     uint64_t fd_offset;
   };
   absl::StatusOr<const Region*> Find(GuestRange range) const;
+  absl::StatusOr<const Region*> FindPages(GuestRange range) const;  // whole pages, at least one
 
   std::vector<Region> regions_;  // rising by guest address
   uint64_t size_ = 0;

@@ -184,7 +184,7 @@ absl::StatusOr<GuestPhys> Vm::AddressOf(const std::byte* hva) const {
     if (host < start || host - start >= config.length || config.number >= hello_.windows.size()) continue;
     return GuestPhys(hello_.windows[config.number]->gpa + (host - start));
   }
-  return memory_.AddressOf(hva);
+  return memory_.GuestOf(hva);
 }
 
 absl::StatusOr<absl::Span<const std::byte>> Vm::GuestView(GuestRange range) const {

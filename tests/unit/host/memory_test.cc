@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fcntl.h>
 
+#include <algorithm>
+
 #include "host_test.h"
 #include "memory/guest_memory.h"
 
@@ -80,6 +82,34 @@ TEST(GuestMemory, Create_RefusesMemoryThatCannotBeGivenBack) {
   EXPECT_THAT(std::string(twice.status().message()), HasSubstr("overlaps an earlier region"));
 }
 
+TEST(GuestMemory, GuestOf_IsTheWayBack) {
+  const FakeGuest guest;
+  auto memory = GuestMemory::Create({Region(guest)});
+  ASSERT_TRUE(memory.ok()) << memory.status();
+  const auto* const start = reinterpret_cast<const std::byte*>(guest.ram);
+  EXPECT_EQ(memory->GuestOf(start).value(), GuestPhys(kRamGpa));
+  EXPECT_EQ(memory->GuestOf(start + kRamBytes - 1).value(), GuestPhys(kRamGpa + kRamBytes - 1));
+  EXPECT_EQ(memory->GuestOf(start + kRamBytes).status().code(), absl::StatusCode::kOutOfRange);
+  EXPECT_EQ(memory->GuestOf(start - 1).status().code(), absl::StatusCode::kOutOfRange);
+  EXPECT_EQ(memory->GuestOf(nullptr).status().code(), absl::StatusCode::kOutOfRange);
+}
+
+TEST(GuestMemory, Read_CopiesPages_AndLeavesHolesHoles) {
+  const FakeGuest guest;
+  auto memory = GuestMemory::Create({Region(guest)});
+  ASSERT_TRUE(memory.ok()) << memory.status();
+  ASSERT_TRUE(memory->Release({GuestPhys(kRamGpa + 4096), 4096}).ok());
+  const uint64_t allocated = guest.AllocatedBytes();
+  std::vector<std::byte> pages(3 * 4096, std::byte{9});
+  ASSERT_TRUE(memory->Read({GuestPhys(kRamGpa), pages.size()}, pages.data()).ok());
+  EXPECT_EQ(std::memcmp(pages.data(), guest.ram, 4096), 0);
+  EXPECT_EQ(std::count(pages.begin() + 4096, pages.begin() + 8192, std::byte{0}), 4096);
+  EXPECT_EQ(std::memcmp(pages.data() + 8192, guest.ram + 8192, 4096), 0);
+  EXPECT_EQ(guest.AllocatedBytes(), allocated);
+  EXPECT_EQ(memory->Read({GuestPhys(kRamGpa + kRamBytes), 4096}, pages.data()).code(), absl::StatusCode::kOutOfRange);
+  EXPECT_EQ(memory->Read({GuestPhys(kRamGpa), 1}, pages.data()).code(), absl::StatusCode::kInvalidArgument);
+}
+
 TEST(GuestMemory, Discard_FreesAnonymousMemory) {
   uint8_t* const ram = FakeGuest::Map(kRamBytes, MAP_PRIVATE | MAP_ANONYMOUS, -1);
   std::memset(ram, 0x5a, kRamBytes);
@@ -109,6 +139,7 @@ TEST(GuestMemory, Discard_LeavesNothing_WhenTheHostKeepsThePages) {
   uint64_t zeroed = 0;
   ASSERT_TRUE(memory->Discard({GuestPhys(kRamGpa), 4096}, &zeroed).ok());
   EXPECT_EQ(zeroed, 4096u);
+  EXPECT_EQ(memory->Release({GuestPhys(kRamGpa), 4096}).code(), absl::StatusCode::kPermissionDenied);
   for (int i = 0; i < 4096; ++i) ASSERT_EQ(guest.ram[i], 0) << i;
   EXPECT_NE(guest.ram[4097], 0);
 }

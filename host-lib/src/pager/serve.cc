@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <sys/epoll.h>
+#include <sys/timerfd.h>
+
+#include <algorithm>
+#include <bit>
+
+#include "moult/base/status.h"
+#include "pager/events.h"
+#include "pager/pager.h"
+
+namespace moult::host {
+namespace {
+
+constexpr size_t kFaultsAtOnce = 4;  // by one thread, so that others get theirs
+constexpr std::chrono::milliseconds kFirstPause{10};
+constexpr std::chrono::milliseconds kLongestPause{1000};
+
+}  // namespace
+
+void Pager::Serve() {
+  PageBuffer buffer(config_.neighbours + 1);
+  for (;;) {
+    epoll_event event;
+    const int n = epoll_wait(epoll_.get(), &event, 1, -1);
+    if (n < 0 && errno != EINTR) return;
+    if (n <= 0) continue;
+    switch (Event(event.data.u32)) {
+      case Event::kStop:
+        return;
+      case Event::kTimer:
+        OnTimer();
+        break;
+      case Event::kFault:
+        for (;;) {
+          const std::vector<Uffd::Fault> faults = uffd_->Read(kFaultsAtOnce);
+          if (faults.empty()) break;
+          for (const Uffd::Fault& fault : faults) ServeFault(fault, &buffer);
+        }
+        break;
+    }
+  }
+}
+
+void Pager::ServeFault(const Uffd::Fault& fault, PageBuffer* buffer) {
+  const Clock::time_point start = Clock::now();
+  const auto page = table_.At(fault.page);
+  if (!page.ok()) return;  // Not ours: the kernel does not tell of such.
+  Record* touched = nullptr;
+  std::vector<Record*> claimed;
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    Record* const record = table_.Get(*page);
+    if (record == nullptr) {
+      if (table_.chunk(PageTable::ChunkOf(*page)) == nullptr) return;  // Nor of what was never registered.
+      table_.Set(*page, &hole_);
+    } else if (record->state == PageState::kCopying) {
+      std::vector<uint64_t> chunks;  // Its Offload uses the chunk.
+      Forget(record, nullptr, &chunks);
+      table_.Set(*page, &hole_);
+    } else if (record == &hole_ || record == &noted_hole_) {
+      table_.Set(*page, &noted_hole_);
+      return;
+    } else if (record->state == PageState::kOut) {
+      touched = record;
+      claimed = ClaimWithNeighbours(record);
+      Count(record->batch->owner, &PagerCounts::faults, 1);
+    } else {
+      // kLeaving, kComing: who ends it wakes. kFailed, kLost: it waits, as those before it.
+      record->noted = true;
+      return;
+    }
+  }
+  if (touched == nullptr) return ServeHole(*page, fault.write_protected);
+  if (!Bring(claimed, touched, buffer).ok()) return TellLost();
+  const auto took = std::chrono::duration_cast<std::chrono::microseconds>(Clock::now() - start).count();
+  const std::lock_guard<std::mutex> lock(mutex_);
+  ++stats_
+        .fault_us[std::min<size_t>(std::bit_width(static_cast<uint64_t>(took)), stats_.fault_us.size() - 1)];
+}
+
+// Groups are aligned, so that a walk up or down meets each once. Zeros cost nothing to bring later.
+std::vector<Record*> Pager::ClaimWithNeighbours(Record* touched) {
+  std::vector<Record>& records = touched->batch->records;
+  const size_t group = config_.neighbours + 1;
+  const auto index = static_cast<size_t>(touched - records.data());
+  const size_t first = index / group * group;
+  std::vector<Record*> claimed;
+  for (size_t i = first; i < std::min(first + group, records.size()); ++i) {
+    Record& record = records[i];
+    const bool near =
+        record.pid == touched->pid && record.va - touched->va + group * kPage < 2 * group * kPage;
+    if (&record != touched && (record.state != PageState::kOut || record.slot == Record::kZero || !near)) {
+      continue;
+    }
+    record.state = PageState::kComing;
+    claimed.push_back(&record);
+  }
+  return claimed;
+}
+
+void Pager::ServeHole(PageId page, bool write_protected) {
+  const absl::Span<std::byte> host = table_.Host(page, 1);
+  const absl::Status status = write_protected ? uffd_->Unprotect(host) : uffd_->Zero(host);
+  if (absl::IsNotFound(status)) {
+    uffd_->Wake(host);  // Not registered any more.
+  } else if (!status.ok()) {
+    // No memory, most likely.
+    const std::lock_guard<std::mutex> lock(mutex_);
+    const Clock::time_point now = Clock::now();
+    failures_[page] = {now, now, now + kFirstPause, kFirstPause};
+    ArmTimer();
+  }
+  EndHoles({&page, 1});
+}
+
+// A page could not be brought in; who waits for it goes on waiting.
+void Pager::Fail(Record* record, const absl::Status& why) {
+  const Clock::time_point now = Clock::now();
+  Failure& failure = failures_[record->page];
+  // One of long ago, whose waiter is gone, is another matter.
+  if (failure.first == Clock::time_point() || now - failure.last > config_.read_deadline + kLongestPause) {
+    failure = {now, now, now, kFirstPause};
+  }
+  failure.last = now;
+  if (now - failure.first < config_.read_deadline) {
+    record->state = PageState::kFailed;
+    failure.next = now + failure.pause;
+    failure.pause = std::min(2 * failure.pause, kLongestPause);
+    ArmTimer();
+    return;
+  }
+  failures_.erase(record->page);
+  record->state = PageState::kLost;
+  const uint64_t owner = record->batch->owner;
+  Count(owner, &PagerCounts::lost_pages, 1);
+  if (std::exchange(owners_.find(owner)->second.told_lost, true)) return;
+  losses_.push_back(
+      {owner, table_.Pages(record->page, 1).start,
+       Annotate(why, absl::StrCat("page at ", table_.Pages(record->page, 1).Text(), " is lost"))});
+}
+
+void Pager::TellLost() {
+  std::vector<Lost> told;
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    told.swap(losses_);
+  }
+  for (const Lost& lost : told) {
+    if (config_.lost) config_.lost(lost.owner, lost.gpa, lost.why);
+  }
+}
+
+// To the earliest failure that waits.
+void Pager::ArmTimer() {
+  Clock::time_point next = Clock::time_point::max();
+  for (const auto& [page, failure] : failures_) next = std::min(next, failure.next);
+  if (next == Clock::time_point::max()) return;
+  const auto wait = std::max<std::chrono::nanoseconds>(next - Clock::now(), std::chrono::nanoseconds(1));
+  itimerspec spec = {};
+  spec.it_value.tv_sec = static_cast<time_t>(wait.count() / 1'000'000'000);
+  spec.it_value.tv_nsec = static_cast<long>(wait.count() % 1'000'000'000);
+  (void)timerfd_settime(timer_.get(), 0, &spec, nullptr);
+}
+
+// A try is made by waking: the access is made again, and so is its fault.
+void Pager::OnTimer() {
+  uint64_t expired;
+  (void)!read(timer_.get(), &expired, sizeof(expired));
+  std::vector<PageId> wake;
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    const Clock::time_point now = Clock::now();
+    for (auto entry = failures_.begin(); entry != failures_.end();) {
+      if (entry->second.next > now) {
+        ++entry;
+        continue;
+      }
+      wake.push_back(entry->first);
+      Record* const record = table_.Get(entry->first);
+      if (record == nullptr || record->batch == nullptr) {
+        entry = failures_.erase(entry);
+        continue;
+      }
+      if (record->state == PageState::kFailed) record->state = PageState::kOut;
+      entry->second.next = Clock::time_point::max();
+      ++entry;
+    }
+    ArmTimer();
+  }
+  for (const PageId page : wake) Wake(page);
+}
+
+}  // namespace moult::host

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The `file:` pool's pages: a file without a name, so that nothing of it outlives the process.
+#ifndef MOULT_HOST_POOL_FILE_PAGE_FILE_H_
+#define MOULT_HOST_POOL_FILE_PAGE_FILE_H_
+
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "moult/base/unique_fd.h"
+#include "pool/page_pool.h"
+#include "pool/slot_map.h"
+
+namespace moult::host {
+
+// Reads and writes block on the file system, without bound where that has none (NFS): no place for a pool.
+// The lock is never held over them. A checksum (XXH3, 64 bits) of each page is kept in memory, 8 bytes a
+// page, and checked at each read: against a medium that errs, not against who can write the file.
+class PageFile final : public PagePool {
+ public:
+  // `limit` in bytes, rounded down to pages. kUnimplemented: a file system without O_TMPFILE.
+  static absl::StatusOr<std::unique_ptr<PageFile>> Create(const std::string& folder, uint64_t limit);
+
+  absl::Status Write(absl::Span<const std::byte> pages, absl::Span<Slot> slots) override;
+  absl::Status Read(absl::Span<const Slot> slots, absl::Span<std::byte> pages) override;
+  // Space goes back to the file system when 1 MiB has gathered, or nothing is in use.
+  void Free(absl::Span<const Slot> slots) override;
+
+  uint64_t used_bytes() const override;
+  uint64_t limit_bytes() const override { return limit_; }
+  const std::string& name() const override { return name_; }
+  // For tests, which damage it.
+  int fd() const { return fd_.get(); }
+
+ private:
+  PageFile(std::string name, UniqueFd fd, uint64_t limit);
+  // Gives back what is pending when `wanted` slots would not fit beside it.
+  void Flush(uint64_t wanted);
+  void GiveBack(std::vector<SlotRun> runs);
+  void Punch(SlotRun run) const;
+
+  const std::string name_;
+  const UniqueFd fd_;
+  const uint64_t limit_;
+  mutable std::mutex mutex_;  // guards the rest
+  SlotMap slots_;
+  // Freed, and not yet given back to the file system: nobody takes them before, so that no hole is punched
+  // into what was written since.
+  std::vector<SlotRun> pending_;
+  uint64_t pending_pages_ = 0;
+  std::vector<uint64_t> sums_;
+};
+
+}  // namespace moult::host
+
+#endif  // MOULT_HOST_POOL_FILE_PAGE_FILE_H_

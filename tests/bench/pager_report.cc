@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <cstdio>
+#include <fstream>
+
+#include "pager.h"
+
+namespace moult::bench {
+namespace {
+
+constexpr char kMethod[] =
+    "ratio: median over the rounds of how many times the peer's time ours is. one fault: median over 4096 "
+    "pages touched "
+    "in random order, no neighbours fetched, pool read and checksum included; the peer has the pages in a "
+    "buffer and one "
+    "thread that reads a message and copies. a walk: 7 neighbours fetched. offload, recall: all pages of a "
+    "memfd that is "
+    "empty before recall and its peer; offload also finds zeros, sums, write-protects and discards; "
+    "scattered: "
+    "page by page in random order";
+
+nlohmann::ordered_json ToJson(const PagerRow& row) {
+  nlohmann::ordered_json json = {{"name", row.name},
+                                 {"peer", row.peer},
+                                 {"unit", row.unit},
+                                 {"moult", ToJson(Summarize(row.ours))},
+                                 {"bare", ToJson(Summarize(row.theirs))},
+                                 {"ratio", row.Ratio()}};
+  if (row.goal > 0) json["goal"] = {{"ratio", row.goal}, {"met", row.Ratio() <= row.goal}};
+  return json;
+}
+
+}  // namespace
+
+int RunPager(const PagerArguments& arguments) {
+  std::printf("pager, medians of %d rounds, %d MiB moved, pool in %s\n", arguments.rounds, arguments.mib,
+              arguments.pool.c_str());
+  const absl::StatusOr<std::vector<PagerRow>> rows = MeasurePager(arguments);
+  if (!rows.ok()) {
+    std::fprintf(stderr, "moult-bench: pager: %s\n", std::string(rows.status().message()).c_str());
+    return 1;
+  }
+  nlohmann::ordered_json json = nlohmann::ordered_json::array();
+  for (const PagerRow& row : *rows) {
+    std::printf("%-22s %8.2f %-4s  %-24s %8.2f   ratio %.2f", row.name.c_str(), Summarize(row.ours).median,
+                row.unit.c_str(), row.peer.c_str(), Summarize(row.theirs).median, row.Ratio());
+    if (row.goal > 0) std::printf("  goal %.1f, %s", row.goal, row.Ratio() <= row.goal ? "met" : "missed");
+    std::printf("\n");
+    json.push_back(ToJson(row));
+  }
+  if (arguments.json.empty()) return 0;
+  std::ofstream file(arguments.json);
+  file << nlohmann::ordered_json({{"rounds", arguments.rounds},
+                                  {"mib", arguments.mib},
+                                  {"pool", arguments.pool},
+                                  {"method", kMethod},
+                                  {"rows", std::move(json)}})
+              .dump(2)
+       << "\n";
+  if (file.flush()) return 0;
+  std::fprintf(stderr, "moult-bench: write %s\n", arguments.json.c_str());
+  return 1;
+}
+
+}  // namespace moult::bench
