@@ -72,6 +72,23 @@ absl::StatusOr<int> StartWhy(Context& c) {
   return moult_vm_why(c.target.vm, gpa, reinterpret_cast<const void*>(hva), &c.options, &c.op);
 }
 
+absl::StatusOr<int> StartOffload(Context& c) {
+  moult_offload_options offload = MOULT_INIT(offload);
+  offload.function = c.params.Number("function");
+  if (c.params.Flag("cold_only")) offload.flags |= MOULT_OFFLOAD_COLD_ONLY;
+  if (c.params.Flag("run_on")) offload.flags |= MOULT_OFFLOAD_RUN_ON;
+  MOULT_RETURN_IF_ERROR(c.params.status());
+  return moult_vm_offload(c.target.vm, &offload, &c.options, &c.op);
+}
+
+absl::StatusOr<int> StartRecall(Context& c) {
+  moult_recall_options recall = MOULT_INIT(recall);
+  recall.function = c.params.Number("function");
+  recall.prefetch = c.params.Choice("prefetch", {"working-set", "all", "none"});
+  MOULT_RETURN_IF_ERROR(c.params.status());
+  return moult_vm_recall(c.target.vm, &recall, &c.options, &c.op);
+}
+
 absl::StatusOr<int> StartLogs(Context& c) {
   moult_logs_options logs = MOULT_INIT(logs);
   logs.function = c.params.Number("function");
@@ -116,6 +133,8 @@ constexpr OpMethod kOpMethods[] = {
     {"attach", StartAttach, true, false},
     {"detach", StartOnFunction<moult_vm_detach>, true, false},
     {"repurpose", StartRepurpose, true, false},
+    {"offload", StartOffload, true, false},
+    {"recall", StartRecall, true, false},
     {"invoke", StartOnFunction<moult_vm_tunnel>, false, true},
     {"logs", StartLogs, false, true},
 };

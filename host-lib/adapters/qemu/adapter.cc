@@ -14,6 +14,7 @@ namespace {
 
 constexpr std::chrono::seconds kDropWithin{10};
 constexpr std::chrono::seconds kDescribeWithin{1};
+constexpr uint32_t kKillWithinMs = 5000;
 
 Adapter& Self(void* user) { return *static_cast<Adapter*>(user); }
 
@@ -119,6 +120,11 @@ absl::Status Adapter::MakeVm() {
   options.window_count = windows.size();
   options.window_size = sizeof(moult_window);
   options.user = this;
+  options.pool = settings_.pool.empty() ? nullptr : settings_.pool.c_str();
+  options.pool_bytes = settings_.pool_mib << 20;
+  options.page_lost = [](void* user, uint64_t function, uint64_t gpa, const char* why) {
+    Self(user).PageLost(function, gpa, why);
+  };
   options.work = [](void* user, moult_op* op) { Self(user).server_->Work(op); };
   options.log = [](void* user, int level, const char* text) { Self(user).log_.Write(level, text); };
   if (tcg_) {
@@ -153,7 +159,41 @@ void Adapter::Serve(UniqueFd listener) {
     server_->Run();
     thread_ended_ = true;
   });
+  for (uint32_t i = 0; vm_ != nullptr && !settings_.pool.empty() && i < settings_.pager_threads; ++i) {
+    pagers_.push_back(control::StartThread("moult-pager", [this] {
+      if (moult_pager_run(vm_) < 0) log_.Write(0, absl::StrCat("pager: ", moult_last_error()));
+    }));
+  }
   log_.Write(2, absl::StrCat("control socket ", settings_.control));
+}
+
+// Who touched the page waits for it, a CPU of the guest's, and so must the function's end not: with that CPU's help or
+// without, it is told to end, and then what it reads does not matter any more. Where the guest cannot do that in time, a
+// memory error is all that is left: under KVM the guest's kernel ends who meets it, under emulation QEMU ends.
+void Adapter::PageLost(uint64_t function, uint64_t gpa, const std::string& why) {
+  log_.Write(0, absl::StrCat("page ", absl::Hex(gpa), " of function ", function, " is lost (", why, "); the function is killed"));
+  server_->Post([this, function] {
+    struct Kill {
+      Adapter* self;
+      uint64_t function;
+    };
+    auto* kill = new Kill{this, function};
+    moult_op_options options = MOULT_INIT(options);
+    options.timeout_ms = kKillWithinMs;
+    options.user = kill;
+    options.done = [](void* user, moult_op* op) {
+      const std::unique_ptr<Kill> done(static_cast<Kill*>(user));
+      const bool killed = moult_op_result(op) == 0;
+      moult_op_free(op);
+      const moult_resolution resolution = killed ? MOULT_RESOLVE_ZERO : MOULT_RESOLVE_POISON;
+      if (moult_pager_resolve(done->self->vm_, done->function, resolution) < 0)
+        done->self->log_.Write(0, absl::StrCat("lost pages of function ", done->function, ": ", moult_last_error()));
+    };
+    moult_op* op = nullptr;
+    if (moult_vm_kill(vm_, function, &options, &op) == 0) return;
+    log_.Write(0, absl::StrCat("kill function ", function, ": ", moult_last_error()));
+    delete kill;
+  });
 }
 
 void Adapter::MemoryChanged(uint32_t window, uint64_t offset, uint64_t length) {
@@ -197,8 +237,14 @@ void Adapter::Exit() {
   server_->Stop();
   const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(1);
   while (!thread_ended_ && std::chrono::steady_clock::now() < deadline) usleep(1000);
-  if (!thread_ended_) return thread_.detach();  // the process ends; the thread goes with it
+  if (!thread_ended_) {
+    for (std::thread& pager : pagers_) pager.detach();
+    return thread_.detach();  // the process ends; the threads go with it
+  }
   thread_.join();
+  // The guest is over: nothing needs to come back.
+  if (!pagers_.empty() && moult_pager_stop(vm_) < 0) log_.Write(0, absl::StrCat("pager: ", moult_last_error()));
+  for (std::thread& pager : pagers_) pager.join();
   moult_vm_close(vm_);
 }
 

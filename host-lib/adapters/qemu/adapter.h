@@ -4,6 +4,7 @@
 //   QEMU's main loop   Start() and Exit(), reset handler, what is posted with MainLoop
 //   "moult"            the control server; the vm belongs to it
 //   "moult-disk"       disk work (control/worker.h)
+//   "moult-pager"      faults on offloaded pages; several, only with a pool
 // None of ours takes a lock of QEMU's, and QEMU's main loop waits for none of ours but at exit, for a second.
 #ifndef MOULT_ADAPTERS_QEMU_ADAPTER_H_
 #define MOULT_ADAPTERS_QEMU_ADAPTER_H_
@@ -43,6 +44,7 @@ class Adapter {
   void Serve(UniqueFd listener);
   void MemoryChanged(uint32_t window, uint64_t offset, uint64_t length);
   control::Json Describe();
+  void PageLost(uint64_t function, uint64_t gpa, const std::string& why);
 
   const Settings settings_;
   absl::Status fault_;
@@ -60,6 +62,7 @@ class Adapter {
   moult_vm* vm_ = nullptr;
   std::unique_ptr<control::Server> server_;
   std::thread thread_;
+  std::vector<std::thread> pagers_;
   std::atomic<bool> thread_ended_ = false;
 };
 

@@ -24,7 +24,8 @@ absl::Status Apply(const std::string& key, const std::string& value, Settings* s
     const char* key;
     std::string* to;
   } texts[] = {{"control", &s->control}, {"vsock", &s->vsock}, {"store", &s->store},
-               {"tenant", &s->tenant},   {"name", &s->name},   {"log", &s->log}};
+               {"tenant", &s->tenant},   {"name", &s->name},   {"log", &s->log},
+               {"pool", &s->pool}};
   for (const auto& text : texts) {
     if (key != text.key) continue;
     *text.to = value;
@@ -37,11 +38,18 @@ absl::Status Apply(const std::string& key, const std::string& value, Settings* s
   if (key == "port")
     return absl::SimpleAtoi(value, &s->port) && s->port != 0 ? absl::OkStatus()
                                                              : Wrong(key, "must be a port number");
+  if (key == "pool_mib")
+    return absl::SimpleAtoi(value, &s->pool_mib) && s->pool_mib < (1ull << 40) ? absl::OkStatus()
+                                                                               : Wrong(key, "must be a number of MiB");
+  if (key == "pager_threads")
+    return absl::SimpleAtoi(value, &s->pager_threads) && s->pager_threads >= 1 && s->pager_threads <= 64
+               ? absl::OkStatus()
+               : Wrong(key, "must be 1 to 64");
   if (key == "cross_tenant") return Switch(key, value, &s->cross_tenant);
   if (key == "debug") return Switch(key, value, &s->debug);
   return Wrong(key,
-               "is no key; there are: control, ram, window, vsock, port, store, tenant, cross_tenant, name, "
-               "log, debug");
+               "is no key; there are: control, ram, window, vsock, port, store, pool, pool_mib, "
+               "pager_threads, tenant, cross_tenant, name, log, debug");
 }
 
 // Cuts at single commas; of two there stays one.

@@ -20,6 +20,9 @@ struct Settings {
   std::string vsock;   // vsock=CID, or vsock=uds:PATH, or vsock=unix:PATH, needed: the way to the agent
   uint32_t port = 0;   // port=N: the agent's; default 1075
   std::string store;   // store=DIR: the templates
+  std::string pool;       // pool=file:DIR: where offloaded pages go; without it there is no offload
+  uint64_t pool_mib = 0;  // pool_mib=N: at most so much; 0: as much as fits
+  uint32_t pager_threads = 2;  // pager_threads=N: that serve faults
   std::string tenant;  // tenant=NAME
   bool cross_tenant = false;  // cross_tenant=on: let templates of other tenants in
   std::string name;           // name=TEXT: for messages

@@ -134,6 +134,37 @@ int moult_vm_why(struct moult_vm* vm, uint64_t gpa, const void* hva, const struc
   });
 }
 
+int moult_vm_offload(struct moult_vm* vm, const struct moult_offload_options* offload,
+                     const struct moult_op_options* options, struct moult_op** op) {
+  return Start(vm, options, op, "offload", kMedium, [&]() -> absl::StatusOr<Vm::Body> {
+    MOULT_ASSIGN_OR_RETURN(const moult_offload_options ours, TakeOptions(offload, "moult_offload_options"));
+    MOULT_RETURN_IF_ERROR(NeedFunction(ours.function));
+    if ((ours.flags & ~(MOULT_OFFLOAD_COLD_ONLY | MOULT_OFFLOAD_RUN_ON)) != 0) {
+      return absl::InvalidArgumentError("offload: unknown flags");
+    }
+    const ops::OffloadConfig config{ours.function, (ours.flags & MOULT_OFFLOAD_COLD_ONLY) != 0,
+                                    (ours.flags & MOULT_OFFLOAD_RUN_ON) != 0};
+    return Vm::Body([config](Vm* on, Op* self) { return ops::Offload(on, self, config); });
+  });
+}
+
+int moult_vm_recall(struct moult_vm* vm, const struct moult_recall_options* recall,
+                    const struct moult_op_options* options, struct moult_op** op) {
+  return Start(vm, options, op, "recall", kMedium, [&]() -> absl::StatusOr<Vm::Body> {
+    MOULT_ASSIGN_OR_RETURN(const moult_recall_options ours, TakeOptions(recall, "moult_recall_options"));
+    MOULT_RETURN_IF_ERROR(NeedFunction(ours.function));
+    using moult::host::Prefetch;
+    constexpr Prefetch kPrefetch[] = {Prefetch::kWorkingSet, Prefetch::kAll, Prefetch::kNone};
+    if (ours.prefetch > MOULT_PREFETCH_NONE) return absl::InvalidArgumentError("prefetch: unknown");
+    const ops::RecallConfig config{ours.function, kPrefetch[ours.prefetch]};
+    return Vm::Body([config](Vm* on, Op* self) { return ops::Recall(on, self, config); });
+  });
+}
+
+int moult_vm_recall_all(struct moult_vm* vm, const struct moult_op_options* options, struct moult_op** op) {
+  return Start(vm, options, op, "recall_all", kLong, [] { return Vm::Body(ops::RecallAll); });
+}
+
 int moult_vm_run(struct moult_vm* vm, const char* function_json, const struct moult_op_options* options,
                  struct moult_op** op) {
   return Start(vm, options, op, "run", kLong, [&]() -> absl::StatusOr<Vm::Body> {

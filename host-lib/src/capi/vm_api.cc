@@ -2,9 +2,11 @@
 #include <unistd.h>
 
 #include "capi/capi.h"
+#include "absl/strings/strip.h"
 #include "json/json.h"
 #include "moult/protocol/frame.h"
 #include "moult/protocol/limits.h"
+#include "pool/file/page_file.h"
 
 using moult::capi::GiveText;
 using moult::capi::Guarded;
@@ -58,8 +60,24 @@ absl::Status TakeMemory(const moult_vm_options& from, moult::host::VmConfig* to)
   return absl::OkStatus();
 }
 
+absl::Status TakePool(const moult_vm_options& from, moult::host::VmConfig* to) {
+  if (from.pool == nullptr) return absl::OkStatus();
+  absl::string_view folder = from.pool;
+  if (!absl::ConsumePrefix(&folder, "file:") || folder.empty()) {
+    return absl::InvalidArgumentError(absl::StrCat("pool ", from.pool, ": give file:FOLDER, the one kind that there is"));
+  }
+  const uint64_t limit = from.pool_bytes != 0 ? from.pool_bytes : UINT64_MAX;
+  MOULT_ASSIGN_OR_RETURN(to->pool, moult::host::PageFile::Create(std::string(folder), limit));
+  return absl::OkStatus();
+}
+
 void TakeHooks(const moult_vm_options& from, moult::host::VmConfig* to) {
   void* const user = from.user;
+  if (from.page_lost != nullptr) {
+    to->page_lost = [lost = from.page_lost, user](uint64_t function, moult::host::GuestPhys gpa, const absl::Status& why) {
+      lost(user, function, static_cast<uint64_t>(gpa), std::string(why.message()).c_str());
+    };
+  }
   if (from.memory_changed != nullptr) {
     to->memory_changed = [changed = from.memory_changed, user](uint32_t number, uint64_t offset,
                                                                uint64_t length) {
@@ -92,6 +110,7 @@ absl::StatusOr<moult::host::VmConfig> TakeConfig(const moult_vm_options* options
   if (ours.store != nullptr) config.store = ours.store->store;
   MOULT_RETURN_IF_ERROR(TakeTransport(ours.transport, &config.transport));
   MOULT_RETURN_IF_ERROR(TakeMemory(ours, &config));
+  MOULT_RETURN_IF_ERROR(TakePool(ours, &config));
   TakeHooks(ours, &config);
   return config;
 }
@@ -159,6 +178,8 @@ int moult_vm_guest_reset(struct moult_vm* vm) {
 int moult_vm_read(struct moult_vm* vm, uint64_t gpa, void* to, size_t length) {
   return Guarded([&]() -> absl::Status {
     MOULT_RETURN_IF_ERROR(NeedVm(vm));
+    MOULT_RETURN_IF_ERROR(vm->vm->memory().Translate({moult::host::GuestPhys(gpa), length}).status());
+    MOULT_RETURN_IF_ERROR(vm->vm->Populate({moult::host::GuestPhys(gpa), length}));
     MOULT_ASSIGN_OR_RETURN(const auto memory,
                            vm->vm->memory().Translate({moult::host::GuestPhys(gpa), length}));
     std::memcpy(to, memory.data(), memory.size());

@@ -41,6 +41,18 @@ Json ToJson(const rpc::HelloReplyT& hello) {
           {"ram_bytes", hello.ram_bytes}};
 }
 
+Json ToJson(const PagerStats& stats) {
+  return {{"offloaded_bytes", stats.total.offloaded_bytes},
+          {"zero_bytes", stats.total.zero_bytes},
+          {"lost_pages", stats.total.lost_pages},
+          {"faults", stats.total.faults},
+          {"fault_pages", stats.total.fault_pages},
+          {"prefetched_pages", stats.total.prefetched_pages},
+          {"pool_used_bytes", stats.pool_used_bytes},
+          {"pool_limit_bytes", stats.pool_limit_bytes},
+          {"fault_us_log2", stats.fault_us}};
+}
+
 Json ToJson(const Template& content) {
   const image::ManifestT& manifest = content.reader->manifest();
   return {{"name", content.name},

@@ -12,6 +12,7 @@
 #include "absl/status/statusor.h"
 #include "moult/protocol/function_spec.h"
 #include "nlohmann/json.hpp"
+#include "pager/stats.h"
 #include "pool/file/store.h"
 
 namespace moult::host {
@@ -27,6 +28,7 @@ absl::StatusOr<std::unique_ptr<rpc::FunctionSpecT>> SpecFromJson(std::string_vie
 Json ToJson(const rpc::FunctionSpecT& spec);
 Json ToJson(const rpc::FunctionInfoT& info);
 Json ToJson(const rpc::HelloReplyT& hello);
+Json ToJson(const PagerStats& stats);
 Json ToJson(const Template& content);
 // The same with what only show says.
 Json ToJsonInFull(const Template& content);

@@ -6,7 +6,7 @@ namespace moult::host {
 
 // Of those pages that are out (of `owner`, if given): true when none is busy, so that all is done.
 bool Pager::DropPages(absl::Span<const PageId> pages, std::optional<uint64_t> owner) {
-  std::vector<Slot> slots;
+  std::vector<PoolSlot> slots;
   std::vector<PageId> wake;
   std::vector<uint64_t> chunks;
   bool busy = false;
@@ -72,7 +72,7 @@ void Pager::WaitForChange() {
 }
 
 // A lost page; it leaves that state.
-void Pager::ResolveRecord(Record* record, Resolution resolution, std::vector<Slot>* slots) {
+void Pager::ResolveRecord(Record* record, Resolution resolution, std::vector<PoolSlot>* slots) {
   const PageId page = record->page;
   const uint64_t owner = record->batch->owner;
   if (resolution == Resolution::kPoison) {
@@ -93,7 +93,7 @@ void Pager::ResolveRecord(Record* record, Resolution resolution, std::vector<Slo
 absl::Status Pager::Resolve(uint64_t owner, Resolution resolution) {
   const std::string context = absl::StrCat("resolve lost pages of function ", owner);
   std::vector<PageId> pages;
-  std::vector<Slot> slots;
+  std::vector<PoolSlot> slots;
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     const auto known = owners_.find(owner);

@@ -11,7 +11,7 @@ namespace moult::host {
 absl::Status Pager::Bring(absl::Span<Record* const> records, Record* touched, PageBuffer* buffer) {
   std::vector<bool> done(records.size());
   const absl::Status status = Fill(records, touched, buffer, &done);
-  std::vector<Slot> slots;
+  std::vector<PoolSlot> slots;
   std::vector<PageId> wake;
   std::vector<uint64_t> chunks;
   {
@@ -46,7 +46,7 @@ absl::Status Pager::Bring(absl::Span<Record* const> records, Record* touched, Pa
 absl::Status Pager::Fill(absl::Span<Record* const> records, Record* touched, PageBuffer* buffer,
                          std::vector<bool>* done) {
   std::vector<size_t> stored;  // indices of `records`, in the order of the buffer
-  std::vector<Slot> slots;
+  std::vector<PoolSlot> slots;
   absl::Status status;
   for (size_t i = 0; i < records.size(); ++i) {
     if (records[i]->slot == Record::kZero) {
@@ -110,7 +110,7 @@ absl::Status Pager::CopyIn(absl::Span<Record* const> records, absl::Span<const s
   return status;
 }
 
-void Pager::Forget(Record* record, std::vector<Slot>* slots, std::vector<uint64_t>* chunks) {
+void Pager::Forget(Record* record, std::vector<PoolSlot>* slots, std::vector<uint64_t>* chunks) {
   Batch* const batch = record->batch;
   const uint64_t chunk = PageTable::ChunkOf(record->page);
   if (record->state != PageState::kCopying) {

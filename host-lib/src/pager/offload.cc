@@ -142,7 +142,7 @@ absl::Status Pager::OffloadCall::CopyPiece(absl::Span<const size_t> piece) {
     }
   }
   if (stored.empty()) return absl::OkStatus();
-  std::vector<Slot> slots(at, Record::kZero);
+  std::vector<PoolSlot> slots(at, Record::kZero);
   MOULT_RETURN_IF_ERROR(pager_.config_.pool->Write(buffer_.first(at), absl::MakeSpan(slots)));
   for (size_t i = 0; i < stored.size(); ++i) slots_[stored[i]] = slots[i];
   return absl::OkStatus();

@@ -44,7 +44,7 @@ class Pager::OffloadCall {
   std::vector<uint64_t> chunks_;
   Batch* batch_ = nullptr;
   std::vector<size_t> sorted_;  // indices of claimed records, by page
-  std::vector<Slot> slots_;     // of each record that was copied: ours, until it is kOut
+  std::vector<PoolSlot> slots_;     // of each record that was copied: ours, until it is kOut
   PageBuffer buffer_;
   OffloadResult result_;
 };

@@ -23,11 +23,11 @@ absl::Status Pager::OffloadCall::Leave() {
 
 absl::Status Pager::OffloadCall::LeavePiece(absl::Span<const size_t> piece) {
   std::vector<PageId> leaving;
-  std::vector<Slot> unused;
+  std::vector<PoolSlot> unused;
   {
     const std::lock_guard<std::mutex> lock(pager_.mutex_);
     for (const size_t i : piece) {
-      const Slot slot = std::exchange(slots_[i], Record::kZero);
+      const PoolSlot slot = std::exchange(slots_[i], Record::kZero);
       if (record(i).state == PageState::kCopying) {
         record(i).state = PageState::kLeaving;
         record(i).slot = slot;
@@ -80,7 +80,7 @@ void Pager::OffloadCall::Return() {
     (void)pager_.uffd_->Unprotect(pager_.table_.Host(run.first, run.count));
   }
   std::vector<PageId> wake;
-  std::vector<Slot> unused;
+  std::vector<PoolSlot> unused;
   {
     const std::lock_guard<std::mutex> lock(pager_.mutex_);
     std::vector<uint64_t> chunks;  // Ours until Unuse.
@@ -93,7 +93,7 @@ void Pager::OffloadCall::Return() {
   }
   pager_.changed_.notify_all();
   for (const PageId page : wake) pager_.Wake(page);
-  for (const Slot slot : slots_) {
+  for (const PoolSlot slot : slots_) {
     if (slot != Record::kZero) unused.push_back(slot);
   }
   if (!unused.empty()) pager_.config_.pool->Free(unused);

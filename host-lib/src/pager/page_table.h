@@ -36,9 +36,9 @@ enum class PageState : uint8_t {
 };
 
 struct Record {
-  static constexpr Slot kZero = Slot(UINT64_MAX);
+  static constexpr PoolSlot kZero = PoolSlot(UINT64_MAX);
   PageId page{};
-  Slot slot = kZero;  // kZero: a page of zeros, which takes none
+  PoolSlot slot = kZero;  // kZero: a page of zeros, which takes none
   uint64_t va = 0;
   Batch* batch = nullptr;
   uint32_t pid = 0;

@@ -175,7 +175,7 @@ class Pager {
   void EndHoles(absl::Span<const PageId> pages);
   // The table names it no more; the record may be freed. The caller wakes who waits for the page, frees the
   // slots, retires the chunks.
-  void Forget(Record* record, std::vector<Slot>* slots, std::vector<uint64_t>* chunks);
+  void Forget(Record* record, std::vector<PoolSlot>* slots, std::vector<uint64_t>* chunks);
   void Unref(Batch* batch);
 
   // recall.cc
@@ -193,7 +193,7 @@ class Pager {
   // populate.cc, drop.cc
   absl::Status PopulatePiece(PageId first, uint64_t count, PageBuffer* buffer);
   bool DropPages(absl::Span<const PageId> pages, std::optional<uint64_t> owner);
-  void ResolveRecord(Record* record, Resolution resolution, std::vector<Slot>* slots);
+  void ResolveRecord(Record* record, Resolution resolution, std::vector<PoolSlot>* slots);
   void WaitForChange();
 
   void Wake(PageId page) const { uffd_->Wake(table_.Host(page, 1)); }

@@ -14,7 +14,7 @@
 
 namespace moult::host {
 
-enum class Slot : uint64_t {};
+enum class PoolSlot : uint64_t {};
 
 // Safe for several threads. Read and Write may block; what bounds that is the kind's to say. A slot is used
 // by one caller at a time: it is not freed while it is read.
@@ -24,13 +24,13 @@ class PagePool {
 
   // Stores slots.size() pages and says where: neighbours in neighbouring slots as far as there is room for
   // it. All or nothing; kResourceExhausted: the limit, or the medium, is full.
-  virtual absl::Status Write(absl::Span<const std::byte> pages, absl::Span<Slot> slots) = 0;
+  virtual absl::Status Write(absl::Span<const std::byte> pages, absl::Span<PoolSlot> slots) = 0;
 
   // Slots in any order; those that follow each other are read at once. Every page is what was written, or the
   // call fails: kDataLoss where the content has changed. What `pages` holds then is nothing to use.
-  virtual absl::Status Read(absl::Span<const Slot> slots, absl::Span<std::byte> pages) = 0;
+  virtual absl::Status Read(absl::Span<const PoolSlot> slots, absl::Span<std::byte> pages) = 0;
 
-  virtual void Free(absl::Span<const Slot> slots) = 0;
+  virtual void Free(absl::Span<const PoolSlot> slots) = 0;
 
   virtual uint64_t used_bytes() const = 0;
   virtual uint64_t limit_bytes() const = 0;

@@ -91,6 +91,7 @@ Task<absl::Status> Gather(Vm* vm, Op* op, const Captured* captured, PagePlan* pl
     for (uint64_t at = 0; at < run.length();) {
       const uint64_t step = std::min(run.length() - at, kGatherStep);
       const GuestRange range{GuestPhys(run.gpa() + at), step};
+      MOULT_CO_RETURN_IF_ERROR(vm->Populate(range));
       MOULT_CO_ASSIGN_OR_RETURN(const auto memory, vm->GuestView(range));
       MOULT_CO_RETURN_IF_ERROR(to->Take(memory, plan));
       at += step;
@@ -219,6 +220,8 @@ Task<absl::Status> CaptureOnce(Vm* vm, Op* op, const CaptureConfig* config_in, b
 }  // namespace
 
 Task<absl::Status> Capture(Vm* vm, Op* op, CaptureConfig config) {
+  // Not while it stands still.
+  MOULT_CO_RETURN_IF_ERROR(co_await BringBack(vm, op, config.function));
   for (int attempt = 1;; ++attempt) {
     bool published = false;
     absl::Status status = co_await CaptureOnce(vm, op, &config, &published);

@@ -9,6 +9,7 @@
 #include <optional>
 #include <string>
 
+#include "ledger/page_ledger.h"
 #include "session/vm.h"
 
 namespace moult::host::ops {
@@ -23,6 +24,20 @@ Task<absl::Status> Kill(Vm* vm, Op* op, uint64_t function);
 Task<absl::Status> Forget(Vm* vm, Op* op, uint64_t function);
 Task<absl::Status> Tunnel(Vm* vm, Op* op, uint64_t function);
 Task<absl::Status> Logs(Vm* vm, Op* op, uint64_t function, uint64_t tail_bytes, bool follow);
+
+struct OffloadConfig {
+  uint64_t function = 0;
+  bool cold_only = false;  // only what the guest's kernel has not seen accessed
+  bool run_on = false;     // the function runs on afterwards; else it stays frozen until Recall or Thaw
+};
+Task<absl::Status> Offload(Vm* vm, Op* op, OffloadConfig config);
+struct RecallConfig {
+  uint64_t function = 0;
+  Prefetch prefetch = Prefetch::kWorkingSet;
+};
+Task<absl::Status> Recall(Vm* vm, Op* op, RecallConfig config);
+// Of all functions; none is thawed.
+Task<absl::Status> RecallAll(Vm* vm, Op* op);
 
 struct PagesConfig {
   uint64_t function = 0;  // 0: all of the guest
@@ -49,6 +64,15 @@ Task<absl::Status> Detach(Vm* vm, Op* op, uint64_t function);
 Task<absl::Status> Repurpose(Vm* vm, Op* op, uint64_t function, AttachConfig config);
 
 // Parts that operations share.
+
+// The page ledger of one function, or of all for 0.
+Task<absl::StatusOr<PageLedger>> FetchLedger(Vm* vm, Op* op, Connection* connection, uint64_t function);
+Task<absl::StatusOr<rpc::ListReplyT>> ListFunctions(Op* op, Connection* connection);
+// All that is out of this function comes in, so that it can be read.
+Task<absl::Status> BringBack(Vm* vm, Op* op, uint64_t function);
+// Gives pool space back that functions had which have ended: what the guest has freed since nobody wants any more. An error
+// only means that it is still there.
+Task<absl::Status> SweepEnded(Vm* vm, Op* op, Connection* connection, const rpc::ListReplyT* list);
 
 // The function ends; the agent holds what it had, until Reclaim on the same connection. On success, also when the
 // connection was lost but the agent did it, result().detached is set.

@@ -25,7 +25,16 @@ uint64_t MostRuns(const Vm& vm) {
   return bytes / kPage;
 }
 
-Task<absl::StatusOr<PageLedger>> Fetch(Vm* vm, Op* op, Connection* connection, uint64_t function) {
+std::string NameOf(const rpc::ListReplyT& list, uint64_t function) {
+  for (const auto& info : list.functions) {
+    if (info->id == function) return info->spec->name;
+  }
+  return "";
+}
+
+}  // namespace
+
+Task<absl::StatusOr<PageLedger>> FetchLedger(Vm* vm, Op* op, Connection* connection, uint64_t function) {
   if (!absl::c_linear_search(vm->hello().features, "pages")) {
     co_return absl::UnimplementedError("the guest's agent has no page ledger; update it, allow \"Pages\" in its configuration, and give it cgroup v2");
   }
@@ -61,19 +70,10 @@ Task<absl::StatusOr<rpc::ListReplyT>> ListFunctions(Op* op, Connection* connecti
   co_return co_await connection->Call<rpc::ListReplyT>(op->strand(), std::move(list), rpc::kMaxResponse);
 }
 
-std::string NameOf(const rpc::ListReplyT& list, uint64_t function) {
-  for (const auto& info : list.functions) {
-    if (info->id == function) return info->spec->name;
-  }
-  return "";
-}
-
-}  // namespace
-
 Task<absl::Status> Pages(Vm* vm, Op* op, PagesConfig config) {
   op->result().function = config.function;
   MOULT_CO_ASSIGN_OR_RETURN(Lease lease, co_await vm->Acquire(op));
-  MOULT_CO_ASSIGN_OR_RETURN(PageLedger ledger, co_await Fetch(vm, op, &*lease, config.function));
+  MOULT_CO_ASSIGN_OR_RETURN(PageLedger ledger, co_await FetchLedger(vm, op, &*lease, config.function));
   MOULT_CO_ASSIGN_OR_RETURN(const rpc::ListReplyT list, co_await ListFunctions(op, &*lease));
   op->result().json.update(ledger.Summary(list));
   if (config.runs) op->result().json.update(ledger.RunsJson());
@@ -83,7 +83,7 @@ Task<absl::Status> Pages(Vm* vm, Op* op, PagesConfig config) {
 
 Task<absl::Status> Why(Vm* vm, Op* op, GuestPhys gpa) {
   MOULT_CO_ASSIGN_OR_RETURN(Lease lease, co_await vm->Acquire(op));
-  MOULT_CO_ASSIGN_OR_RETURN(PageLedger ledger, co_await Fetch(vm, op, &*lease, 0));
+  MOULT_CO_ASSIGN_OR_RETURN(PageLedger ledger, co_await FetchLedger(vm, op, &*lease, 0));
   const auto page = GuestPhys(static_cast<uint64_t>(gpa) & ~(kPage - 1));
   const rpc::PageRun* run = ledger.Find(page);
   if (run == nullptr) {

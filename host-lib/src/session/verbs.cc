@@ -121,8 +121,19 @@ Task<absl::Status> List(Vm* vm, Op* op) {
   vm->Reconcile(*reply);
   op->EndPhase("agent");
   Json functions = Json::array();
-  for (const auto& function : reply->functions) functions.push_back(ToJson(*function));
+  for (const auto& function : reply->functions) {
+    functions.push_back(ToJson(*function));
+    if (vm->pager() == nullptr) continue;
+    const PagerCounts counts = vm->pager()->owner_stats(function->id);
+    functions.back()["offloaded_bytes"] = counts.offloaded_bytes + counts.zero_bytes;
+    functions.back()["recall_faults"] = counts.faults;
+    functions.back()["lost_pages"] = counts.lost_pages;
+  }
   op->result().json["functions"] = std::move(functions);
+  if (vm->pager() != nullptr) {
+    const absl::Status swept = co_await SweepEnded(vm, op, &*lease, &*reply);
+    if (!swept.ok()) vm->Log(1, absl::StrCat("pool space of functions that have ended: ", swept.message()));
+  }
   co_return absl::OkStatus();
 }
 

@@ -16,6 +16,12 @@ absl::StatusOr<std::unique_ptr<Vm>> Vm::Create(VmConfig config) {
   MOULT_ASSIGN_OR_RETURN(auto reactor, Reactor::Create());
   std::unique_ptr<Vm> vm(new Vm(std::move(config), std::move(memory), std::move(reactor)));
   MOULT_RETURN_IF_ERROR(vm->AddWindows());
+  if (vm->config_.pool != nullptr && !vm->memory_.empty()) {
+    PagerConfig pager;
+    pager.pool = vm->config_.pool;
+    pager.lost = vm->config_.page_lost;
+    MOULT_ASSIGN_OR_RETURN(vm->pager_, Pager::Create(&vm->memory_, std::move(pager)));
+  }
   return vm;
 }
 
@@ -120,6 +126,15 @@ void Vm::GuestReset() {
   idle_.clear();
   hello_ = {};
   for (Window& window : windows_) window.Clear();
+  // Whatever firmware and kernel find in RAM now is as good as any.
+  for (const uint64_t function : std::exchange(offloaded_, {})) pager_->DropOwner(function);
+}
+
+absl::Status Vm::Populate(GuestRange range) const {
+  if (pager_ == nullptr || offloaded_.empty() || !memory_.Overlaps(range)) return absl::OkStatus();
+  const uint64_t first = range.first() & ~(kPage - 1);
+  const uint64_t end = (range.first() + range.length + kPage - 1) & ~(kPage - 1);
+  return pager_->Populate({GuestPhys(first), end - first});
 }
 
 Json Vm::Info() const {
@@ -137,7 +152,7 @@ Json Vm::Info() const {
                        {"length", window.config().length},
                        {"slots", std::move(slots)}});
   }
-  return {{"name", config_.name},
+  Json info = {{"name", config_.name},
           {"tenant", config_.tenant},
           {"agent", transport_.Text()},
           {"ram_bytes", memory_.size()},
@@ -148,6 +163,8 @@ Json Vm::Info() const {
           {"windows", std::move(windows)},
           {"reclaiming", reclaiming_},
           {"counters", {{"operations", operations_}, {"reclaimed_bytes", reclaimed_bytes_}}}};
+  if (pager_ != nullptr) info["pager"] = ToJson(pager_->stats());
+  return info;
 }
 
 void Vm::FunctionGone(uint64_t function) {

@@ -4,6 +4,7 @@
 #ifndef MOULT_HOST_SESSION_VM_H_
 #define MOULT_HOST_SESSION_VM_H_
 
+#include <atomic>
 #include <cstdint>
 #include <deque>
 #include <functional>
@@ -15,6 +16,7 @@
 #include <vector>
 
 #include "memory/guest_memory.h"
+#include "pager/pager.h"
 #include "pool/file/store.h"
 #include "reactor/reactor.h"
 #include "reactor/task.h"
@@ -34,6 +36,9 @@ struct VmConfig {
   std::vector<RegionConfig> regions;
   std::vector<WindowConfig> windows;
   Window::ChangedHook memory_changed = [](uint32_t, uint64_t, uint64_t) {};
+  // Where offloaded pages go; null: nowhere, no offload.
+  std::shared_ptr<PagePool> pool;
+  std::function<void(uint64_t function, GuestPhys gpa, const absl::Status& why)> page_lost;
   std::function<void(Op*)> work;  // empty: none
   std::function<void(int, const std::string&)> log = [](int, const std::string&) {};
 };
@@ -76,6 +81,14 @@ class Vm {
   const VmConfig& config() const { return config_; }
   const GuestMemory& memory() const { return memory_; }
   std::list<Window>& windows() { return windows_; }
+  // Null without a pool. May be used by any thread while the vm is there.
+  Pager* pager() const { return pager_.get(); }
+  // Threads that serve faults. Any thread.
+  std::atomic<int>& fault_servers() { return fault_servers_; }
+  // Functions that may have pages out.
+  std::set<uint64_t>& offloaded() { return offloaded_; }
+  // What is out in this range comes in, without a fault. Blocks on the pool.
+  absl::Status Populate(GuestRange range) const;
   // What the guest sees at `range`: its RAM, or template pages in one slot of a window. kOutOfRange: neither.
   absl::StatusOr<absl::Span<const std::byte>> GuestView(GuestRange range) const;
   // What a host address is to the guest, which may show it in a window. kOutOfRange: nothing.
@@ -107,6 +120,9 @@ class Vm {
 
   const VmConfig config_;
   const GuestMemory memory_;
+  std::unique_ptr<Pager> pager_;
+  std::atomic<int> fault_servers_ = 0;
+  std::set<uint64_t> offloaded_;
   const std::unique_ptr<Reactor> reactor_;
   Transport transport_;
   std::list<Window> windows_;

@@ -149,6 +149,19 @@ void Cli::AddSwaps() {
   AddPages(attach);
   AddFunction(Add(app_, "detach", "End a function and give its pages back, so that nothing of it is left",
                   "moultctl detach web", RunDetach));
+  CLI::App* offload = Add(app_, "offload", "Move an idle function's pages out of the guest; it stands still until recall",
+                          "moultctl offload web", RunOffload);
+  AddFunction(offload);
+  offload->add_flag("--cold-only", arguments_.cold_only, "leave what the guest's kernel has seen accessed");
+  offload->add_flag("--run-on", arguments_.run_on, "let it run on: what it touches comes back");
+  CLI::App* recall = Add(app_, "recall", "Let an offloaded function run; its pages come back as it touches them",
+                         "moultctl recall web --prefetch all", RunRecall);
+  AddFunction(recall);
+  recall
+      ->add_option("--prefetch", arguments_.prefetch,
+                   "fetch ahead what it touched after the last recall, all, or nothing")
+      ->check(CLI::IsMember({"working-set", "all", "none"}))
+      ->capture_default_str();
   CLI::App* repurpose = Add(app_, "repurpose", "Detach a function and attach a template in its place",
                             "moultctl repurpose web thumb-template", RunRepurpose);
   AddFunction(repurpose);
@@ -200,6 +213,7 @@ void Cli::AddVm() {
       ->expected(1)
       ->allow_extra_args(false)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  vm_command_->add_option("--pool", vm_.pool, "folder for pages of offloaded functions; by default the one of sockets and logs");
   vm_command_->add_option("--append", vm_.append, "more of the kernel's command line");
   vm_command_->add_flag("--detach", vm_.detach, "leave the VM running, and end");
 }

@@ -20,6 +20,9 @@ struct Arguments {
   bool end = false;
   bool settled = false;
   bool follow = false;
+  bool cold_only = false;
+  bool run_on = false;
+  std::string prefetch = "working-set";
   uint64_t tail_bytes = 0;
   RunFlags run;
   bool runs = false;    // pages
@@ -49,6 +52,7 @@ struct VmArguments {
   int cpus = 1;
   std::string dir;    // of sockets and logs; a new one when empty
   std::string store;  // default: DIR/templates
+  std::string pool;   // of offloaded pages; default: DIR
   std::string tenant;
   std::string qemu = "qemu-system-x86_64";
   std::string accel;                 // tcg, kvm, or empty
@@ -80,6 +84,8 @@ int RunCapture(Backend& backend, const Arguments& arguments);
 int RunAttach(Backend& backend, const Arguments& arguments);
 int RunDetach(Backend& backend, const Arguments& arguments);
 int RunRepurpose(Backend& backend, const Arguments& arguments);
+int RunOffload(Backend& backend, const Arguments& arguments);
+int RunRecall(Backend& backend, const Arguments& arguments);
 int RunTemplatesList(Backend& backend, const Arguments& arguments);
 int RunTemplatesShow(Backend& backend, const Arguments& arguments);
 int RunTemplatesVerify(Backend& backend, const Arguments& arguments);

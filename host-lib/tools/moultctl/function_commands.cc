@@ -215,4 +215,24 @@ int RunRepurpose(Backend& backend, const Arguments& arguments) {
   });
 }
 
+int RunOffload(Backend& backend, const Arguments& arguments) {
+  const absl::StatusOr<uint64_t> id = FunctionId(backend, arguments.function);
+  if (!id.ok()) return Fail(id.status(), arguments.json);
+  const Json params{{"function", *id}, {"cold_only", arguments.cold_only}, {"run_on", arguments.run_on}};
+  return CallAndPrint(backend, arguments, "offload", params, [&](const Json& result) {
+    const uint64_t out = Number(result, "offloaded_bytes") + Number(result, "zero_bytes");
+    return absl::StrCat(*id, " offloaded in ", Millis(Number(result, "total_us")), ": ", Bytes(out), " out of the guest, ",
+                        Bytes(Number(result, "offloaded_bytes")), " of it in the pool (", Phases(result), ")\n");
+  });
+}
+
+int RunRecall(Backend& backend, const Arguments& arguments) {
+  const absl::StatusOr<uint64_t> id = FunctionId(backend, arguments.function);
+  if (!id.ok()) return Fail(id.status(), arguments.json);
+  return CallAndPrint(backend, arguments, "recall", {{"function", *id}, {"prefetch", arguments.prefetch}}, [&](const Json& result) {
+    return absl::StrCat(*id, " recalled in ", Millis(Number(result, "total_us")), ": ", Bytes(Number(result, "prefetched_bytes")),
+                        " fetched, ", Bytes(Number(result, "left_bytes")), " come when touched (", Phases(result), ")\n");
+  });
+}
+
 }  // namespace moult::ctl

@@ -217,6 +217,8 @@ absl::Status StartQemu(Vm* vm) {
       absl::StrCat("control=", absl::StrReplaceAll(vm->control().string(), {{",", ",,"}}), ",ram=ram,", vsock,
                    ",store=", absl::StrReplaceAll(store, {{",", ",,"}}),
                    ",tenant=", absl::StrReplaceAll(a.tenant, {{",", ",,"}}));
+  const std::string pool = a.pool.empty() ? vm->dir.string() : fs::absolute(a.pool).string();
+  absl::StrAppend(&settings, ",pool=file:", absl::StrReplaceAll(pool, {{",", ",,"}}));
   if (a.window_mb > 0) settings += ",window=window";
   const std::vector<std::string> env{"LD_PRELOAD=" + vm->library.string(), "MOULT_QEMU=" + settings,
                                      "TMPDIR=" + vm->dir.string()};

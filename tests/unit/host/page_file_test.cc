@@ -30,13 +30,13 @@ class PageFileTest : public ::testing::Test {
       pages[i] = static_cast<std::byte>(i / kPage * 31 + i + static_cast<size_t>(salt));
     return pages;
   }
-  std::vector<Slot> Write(size_t count, int salt) {
-    std::vector<Slot> slots(count);
+  std::vector<PoolSlot> Write(size_t count, int salt) {
+    std::vector<PoolSlot> slots(count);
     const absl::Status status = pool_->Write(Pages(count, salt), absl::MakeSpan(slots));
     EXPECT_TRUE(status.ok()) << status;
     return slots;
   }
-  void ExpectContent(absl::Span<const Slot> slots, const std::vector<std::byte>& content) {
+  void ExpectContent(absl::Span<const PoolSlot> slots, const std::vector<std::byte>& content) {
     std::vector<std::byte> read(slots.size() * kPage);
     const absl::Status status = pool_->Read(slots, absl::MakeSpan(read));
     ASSERT_TRUE(status.ok()) << status;
@@ -53,7 +53,7 @@ class PageFileTest : public ::testing::Test {
 TEST_F(PageFileTest, Read_GivesWhatWasWritten_InAnyOrder) {
   const auto slots = Write(10, 1);
   ExpectContent(slots, Pages(10, 1));
-  const std::vector<Slot> turned = {slots[7], slots[8], slots[2]};
+  const std::vector<PoolSlot> turned = {slots[7], slots[8], slots[2]};
   std::vector<std::byte> wanted;
   const auto all = Pages(10, 1);
   for (const size_t i : {7, 8, 2})
@@ -65,7 +65,7 @@ TEST_F(PageFileTest, Read_GivesWhatWasWritten_InAnyOrder) {
 TEST_F(PageFileTest, Write_FailsWhole_WhenTheLimitIsReached) {
   EXPECT_EQ(pool_->limit_bytes(), kPages * kPage);
   const auto slots = Write(kPages - 10, 1);
-  std::vector<Slot> more(11);
+  std::vector<PoolSlot> more(11);
   const absl::Status full = pool_->Write(Pages(11, 2), absl::MakeSpan(more));
   EXPECT_EQ(full.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_THAT(std::string(full.message()), HasSubstr("raise its limit"));
@@ -87,7 +87,7 @@ TEST_F(PageFileTest, Free_GivesSpaceBack) {
   EXPECT_EQ(pool_->used_bytes(), 512 * kPage);
   EXPECT_LE(Blocks(), both - 512 * 8);
   ExpectContent(second, Pages(512, 2));
-  for (const Slot& slot : second) pool_->Free({&slot, 1});
+  for (const PoolSlot& slot : second) pool_->Free({&slot, 1});
   EXPECT_EQ(pool_->used_bytes(), 0u);
   EXPECT_EQ(Blocks(), 0);
 }

@@ -66,7 +66,7 @@ absl::StatusOr<std::unique_ptr<PageFile>> PageFile::Create(const std::string& fo
   return std::unique_ptr<PageFile>(new PageFile(name, std::move(fd), limit));
 }
 
-absl::Status PageFile::Write(absl::Span<const std::byte> pages, absl::Span<Slot> slots) {
+absl::Status PageFile::Write(absl::Span<const std::byte> pages, absl::Span<PoolSlot> slots) {
   std::vector<uint64_t> sums(slots.size());
   for (size_t i = 0; i < slots.size(); ++i) sums[i] = Sum(pages.data() + i * kPage);
   std::vector<SlotRun> runs;
@@ -83,7 +83,7 @@ absl::Status PageFile::Write(absl::Span<const std::byte> pages, absl::Span<Slot>
     size_t i = 0;
     for (const SlotRun& run : runs) {
       for (uint64_t slot = run.first; slot < run.first + run.count; ++slot, ++i) {
-        slots[i] = Slot(slot);
+        slots[i] = PoolSlot(slot);
         sums_[slot] = sums[i];
       }
     }
@@ -100,7 +100,7 @@ absl::Status PageFile::Write(absl::Span<const std::byte> pages, absl::Span<Slot>
   return absl::OkStatus();
 }
 
-absl::Status PageFile::Read(absl::Span<const Slot> slots, absl::Span<std::byte> pages) {
+absl::Status PageFile::Read(absl::Span<const PoolSlot> slots, absl::Span<std::byte> pages) {
   for (size_t i = 0; i < slots.size();) {
     size_t end = i + 1;
     const auto first = static_cast<uint64_t>(slots[i]);
@@ -124,11 +124,11 @@ absl::Status PageFile::Read(absl::Span<const Slot> slots, absl::Span<std::byte> 
   return absl::OkStatus();
 }
 
-void PageFile::Free(absl::Span<const Slot> slots) {
+void PageFile::Free(absl::Span<const PoolSlot> slots) {
   std::vector<SlotRun> runs;
   {
     const std::lock_guard<std::mutex> lock(mutex_);
-    for (const Slot slot : slots) {
+    for (const PoolSlot slot : slots) {
       const auto number = static_cast<uint64_t>(slot);
       if (!pending_.empty() && pending_.back().first + pending_.back().count == number) {
         ++pending_.back().count;

@@ -24,10 +24,10 @@ class PageFile final : public PagePool {
   // `limit` in bytes, rounded down to pages. kUnimplemented: a file system without O_TMPFILE.
   static absl::StatusOr<std::unique_ptr<PageFile>> Create(const std::string& folder, uint64_t limit);
 
-  absl::Status Write(absl::Span<const std::byte> pages, absl::Span<Slot> slots) override;
-  absl::Status Read(absl::Span<const Slot> slots, absl::Span<std::byte> pages) override;
+  absl::Status Write(absl::Span<const std::byte> pages, absl::Span<PoolSlot> slots) override;
+  absl::Status Read(absl::Span<const PoolSlot> slots, absl::Span<std::byte> pages) override;
   // Space goes back to the file system when 1 MiB has gathered, or nothing is in use.
-  void Free(absl::Span<const Slot> slots) override;
+  void Free(absl::Span<const PoolSlot> slots) override;
 
   uint64_t used_bytes() const override;
   uint64_t limit_bytes() const override { return limit_; }

@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Offload and recall: a function's pages leave guest RAM for the pool, and come back as they are touched. Where they are is
+// the agent's word, and only a hint: whatever page it names, its content is what it was when somebody touches it.
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "moult/base/status.h"
+#include "session/ops.h"
+
+namespace moult::host::ops {
+namespace {
+
+using rpc::PageClass;
+using rpc::PageFlag;
+using rpc::PageRun;
+
+template <typename Body>
+Body Of(uint64_t function) {
+  Body body;
+  body.function = function;
+  return body;
+}
+
+absl::Status NeedPager(const Vm& vm) {
+  if (vm.pager() != nullptr) return absl::OkStatus();
+  return absl::FailedPreconditionError("this vm has no pool for pages; give it one when it is created, and RAM regions");
+}
+
+bool IsUserState(const PageRun& run, bool cold_only) {
+  const bool own = run.page_class() == PageClass::UserPrivate || run.page_class() == PageClass::UserShared;
+  return own && !(cold_only && (run.flags() & PageFlag::Accessed) != PageFlag{});
+}
+
+// In the order of virtual addresses, so that neighbours there are neighbours in the pool; what nobody maps comes last.
+std::vector<OffloadRun> Plan(const PageLedger& ledger, bool cold_only) {
+  std::vector<OffloadRun> runs;
+  for (const PageRun& run : ledger.runs()) {
+    if (IsUserState(run, cold_only)) runs.push_back({{GuestPhys(run.gpa()), run.length()}, run.va(), run.pid()});
+  }
+  std::stable_sort(runs.begin(), runs.end(), [](const OffloadRun& a, const OffloadRun& b) {
+    return std::make_tuple(a.pid == 0, a.pid, a.va) < std::make_tuple(b.pid == 0, b.pid, b.va);
+  });
+  return runs;
+}
+
+absl::StatusOr<rpc::FunctionState> StateOf(const rpc::ListReplyT& list, uint64_t function) {
+  for (const auto& info : list.functions) {
+    if (info->id == function) return info->state;
+  }
+  return absl::NotFoundError(absl::StrCat("no function ", function));
+}
+
+Task<absl::Status> Thaw(Op* op, Connection* connection, uint64_t function) {
+  auto reply = co_await connection->Call<rpc::FunctionReplyT>(op->strand(), Of<rpc::ThawT>(function));
+  if (reply.ok()) op->EndPhase("thaw");
+  co_return reply.status();
+}
+
+void Tell(Op* op, const OffloadResult& moved, const PagerStats& stats) {
+  op->result().bytes = moved.moved_bytes;
+  op->result().json["offloaded_bytes"] = moved.moved_bytes;
+  op->result().json["zero_bytes"] = moved.zero_bytes;
+  op->result().json["stayed_bytes"] = moved.stayed_bytes;
+  op->result().json["already_bytes"] = moved.already_bytes;
+  op->result().json["pool_used_bytes"] = stats.pool_used_bytes;
+}
+
+// The function stands still.
+Task<absl::Status> Move(Vm* vm, Op* op, Connection* connection, const OffloadConfig* config) {
+  MOULT_CO_ASSIGN_OR_RETURN(const PageLedger ledger, co_await FetchLedger(vm, op, connection, config->function));
+  const std::vector<OffloadRun> runs = Plan(ledger, config->cold_only);
+  absl::StatusOr<OffloadResult> moved = OffloadResult();
+  // From now on there may be pages of it in the pool.
+  vm->offloaded().insert(config->function);
+  std::function<absl::Status()> work = [&] {
+    moved = vm->pager()->Offload(config->function, runs);
+    return moved.status();
+  };
+  MOULT_CO_RETURN_IF_ERROR(co_await op->strand()->Work(std::move(work)));
+  op->EndPhase("offload");
+  Tell(op, *moved, vm->pager()->stats());
+  co_return absl::OkStatus();
+}
+
+}  // namespace
+
+Task<absl::Status> Offload(Vm* vm, Op* op, OffloadConfig config) {
+  op->result().function = config.function;
+  MOULT_CO_RETURN_IF_ERROR(NeedPager(*vm));
+  if (vm->fault_servers() == 0) {
+    co_return absl::FailedPreconditionError("no thread serves faults of this vm; let one run moult_pager_run()");
+  }
+  MOULT_CO_ASSIGN_OR_RETURN(Lease lease, co_await vm->Acquire(op));
+  MOULT_CO_ASSIGN_OR_RETURN(const rpc::ListReplyT list, co_await ListFunctions(op, &*lease));
+  MOULT_CO_ASSIGN_OR_RETURN(const rpc::FunctionState state, StateOf(list, config.function));
+  auto frozen = co_await lease->Call<rpc::FunctionReplyT>(op->strand(), Of<rpc::FreezeT>(config.function));
+  if (!frozen.ok()) co_return frozen.status();
+  op->EndPhase("freeze");
+  absl::Status moved = co_await Move(vm, op, &*lease, &config);
+  const bool thaws = state != rpc::FunctionState::Frozen && (config.run_on || !moved.ok());
+  if (!thaws) co_return moved;
+  op->strand()->set_shielded(true);
+  if (lease->broken()) {
+    MOULT_CO_ASSIGN_OR_RETURN(Lease another, co_await vm->Acquire(op));
+    moved.Update(co_await Thaw(op, &*another, config.function));
+  } else {
+    moved.Update(co_await Thaw(op, &*lease, config.function));
+  }
+  op->strand()->set_shielded(false);
+  co_return moved;
+}
+
+Task<absl::Status> Recall(Vm* vm, Op* op, RecallConfig config) {
+  op->result().function = config.function;
+  MOULT_CO_RETURN_IF_ERROR(NeedPager(*vm));
+  MOULT_CO_ASSIGN_OR_RETURN(Lease lease, co_await vm->Acquire(op));
+  const uint64_t before = vm->pager()->owner_stats(config.function).prefetched_pages;
+  // With the working set there it can run while the rest comes.
+  const Prefetch first = config.prefetch == Prefetch::kAll ? Prefetch::kWorkingSet : config.prefetch;
+  std::function<absl::Status()> fetch = [&] { return vm->pager()->Recall(config.function, first); };
+  absl::Status fetched = co_await op->strand()->Work(std::move(fetch));
+  op->EndPhase("prefetch");
+  if (fetched.ok()) fetched = co_await Thaw(op, &*lease, config.function);
+  if (fetched.ok() && config.prefetch == Prefetch::kAll) fetched = co_await BringBack(vm, op, config.function);
+  const PagerCounts counts = vm->pager()->owner_stats(config.function);
+  op->result().bytes = (counts.prefetched_pages - before) * kPage;
+  op->result().json["prefetched_bytes"] = op->result().bytes;
+  op->result().json["left_bytes"] = counts.offloaded_bytes + counts.zero_bytes;
+  co_return fetched;
+}
+
+Task<absl::Status> RecallAll(Vm* vm, Op* op) {
+  MOULT_CO_RETURN_IF_ERROR(NeedPager(*vm));
+  std::function<absl::Status()> work = [vm] { return vm->pager()->RecallAll(); };
+  MOULT_CO_RETURN_IF_ERROR(co_await op->strand()->Work(std::move(work)));
+  op->EndPhase("recall");
+  vm->offloaded().clear();
+  co_return absl::OkStatus();
+}
+
+Task<absl::Status> BringBack(Vm* vm, Op* op, uint64_t function) {
+  if (vm->pager() == nullptr || !vm->offloaded().contains(function)) co_return absl::OkStatus();
+  std::function<absl::Status()> work = [vm, function] { return vm->pager()->Recall(function, Prefetch::kAll); };
+  absl::Status back = co_await op->strand()->Work(std::move(work));
+  op->EndPhase("recall");
+  co_return Annotate(back, absl::StrCat("bring the pages of function ", function, " back from the pool"));
+}
+
+Task<absl::Status> SweepEnded(Vm* vm, Op* op, Connection* connection, const rpc::ListReplyT* list) {
+  std::vector<uint64_t> ended;
+  for (const uint64_t function : vm->offloaded()) {
+    const auto state = StateOf(*list, function);
+    if (!state.ok() || *state == rpc::FunctionState::Ended) ended.push_back(function);
+  }
+  if (ended.empty()) co_return absl::OkStatus();
+  const auto ledger = co_await FetchLedger(vm, op, connection, 0);
+  if (!ledger.ok()) co_return ledger.status();
+  std::function<absl::Status()> work = [&] {
+    // A page that was given to another since has been written, and so is not out any more: what is dropped is nobody's.
+    for (const PageRun& run : ledger->runs()) {
+      if (run.page_class() == PageClass::Free) (void)vm->pager()->Drop({GuestPhys(run.gpa()), run.length()});
+    }
+    return absl::OkStatus();
+  };
+  MOULT_CO_RETURN_IF_ERROR(co_await op->strand()->Work(std::move(work)));
+  for (const uint64_t function : ended) {
+    const PagerCounts left = vm->pager()->owner_stats(function);
+    if (left.offloaded_bytes + left.zero_bytes == 0) vm->offloaded().erase(function);
+  }
+  co_return absl::OkStatus();
+}
+
+}  // namespace moult::host::ops
