@@ -245,6 +245,20 @@ FAKE_ON_FUNCTION(moult_vm_forget, "forget")
 FAKE_ON_FUNCTION(moult_vm_detach, "detach")
 FAKE_ON_FUNCTION(moult_vm_tunnel, "tunnel")
 
+int moult_vm_pages(moult_vm* vm, const moult_pages_options* pages, const moult_op_options* options, moult_op** op) {
+  return StartOp(vm, "pages", pages->function, options, op, absl::StrCat(" flags=", pages->flags));
+}
+int moult_vm_why(moult_vm* vm, uint64_t gpa, const void* hva, const moult_op_options* options, moult_op** op) {
+  return StartOp(vm, "why", 0, options, op, absl::StrCat(" gpa=", gpa, " hva=", reinterpret_cast<uint64_t>(hva)));
+}
+int moult_vm_offload(moult_vm* vm, const moult_offload_options* offload, const moult_op_options* options,
+                     moult_op** op) {
+  return StartOp(vm, "offload", offload->function, options, op, absl::StrCat(" flags=", offload->flags));
+}
+int moult_vm_recall(moult_vm* vm, const moult_recall_options* recall, const moult_op_options* options,
+                    moult_op** op) {
+  return StartOp(vm, "recall", recall->function, options, op, absl::StrCat(" prefetch=", recall->prefetch));
+}
 int moult_vm_run(moult_vm* vm, const char* json, const moult_op_options* options, moult_op** op) {
   return StartOp(vm, "run", 0, options, op, absl::StrCat(" ", json));
 }

@@ -12,7 +12,7 @@ using ::testing::ElementsAre;
 TEST(ParseSettings, TakesEverything) {
   Settings s;
   ASSERT_TRUE(ParseSettings("control=/c,,d.sock,ram=a+b,window=w,vsock=uds:/v,port=7,store=/"
-                            "s,tenant=x,cross_tenant=on,log=/l,debug=on,name=n",
+                            "s,tenant=x,cross_tenant=on,log=/l,debug=on,name=n,pool=file:/p,pool_mib=64,pager_threads=3",
                             &s)
                   .ok());
   EXPECT_EQ(s.control, "/c,d.sock");
@@ -20,12 +20,17 @@ TEST(ParseSettings, TakesEverything) {
   EXPECT_THAT(s.windows, ElementsAre("w"));
   EXPECT_EQ(s.port, 7u);
   EXPECT_TRUE(s.cross_tenant && s.debug);
+  EXPECT_EQ(s.pool, "file:/p");
+  EXPECT_EQ(s.pool_mib, 64u);
+  EXPECT_EQ(s.pager_threads, 3u);
 }
 
 TEST(ParseSettings, NamesWhatIsWrong_AndKeepsTheRest) {
   Settings s;
   EXPECT_EQ(ParseSettings("port=x,control=/c,vsock=3", &s).message(),
             "MOULT_QEMU: port must be a port number");
+  EXPECT_EQ(ParseSettings("pager_threads=0", &s).message(), "MOULT_QEMU: pager_threads must be 1 to 64");
+  EXPECT_EQ(ParseSettings("pool_mib=all", &s).message(), "MOULT_QEMU: pool_mib must be a number of MiB");
   EXPECT_EQ(s.control, "/c");
   EXPECT_THAT(s.ram, ElementsAre("ram"));
   Settings bare;

@@ -147,8 +147,11 @@ class Trial:
         return self.start(name, COMMANDS[name], "--ready", "http:/", "--ready-timeout", "120000", *options)
 
     def start(self, name, command, *options, port=8080):
+        return self.start_at(name, f"tcp:{port}", command, *options)
+
+    def start_at(self, name, endpoint, command, *options):
         argv = [self.bin / "moultctl", "--control", self.control.path, "run", "--json", "--name", name,
-                "--endpoint", f"tcp:{port}", *options]
+                "--endpoint", endpoint, *options]
         done = subprocess.run([*argv, "--", *command], capture_output=True, text=True, timeout=180, check=False)
         if done.returncode:
             raise TrialError(f"run {name}: {done.stderr.strip()}")

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "control/listener.h"
+#include "lost_page.h"
 #include "moult/base/status.h"
 
 namespace moult::qemu {
@@ -14,7 +15,6 @@ namespace {
 
 constexpr std::chrono::seconds kDropWithin{10};
 constexpr std::chrono::seconds kDescribeWithin{1};
-constexpr uint32_t kKillWithinMs = 5000;
 
 Adapter& Self(void* user) { return *static_cast<Adapter*>(user); }
 
@@ -167,33 +167,9 @@ void Adapter::Serve(UniqueFd listener) {
   log_.Write(2, absl::StrCat("control socket ", settings_.control));
 }
 
-// Who touched the page waits for it, a CPU of the guest's, and so must the function's end not: with that CPU's help or
-// without, it is told to end, and then what it reads does not matter any more. Where the guest cannot do that in time, a
-// memory error is all that is left: under KVM the guest's kernel ends who meets it, under emulation QEMU ends.
 void Adapter::PageLost(uint64_t function, uint64_t gpa, const std::string& why) {
-  log_.Write(0, absl::StrCat("page ", absl::Hex(gpa), " of function ", function, " is lost (", why, "); the function is killed"));
-  server_->Post([this, function] {
-    struct Kill {
-      Adapter* self;
-      uint64_t function;
-    };
-    auto* kill = new Kill{this, function};
-    moult_op_options options = MOULT_INIT(options);
-    options.timeout_ms = kKillWithinMs;
-    options.user = kill;
-    options.done = [](void* user, moult_op* op) {
-      const std::unique_ptr<Kill> done(static_cast<Kill*>(user));
-      const bool killed = moult_op_result(op) == 0;
-      moult_op_free(op);
-      const moult_resolution resolution = killed ? MOULT_RESOLVE_ZERO : MOULT_RESOLVE_POISON;
-      if (moult_pager_resolve(done->self->vm_, done->function, resolution) < 0)
-        done->self->log_.Write(0, absl::StrCat("lost pages of function ", done->function, ": ", moult_last_error()));
-    };
-    moult_op* op = nullptr;
-    if (moult_vm_kill(vm_, function, &options, &op) == 0) return;
-    log_.Write(0, absl::StrCat("kill function ", function, ": ", moult_last_error()));
-    delete kill;
-  });
+  log_.Write(0, absl::StrCat("page 0x", absl::Hex(gpa), " of function ", function, " is lost (", why, "); the function is ended"));
+  server_->Post([this, function] { EndFunctionOfLostPage(vm_, function, &log_); });
 }
 
 void Adapter::MemoryChanged(uint32_t window, uint64_t offset, uint64_t length) {

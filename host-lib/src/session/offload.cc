@@ -44,6 +44,15 @@ std::vector<OffloadRun> Plan(const PageLedger& ledger, bool cold_only) {
   return runs;
 }
 
+// Whether a page that was some function's, and is this now, has been freed between. Since then it has been written, and so is
+// not out any more, or nobody cares what is in it. Not so for memory that a pipe or a socket still has of the function: to
+// the kernel that is anonymous or shared memory for as long.
+bool WasFreed(const PageRun& run) {
+  using rpc::PageKind;
+  const bool kernels = run.kind() == PageKind::Kernel || run.kind() == PageKind::Slab || run.kind() == PageKind::PageTable;
+  return run.page_class() == PageClass::Free || (run.page_class() == PageClass::System && kernels);
+}
+
 absl::StatusOr<rpc::FunctionState> StateOf(const rpc::ListReplyT& list, uint64_t function) {
   for (const auto& info : list.functions) {
     if (info->id == function) return info->state;
@@ -157,9 +166,8 @@ Task<absl::Status> SweepEnded(Vm* vm, Op* op, Connection* connection, const rpc:
   const auto ledger = co_await FetchLedger(vm, op, connection, 0);
   if (!ledger.ok()) co_return ledger.status();
   std::function<absl::Status()> work = [&] {
-    // A page that was given to another since has been written, and so is not out any more: what is dropped is nobody's.
     for (const PageRun& run : ledger->runs()) {
-      if (run.page_class() == PageClass::Free) (void)vm->pager()->Drop({GuestPhys(run.gpa()), run.length()});
+      if (WasFreed(run)) (void)vm->pager()->Drop({GuestPhys(run.gpa()), run.length()});
     }
     return absl::OkStatus();
   };

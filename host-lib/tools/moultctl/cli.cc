@@ -214,6 +214,9 @@ void Cli::AddVm() {
       ->allow_extra_args(false)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   vm_command_->add_option("--pool", vm_.pool, "folder for pages of offloaded functions; by default the one of sockets and logs");
+  vm_command_->add_option("--pool-mib", vm_.pool_mib, "MiB that these may take; 0: as much as fits")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
   vm_command_->add_option("--append", vm_.append, "more of the kernel's command line");
   vm_command_->add_flag("--detach", vm_.detach, "leave the VM running, and end");
 }

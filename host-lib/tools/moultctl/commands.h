@@ -53,6 +53,7 @@ struct VmArguments {
   std::string dir;    // of sockets and logs; a new one when empty
   std::string store;  // default: DIR/templates
   std::string pool;   // of offloaded pages; default: DIR
+  int pool_mib = 0;   // 0: as much as fits
   std::string tenant;
   std::string qemu = "qemu-system-x86_64";
   std::string accel;                 // tcg, kvm, or empty

@@ -218,7 +218,7 @@ absl::Status StartQemu(Vm* vm) {
                    ",store=", absl::StrReplaceAll(store, {{",", ",,"}}),
                    ",tenant=", absl::StrReplaceAll(a.tenant, {{",", ",,"}}));
   const std::string pool = a.pool.empty() ? vm->dir.string() : fs::absolute(a.pool).string();
-  absl::StrAppend(&settings, ",pool=file:", absl::StrReplaceAll(pool, {{",", ",,"}}));
+  absl::StrAppend(&settings, ",pool=file:", absl::StrReplaceAll(pool, {{",", ",,"}}), ",pool_mib=", a.pool_mib);
   if (a.window_mb > 0) settings += ",window=window";
   const std::vector<std::string> env{"LD_PRELOAD=" + vm->library.string(), "MOULT_QEMU=" + settings,
                                      "TMPDIR=" + vm->dir.string()};

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "lost_page.h"
+
+#include <memory>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+
+namespace moult::qemu {
+namespace {
+
+// For the signal to get from the agent to every thread of the function.
+constexpr uint32_t kKillMs = 1000;
+constexpr uint32_t kHeardWithinMs = 5000;
+
+struct Ending {
+  moult_vm* vm;
+  uint64_t function;
+  Log* log;
+
+  void Resolve(moult_resolution resolution) const {
+    if (moult_pager_resolve(vm, function, resolution) < 0)
+      log->Write(0, absl::StrCat("lost pages of function ", function, ": ", moult_last_error()));
+  }
+};
+
+moult_op_options Options(Ending* ending, uint32_t timeout_ms, void (*done)(void*, moult_op*)) {
+  moult_op_options options = MOULT_INIT(options);
+  options.timeout_ms = timeout_ms;
+  options.user = ending;
+  options.done = done;
+  return options;
+}
+
+void Heard(void* user, moult_op* op) {
+  const std::unique_ptr<Ending> ending(static_cast<Ending*>(user));
+  const bool heard = moult_op_result(op) == 0;
+  moult_op_free(op);
+  ending->Resolve(heard ? MOULT_RESOLVE_ZERO : MOULT_RESOLVE_POISON);
+}
+
+// Its time is up, as a rule: the function cannot end yet.
+void Told(void* user, moult_op* op) {
+  std::unique_ptr<Ending> ending(static_cast<Ending*>(user));
+  moult_op_free(op);
+  const moult_op_options options = Options(ending.get(), kHeardWithinMs, Heard);
+  moult_op* list = nullptr;
+  if (moult_vm_list(ending->vm, &options, &list) < 0) return ending->Resolve(MOULT_RESOLVE_POISON);
+  (void)ending.release();
+}
+
+}  // namespace
+
+void EndFunctionOfLostPage(moult_vm* vm, uint64_t function, Log* log) {
+  auto ending = std::make_unique<Ending>(Ending{vm, function, log});
+  const moult_op_options options = Options(ending.get(), kKillMs, Told);
+  moult_op* kill = nullptr;
+  if (moult_vm_kill(vm, function, &options, &kill) < 0) return ending->Resolve(MOULT_RESOLVE_POISON);
+  (void)ending.release();
+}
+
+}  // namespace moult::qemu

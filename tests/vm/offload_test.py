@@ -1,0 +1,246 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""Functions of a live VM leave its RAM and come back: every byte, from inside; under load; when the pool is full or damaged;
+when they are captured, detached or killed meanwhile."""
+import argparse
+import functools
+import os
+import pathlib
+import sys
+import time
+
+from ctl import SERVER, run_cases
+from machine import missing_parts, skip_all
+from trial import COMMANDS, CallError, Trial, TrialError, expect, host_memory, scratch
+
+HERE = pathlib.Path(__file__).resolve().parent
+PREFETCH = ("working-set", "all", "none")
+MOST_LEFT = 0.1  # of what was offloaded may still be in RAM: what the guest touched as it was frozen and looked at
+CASES = []
+
+
+def case(function):
+    @functools.wraps(function)
+    def alone(s):
+        try:
+            function(s)
+        finally:
+            s.end(*(f["id"] for f in s.control.call("ps")["functions"] if f["state"] != "ended" and f["id"] != s.gardener))
+
+    CASES.append(alone)
+    return alone
+
+
+class Setting:
+    def __init__(self, options, folder, name="vm", more=()):
+        self.options, self.folder = options, pathlib.Path(folder)
+        more = [*more, "--cpus", "2", "--payload", f"init.d/60-gardener={HERE / 'guest' / 'gardener.py'}"]
+        self.vm = Trial(options.bin, self.folder / name, self.folder / "store", options.kernel, more=more)
+        self.control = self.vm.control
+        self.gardener = self.vm.start("gardener", ["/usr/bin/sleep", "1000000"], port=9093)
+
+    def info(self, function):
+        return next(f for f in self.control.call("ps")["functions"] if f["id"] == function)
+
+    def pager(self):
+        return self.control.call("status")["vm"]["pager"]
+
+    def hash(self, function):
+        return self.control.get(self.gardener, f"/hash?pid={self.info(function)['pid']}")
+
+    def server(self, name):
+        """One that counts, at a socket of its own sandbox: there may be many."""
+        return self.vm.start_at(name, "unix:/tmp/ctl.sock", ["/usr/bin/python3", "-S", "-c", SERVER], "--ready", "connect")
+
+    def end(self, *functions):
+        for function in functions:
+            self.control.call("kill", function=function)
+        self.control.call("ps")  # which gives the pool's room back
+
+
+@case
+def every_byte_comes_back(s):
+    for name in COMMANDS:
+        function = s.vm.run(name)
+        answer = s.control.get(function, "/?seed=1")
+        for prefetch in PREFETCH:
+            s.control.call("freeze", function=function)
+            before = s.hash(function)
+            result = s.control.call("offload", function=function)
+            moved = result["offloaded_bytes"] + result["zero_bytes"] + result["already_bytes"]
+            expect(moved > 4 << 20, f"{name}: {result}")
+            expect(s.info(function)["state"] == "frozen", f"{name} runs after an offload")
+            after = s.hash(function)  # by which every page is fetched
+            expect(before == after, f"{name}: {before!r} became {after!r}")
+            s.control.call("offload", function=function)
+            s.control.call("recall", function=function, prefetch=prefetch)
+            expect(s.control.get(function, "/?seed=1") == answer, f"{name}: another answer after recall {prefetch}")
+        s.end(function)
+
+
+@case
+def memory_goes_back_to_the_host(s):
+    function = s.vm.run("python")
+    s.control.get(function, "/?seed=1")
+    before = host_memory(s.vm.qemu, s.folder)["ram"]
+    result = s.control.call("offload", function=function)
+    fell = before - host_memory(s.vm.qemu, s.folder)["ram"]
+    moved = result["offloaded_bytes"] + result["zero_bytes"]
+    expect(fell > moved * (1 - MOST_LEFT), f"{moved} bytes were offloaded, the host has {fell} back")
+    left = s.control.call("pages", function=function)["functions"][0]
+    use = s.info(function)
+    print(f"  python: {moved >> 10} KiB out, {fell >> 10} KiB back; left in the guest: {use['kernel_bytes'] >> 10} KiB of the kernel's")
+    expect(left["user_private"] >= moved - (1 << 20), f"the guest sees {left}")
+    expect(use["kernel_bytes"] < 2 << 20, f"kernel memory of an offloaded function: {use['kernel_bytes']}")
+    s.end(function)
+
+
+@case
+def three_functions_under_load(s):
+    functions = [s.server(f"web{i}") for i in range(3)]
+    counts = dict.fromkeys(functions, 0)
+    for number in range(s.options.cycles):
+        function = functions[number % 3]
+        s.control.call("offload", function=function, run_on=number % 2 == 1, cold_only=number % 5 == 4)
+        for other in functions:
+            if other != function:
+                counts[other] += 1
+                expect(s.control.get(other, "/count") == b"%d" % counts[other], f"cycle {number}: a neighbour's count")
+        if number % 2 == 0:
+            s.control.call("recall", function=function, prefetch=PREFETCH[number // 2 % 3])
+        counts[function] += 1
+        expect(s.control.get(function, "/count") == b"%d" % counts[function], f"cycle {number}: its count")
+        expect(s.control.get(function, "/bytes") == bytes(range(256)), f"cycle {number}: its bytes")
+    pager = s.pager()
+    expect(pager["faults"] > 0 and pager["lost_pages"] == 0, str(pager))
+    s.end(*functions)
+
+
+@case
+def detach_fetches_nothing(s):
+    function = s.vm.run("python")
+    used = s.pager()["pool_used_bytes"]
+    s.control.call("offload", function=function)
+    before = s.pager()
+    result = s.control.call("detach", function=function)
+    after = s.pager()
+    expect(result["detached"] and after["pool_used_bytes"] <= used, f"{result['detached']}, {used} -> {after}")
+    fetched = after["prefetched_pages"] - before["prefetched_pages"] + after["fault_pages"] - before["fault_pages"]
+    # The end of a process writes a few words into its memory.
+    expect(fetched < 128, f"{fetched} pages were fetched for a detach")
+
+
+@case
+def captured_while_it_is_out(s):
+    function = s.vm.run("python")
+    answer = s.control.get(function, "/?seed=3")
+    used = s.pager()["pool_used_bytes"]
+    s.control.call("offload", function=function)
+    s.control.call("capture", function=function, name="out", end=True)
+    s.control.call("ps")
+    expect(s.pager()["pool_used_bytes"] <= used, f"{used} before, after its end: {s.pager()}")
+    attached = s.control.call("attach", name="out")["function"]["id"]
+    expect(s.control.get(attached, "/?seed=3") == answer, "another answer of the template")
+    # What a function writes on top of a template leaves RAM, the template's own pages have never been there.
+    result = s.control.call("offload", function=attached)
+    template = s.control.call("templates.show", name="out")["template"]["user_state_bytes"]
+    expect(result["offloaded_bytes"] < template, f"{result['offloaded_bytes']} bytes of a template of {template}")
+    s.control.call("recall", function=attached)
+    expect(s.control.get(attached, "/?seed=3") == answer, "another answer after its recall")
+    s.end(attached)
+    s.control.call("templates.remove", name="out")
+
+
+@case
+def killed_while_it_is_out(s):
+    function = s.server("web")
+    s.control.call("offload", function=function)
+    expect(s.pager()["pool_used_bytes"] > 1 << 20, str(s.pager()))
+    s.end(function)
+    expect(s.pager()["pool_used_bytes"] < 256 << 10, f"after its end: {s.pager()}")
+
+
+@case
+def pool_is_full(s):
+    with_little = Setting(s.options, s.folder, "little", ["--pool-mib", "2"])
+    try:
+        function = with_little.vm.run("python")
+        answer = with_little.control.get(function, "/?seed=1")
+        try:
+            with_little.control.call("offload", function=function)
+            raise TrialError("no error where RESOURCE_EXHAUSTED is due")
+        except CallError as e:
+            expect(e.name == "RESOURCE_EXHAUSTED", str(e))
+        expect(with_little.info(function)["state"] == "running", "it does not run on")
+        expect(with_little.control.get(function, "/?seed=1") == answer, "another answer")
+        expect(with_little.pager()["pool_used_bytes"] == 0, str(with_little.pager()))
+    finally:
+        with_little.vm.close()
+
+
+def damage(pid, folder):
+    """Overwrites all of the pool, which is a file without a name in `folder`."""
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        path = f"/proc/{pid}/fd/{fd}"
+        target = os.readlink(path)
+        # Not the changes to the root disk, which QEMU keeps in one that it has unlinked.
+        if target.startswith(f"{folder}/#"):
+            with open(path, "r+b") as pool:
+                pool.write(b"\xee" * os.fstat(pool.fileno()).st_size)
+                return
+    raise TrialError("no pool is open in QEMU")
+
+
+@case
+def pool_is_damaged(s):
+    """The function ends, with its reason; never a wrong byte; its neighbour answers."""
+    broken = Setting(s.options, s.folder, "broken")
+    try:
+        victim, neighbour = broken.server("victim"), broken.server("neighbour")
+        broken.control.call("offload", function=victim)
+        damage(broken.vm.qemu, s.folder / "broken")
+        broken.control.call("thaw", function=victim)
+        try:
+            body = broken.control.get(victim, "/bytes")
+            raise TrialError(f"an answer of {len(body)} bytes came of damaged pages")
+        except (TrialError, OSError) as e:
+            if "an answer of" in str(e):
+                raise
+        deadline = time.monotonic() + 60
+        while broken.info(victim)["state"] != "ended":
+            expect(time.monotonic() < deadline, f"it has not ended: {broken.info(victim)}")
+            time.sleep(0.5)
+        expect(broken.control.get(neighbour, "/count") == b"1", "its neighbour's answer")
+        log = broken.vm.logs()
+        expect("is lost" in log, f"nothing is said of it: {log}")
+    finally:
+        broken.vm.close()
+
+
+@case
+def kernel_has_nothing_to_say(s):
+    console = (s.folder / "vm" / "console.log").read_text(errors="replace")
+    for word in ("BUG", "WARNING", "Oops", "segfault", "Bad page", "hung"):
+        expect(word not in console, f"{word} in the guest's console: {console[-1500:]}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--bin", required=True, help="folder of moultctl")
+    parser.add_argument("--kernel", default="6.1")
+    parser.add_argument("--cycles", type=int, default=30, help="offloads under load")
+    parser.add_argument("--only", help="one case")
+    options = parser.parse_args()
+    missing = missing_parts([options.kernel], driver=True)
+    if missing:
+        return skip_all(len(CASES), missing)
+    with scratch() as folder:
+        setting = Setting(options, folder)
+        try:
+            return run_cases([c for c in CASES if options.only in (None, c.__name__)], setting)
+        finally:
+            setting.vm.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
