@@ -207,6 +207,7 @@ def memory_of_the_kernel(garden):
 
 
 def page_tables(garden):
+    """After memory_of_the_kernel, which loads the module that finds them."""
     with garden.planted(41, "tables") as (function, _):
         pid = next(f["pid"] for f in garden.control.call("ps")["functions"] if f["id"] == function)
         garden.control.call("freeze", function=function)
@@ -270,7 +271,7 @@ def report_while_functions_come_and_go(garden):
 
 
 CASES = [classes_add_up_to_ram, memory_of_a_daemon, why_says_the_same, report_while_functions_come_and_go, memory_of_a_function,
-         private_copies_of_a_file, pages_of_files, template_pages_are_told_of_who_shows_them, page_tables, memory_of_the_kernel]
+         private_copies_of_a_file, pages_of_files, template_pages_are_told_of_who_shows_them, memory_of_the_kernel, page_tables]
 
 
 def main():

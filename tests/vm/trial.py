@@ -46,17 +46,18 @@ class Control:
         connection.settimeout(seconds)
         connection.connect(self.path)
         connection.sendall(json.dumps({"id": 1, "method": method, "params": params}).encode() + b"\n")
-        line = b""
+        line = bytearray()
         while True:
-            # Byte by byte: what follows the answer may be a stream's.
-            byte = connection.recv(1)
-            if not byte:
+            # To the end of the line and no further: what follows the answer may be a stream's.
+            ahead = connection.recv(1 << 16, socket.MSG_PEEK)
+            if not ahead:
                 raise TrialError(f"{method}: the control socket was closed")
-            line += byte
-            if byte != b"\n":
+            end = ahead.find(b"\n") + 1
+            line += connection.recv(end or len(ahead))
+            if not end:
                 continue
             answer = json.loads(line)
-            line = b""
+            line.clear()
             if "error" in answer:
                 connection.close()
                 raise CallError(answer["error"])

@@ -2,6 +2,8 @@
 #include "image/known_digests.h"
 
 #include <fcntl.h>
+#include <linux/magic.h>
+#include <sys/vfs.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -62,6 +64,9 @@ bool KnownDigests::LearnOne(const char* path) {
   if (stat(path, &st) < 0 || !S_ISREG(st.st_mode) || st.st_nlink == 0) return false;
   const FileVersion version = VersionOf(st);
   if (Find(version) != nullptr || !HasSettled(st) || leased_.count(st.st_ino) != 0) return false;
+  // tmpfs does not show stores through a mapping in ctime.
+  struct statfs fs {};
+  if (statfs(path, &fs) < 0 || fs.f_type == TMPFS_MAGIC) return false;
   // To open such a file, or to read it, can do things.
   if (PseudoFileSystemOf(path) != nullptr) return false;
   const UniqueFd fd(open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK));
@@ -103,6 +108,8 @@ bool KnownDigests::LearnOpen(pid_t pid, const std::function<bool()>& may_go_on) 
     // The link's mode shows what the descriptor is for; what is only written is not matched by content.
     struct stat link {};
     if (lstat(path.c_str(), &link) < 0 || (link.st_mode & S_IRUSR) == 0) continue;
+    // Who may write it may have it mapped, and stores to a page that is dirty already show nowhere.
+    if ((link.st_mode & S_IWUSR) != 0) continue;
     if (!may_go_on()) return false;
     learned |= LearnOne(path.c_str());
   }

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "lost_page.h"
 
+#include <unistd.h>
+
+#include <cstdlib>
 #include <memory>
 #include <string>
 
@@ -19,8 +22,10 @@ struct Ending {
   Log* log;
 
   void Resolve(moult_resolution resolution) const {
-    if (moult_pager_resolve(vm, function, resolution) < 0)
-      log->Write(0, absl::StrCat("lost pages of function ", function, ": ", moult_last_error()));
+    if (moult_pager_resolve(vm, function, resolution) >= 0 || moult_last_error_code() == MOULT_NOT_FOUND) return;
+    // A guest that waits for ever is worse than none.
+    log->Write(0, absl::StrCat("lost pages of function ", function, ": ", moult_last_error(), "; the VM is ended"));
+    _exit(EXIT_FAILURE);  // no clean end: that would wait for the CPU
   }
 };
 
@@ -39,13 +44,15 @@ void Heard(void* user, moult_op* op) {
   ending->Resolve(heard ? MOULT_RESOLVE_ZERO : MOULT_RESOLVE_POISON);
 }
 
-// Its time is up, as a rule: the function cannot end yet.
+// Its time is up, as a rule: the function cannot end yet. An agent that refuses leaves it alive.
 void Told(void* user, moult_op* op) {
   std::unique_ptr<Ending> ending(static_cast<Ending*>(user));
+  const bool told = moult_op_result(op) == 0 || moult_last_error_code() == MOULT_DEADLINE_EXCEEDED;
   moult_op_free(op);
   const moult_op_options options = Options(ending.get(), kHeardWithinMs, Heard);
-  moult_op* list = nullptr;
-  if (moult_vm_list(ending->vm, &options, &list) < 0) return ending->Resolve(MOULT_RESOLVE_POISON);
+  moult_op* hello = nullptr;
+  // A verb that has no work for another thread, which could still have it when it is freed.
+  if (!told || moult_vm_hello(ending->vm, &options, &hello) < 0) return ending->Resolve(MOULT_RESOLVE_POISON);
   (void)ending.release();
 }
 

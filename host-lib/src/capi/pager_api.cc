@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "absl/cleanup/cleanup.h"
 #include "capi/capi.h"
 #include "pager/pager.h"
 
@@ -21,8 +22,8 @@ int moult_pager_run(struct moult_vm* vm) {
   return Guarded([&]() -> absl::Status {
     MOULT_ASSIGN_OR_RETURN(moult::host::Pager* pager, PagerOf(vm));
     ++vm->vm->fault_servers();
+    const absl::Cleanup gone = [vm] { --vm->vm->fault_servers(); };
     pager->Serve();
-    --vm->vm->fault_servers();
     return absl::OkStatus();
   });
 }

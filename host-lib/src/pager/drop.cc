@@ -31,14 +31,14 @@ bool Pager::DropPages(absl::Span<const PageId> pages, std::optional<uint64_t> ow
   return !busy;
 }
 
-absl::Status Pager::Drop(GuestRange range) {
+absl::Status Pager::Drop(GuestRange range, std::optional<uint64_t> owner) {
   const auto first = table_.First(range);
   if (!first.ok()) return Annotate(first.status(), "drop");
   const uint64_t pages = range.length / kPage;
   for (uint64_t done = 0; done < pages; done += Chunk::kPages) {
     std::vector<PageId> piece;
     for (uint64_t i = done; i < std::min(done + Chunk::kPages, pages); ++i) piece.push_back(*first + i);
-    while (!DropPages(piece, std::nullopt)) WaitForChange();
+    while (!DropPages(piece, owner)) WaitForChange();
   }
   return absl::OkStatus();
 }

@@ -116,7 +116,8 @@ class Pager {
 
   // Nobody wants the contents any more. What is out then reads as zero; what is not stays as it is (that is
   // GuestMemory::Discard's).
-  absl::Status Drop(GuestRange range);
+  // With `owner`: only what is that one's.
+  absl::Status Drop(GuestRange range, std::optional<uint64_t> owner = std::nullopt);
   // The same for all of an owner, which is forgotten.
   void DropOwner(uint64_t owner);
 

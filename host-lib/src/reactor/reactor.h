@@ -93,6 +93,9 @@ class Strand {
   // Runs `work`, which may block: here and now, or, when the embedder has a thread for it, there.
   Wait Work(std::function<absl::Status()> work);
 
+  // Waits for work that runs; none is begun after it.
+  void AwaitWork() { worker_->Close(); }
+
   const std::shared_ptr<Worker>& worker() const { return worker_; }
 
  private:

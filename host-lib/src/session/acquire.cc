@@ -92,6 +92,7 @@ void Vm::TookHello(rpc::HelloReplyT hello) {
   if (hello_.version != 0 && hello_.boot_id != hello.boot_id) {
     Log(1, "the guest has booted again: its functions are gone");
     for (Window& window : windows_) window.Clear();
+    ForgetOffloaded();
   }
   hello_ = std::move(hello);
   const bool asks = absl::c_linear_search(hello_.features, "release");

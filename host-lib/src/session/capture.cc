@@ -220,6 +220,10 @@ Task<absl::Status> CaptureOnce(Vm* vm, Op* op, const CaptureConfig* config_in, b
 }  // namespace
 
 Task<absl::Status> Capture(Vm* vm, Op* op, CaptureConfig config) {
+  if (vm->moving().contains(config.function)) {
+    co_return absl::FailedPreconditionError(
+        absl::StrCat("function ", config.function, ": an offload or recall of it goes on; try again when it has ended"));
+  }
   // Not while it stands still.
   MOULT_CO_RETURN_IF_ERROR(co_await BringBack(vm, op, config.function));
   for (int attempt = 1;; ++attempt) {

@@ -52,7 +52,7 @@ absl::Status DiscardSome(Vm* vm, Op* op, const rpc::DetachReportT& report, Progr
     const uint64_t length = std::min(run.length() - progress->done_of_next, kBytesPerLook);
     const GuestRange range{GuestPhys(run.gpa() + progress->done_of_next), length};
     // What is in the pool is not fetched for that.
-    if (vm->pager() != nullptr && !vm->offloaded().empty()) MOULT_RETURN_IF_ERROR(vm->pager()->Drop(range));
+    if (vm->pager() != nullptr) MOULT_RETURN_IF_ERROR(vm->pager()->Drop(range));
     MOULT_RETURN_IF_ERROR(vm->memory().Discard(range, &progress->zeroed));
     bytes += length;
     op->result().discarded_bytes += length;

@@ -11,6 +11,8 @@
 namespace moult::host::ops {
 namespace {
 
+constexpr std::chrono::seconds kThawTime(10);
+
 using rpc::PageClass;
 using rpc::PageFlag;
 using rpc::PageRun;
@@ -44,14 +46,26 @@ std::vector<OffloadRun> Plan(const PageLedger& ledger, bool cold_only) {
   return runs;
 }
 
-// Whether a page that was some function's, and is this now, has been freed between. Since then it has been written, and so is
-// not out any more, or nobody cares what is in it. Not so for memory that a pipe or a socket still has of the function: to
-// the kernel that is anonymous or shared memory for as long.
-bool WasFreed(const PageRun& run) {
-  using rpc::PageKind;
-  const bool kernels = run.kind() == PageKind::Kernel || run.kind() == PageKind::Slab || run.kind() == PageKind::PageTable;
-  return run.page_class() == PageClass::Free || (run.page_class() == PageClass::System && kernels);
-}
+// One operation at a time moves or reads a function's pages.
+class Moving {
+ public:
+  Moving(Vm* vm, uint64_t function) : vm_(vm), function_(function), begun_(vm->moving().insert(function).second) {}
+  Moving(const Moving&) = delete;
+  Moving& operator=(const Moving&) = delete;
+  ~Moving() {
+    if (begun_) vm_->moving().erase(function_);
+  }
+  absl::Status status() const {
+    if (begun_) return absl::OkStatus();
+    return absl::FailedPreconditionError(
+        absl::StrCat("function ", function_, ": an offload or recall of it goes on; try again when it has ended"));
+  }
+
+ private:
+  Vm* const vm_;
+  const uint64_t function_;
+  const bool begun_;
+};
 
 absl::StatusOr<rpc::FunctionState> StateOf(const rpc::ListReplyT& list, uint64_t function) {
   for (const auto& info : list.functions) {
@@ -64,6 +78,11 @@ Task<absl::Status> Thaw(Op* op, Connection* connection, uint64_t function) {
   auto reply = co_await connection->Call<rpc::FunctionReplyT>(op->strand(), Of<rpc::ThawT>(function));
   if (reply.ok()) op->EndPhase("thaw");
   co_return reply.status();
+}
+
+Task<absl::Status> ThawAnew(Vm* vm, Op* op, uint64_t function) {
+  MOULT_CO_ASSIGN_OR_RETURN(Lease lease, co_await vm->Acquire(op));
+  co_return co_await Thaw(op, &*lease, function);
 }
 
 void Tell(Op* op, const OffloadResult& moved, const PagerStats& stats) {
@@ -100,22 +119,25 @@ Task<absl::Status> Offload(Vm* vm, Op* op, OffloadConfig config) {
   if (vm->fault_servers() == 0) {
     co_return absl::FailedPreconditionError("no thread serves faults of this vm; let one run moult_pager_run()");
   }
+  const Moving moving(vm, config.function);
+  MOULT_CO_RETURN_IF_ERROR(moving.status());
   MOULT_CO_ASSIGN_OR_RETURN(Lease lease, co_await vm->Acquire(op));
   MOULT_CO_ASSIGN_OR_RETURN(const rpc::ListReplyT list, co_await ListFunctions(op, &*lease));
   MOULT_CO_ASSIGN_OR_RETURN(const rpc::FunctionState state, StateOf(list, config.function));
   auto frozen = co_await lease->Call<rpc::FunctionReplyT>(op->strand(), Of<rpc::FreezeT>(config.function));
-  if (!frozen.ok()) co_return frozen.status();
+  if (!frozen.ok() && !lease->broken()) co_return frozen.status();
   op->EndPhase("freeze");
-  absl::Status moved = co_await Move(vm, op, &*lease, &config);
+  absl::Status moved = frozen.status();  // when the connection was lost it may be frozen all the same
+  if (moved.ok()) moved = co_await Move(vm, op, &*lease, &config);
   const bool thaws = state != rpc::FunctionState::Frozen && (config.run_on || !moved.ok());
   if (!thaws) co_return moved;
+  // It must not stay frozen because our time is up, or somebody does not want to wait.
   op->strand()->set_shielded(true);
-  if (lease->broken()) {
-    MOULT_CO_ASSIGN_OR_RETURN(Lease another, co_await vm->Acquire(op));
-    moved.Update(co_await Thaw(op, &*another, config.function));
-  } else {
-    moved.Update(co_await Thaw(op, &*lease, config.function));
-  }
+  op->strand()->set_deadline(std::max(op->strand()->deadline(), Clock::now() + kThawTime));
+  const bool broken = lease->broken();
+  if (!broken) moved.Update(co_await Thaw(op, &*lease, config.function));
+  lease.Return();  // before another is asked for
+  if (broken) moved.Update(co_await ThawAnew(vm, op, config.function));
   op->strand()->set_shielded(false);
   co_return moved;
 }
@@ -123,6 +145,8 @@ Task<absl::Status> Offload(Vm* vm, Op* op, OffloadConfig config) {
 Task<absl::Status> Recall(Vm* vm, Op* op, RecallConfig config) {
   op->result().function = config.function;
   MOULT_CO_RETURN_IF_ERROR(NeedPager(*vm));
+  const Moving moving(vm, config.function);
+  MOULT_CO_RETURN_IF_ERROR(moving.status());
   MOULT_CO_ASSIGN_OR_RETURN(Lease lease, co_await vm->Acquire(op));
   const uint64_t before = vm->pager()->owner_stats(config.function).prefetched_pages;
   // With the working set there it can run while the rest comes.
@@ -144,7 +168,6 @@ Task<absl::Status> RecallAll(Vm* vm, Op* op) {
   std::function<absl::Status()> work = [vm] { return vm->pager()->RecallAll(); };
   MOULT_CO_RETURN_IF_ERROR(co_await op->strand()->Work(std::move(work)));
   op->EndPhase("recall");
-  vm->offloaded().clear();
   co_return absl::OkStatus();
 }
 
@@ -160,22 +183,26 @@ Task<absl::Status> SweepEnded(Vm* vm, Op* op, Connection* connection, const rpc:
   std::vector<uint64_t> ended;
   for (const uint64_t function : vm->offloaded()) {
     const auto state = StateOf(*list, function);
-    if (!state.ok() || *state == rpc::FunctionState::Ended) ended.push_back(function);
+    const bool over = !state.ok() || *state == rpc::FunctionState::Ended;
+    if (over && !vm->moving().contains(function)) ended.push_back(function);
   }
   if (ended.empty()) co_return absl::OkStatus();
   const auto ledger = co_await FetchLedger(vm, op, connection, 0);
   if (!ledger.ok()) co_return ledger.status();
-  std::function<absl::Status()> work = [&] {
-    for (const PageRun& run : ledger->runs()) {
-      if (WasFreed(run)) (void)vm->pager()->Drop({GuestPhys(run.gpa()), run.length()});
+  std::function<absl::Status()> work = [&]() -> absl::Status {
+    for (const uint64_t function : ended) {
+      // What is free now was written before it comes to be anybody's, or nobody cares what is in it.
+      for (const PageRun& run : ledger->runs()) {
+        if (run.page_class() != PageClass::Free) continue;
+        MOULT_RETURN_IF_ERROR(vm->pager()->Drop({GuestPhys(run.gpa()), run.length()}, function));
+      }
+      // The rest may be the kernel's, a pipe's, a neighbour's: it comes back.
+      MOULT_RETURN_IF_ERROR(vm->pager()->Recall(function, Prefetch::kAll));
     }
     return absl::OkStatus();
   };
   MOULT_CO_RETURN_IF_ERROR(co_await op->strand()->Work(std::move(work)));
-  for (const uint64_t function : ended) {
-    const PagerCounts left = vm->pager()->owner_stats(function);
-    if (left.offloaded_bytes + left.zero_bytes == 0) vm->offloaded().erase(function);
-  }
+  for (const uint64_t function : ended) vm->offloaded().erase(function);
   co_return absl::OkStatus();
 }
 

@@ -25,6 +25,8 @@ void Op::AddAgentPhases(const std::vector<std::unique_ptr<rpc::PhaseT>>& phases)
 }
 
 void Op::Finish(absl::Status status) {
+  // Work that runs uses what the coroutine owns.
+  strand_->AwaitWork();
   task.reset();
   strand_.reset();
   total_us_ = Micros(start_, Clock::now());

@@ -126,7 +126,11 @@ void Vm::GuestReset() {
   idle_.clear();
   hello_ = {};
   for (Window& window : windows_) window.Clear();
-  // Whatever firmware and kernel find in RAM now is as good as any.
+  ForgetOffloaded();
+}
+
+// Whatever firmware and kernel find in RAM now is as good as any.
+void Vm::ForgetOffloaded() {
   for (const uint64_t function : std::exchange(offloaded_, {})) pager_->DropOwner(function);
 }
 

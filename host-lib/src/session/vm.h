@@ -87,6 +87,8 @@ class Vm {
   std::atomic<int>& fault_servers() { return fault_servers_; }
   // Functions that may have pages out.
   std::set<uint64_t>& offloaded() { return offloaded_; }
+  // Functions whose pages an operation moves or reads now: one at a time.
+  std::set<uint64_t>& moving() { return moving_; }
   // What is out in this range comes in, without a fault. Blocks on the pool.
   absl::Status Populate(GuestRange range) const;
   // What the guest sees at `range`: its RAM, or template pages in one slot of a window. kOutOfRange: neither.
@@ -117,12 +119,14 @@ class Vm {
   std::unique_ptr<Connection> TakeIdle();
   void Return(std::unique_ptr<Connection> connection);
   void TookHello(rpc::HelloReplyT hello);
+  void ForgetOffloaded();
 
   const VmConfig config_;
   const GuestMemory memory_;
   std::unique_ptr<Pager> pager_;
   std::atomic<int> fault_servers_ = 0;
   std::set<uint64_t> offloaded_;
+  std::set<uint64_t> moving_;
   const std::unique_ptr<Reactor> reactor_;
   Transport transport_;
   std::list<Window> windows_;

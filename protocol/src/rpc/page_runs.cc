@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "moult/protocol/page_runs.h"
 
+#include <set>
+
 #include "moult/base/status.h"
 #include "validate_internal.h"
 
@@ -39,6 +41,11 @@ size_t FindRange(const std::vector<GpaRun>& ram, size_t from, const PageRun& run
 
 absl::Status CheckPageRuns(const PagesReportT& report, absl::Span<const PageRun> runs) {
   const Path top("pages");
+  // 0 names none.
+  std::set<uint64_t> functions = {0};
+  for (const auto& function : report.functions) functions.insert(function->id);
+  std::set<uint32_t> pids = {0};
+  for (const auto& process : report.processes) pids.insert(process->pid);
   uint64_t least = 0;
   uint64_t in_ram = 0;
   size_t range = 0;
@@ -47,6 +54,8 @@ absl::Status CheckPageRuns(const PagesReportT& report, absl::Span<const PageRun>
     const PageRun& run = runs[i];
     const Path at(top, "runs", i);
     MOULT_RETURN_IF_ERROR(CheckShape(at, report, run));
+    if (!functions.contains(run.function())) return at.BadField("function", run.function(), " is not among the report's");
+    if (!pids.contains(run.pid())) return at.BadField("pid", run.pid(), " is not among the report's");
     const bool is_template = run.page_class() == PageClass::Template;
     if (windows && !is_template) return at.BadField("page_class", "pages of RAM come before those of windows");
     if (!windows && is_template) least = 0;

@@ -88,6 +88,10 @@ class OffloadTest : public HostTest {
         runs = {PageRun(kRamGpa, kRamBytes, 0, 0, 0, 0, 0, PageClass::Free, PageKind::None, 0, rpc::Segment::None, PageFlag{})};
         report.ram = {rpc::GpaRun(kRamGpa, kRamBytes)};
       }
+      report.functions.push_back(std::make_unique<rpc::PagesFunctionT>());
+      report.functions[0]->id = kFunction;
+      report.processes.push_back(std::make_unique<rpc::PagesProcessT>());
+      report.processes[0]->pid = 300;
       report.run_count = runs.size();
       return Respond(channel, id, rpc::MakeResponse(std::move(report))) &&
              channel.SendData(id, {reinterpret_cast<const std::byte*>(runs.data()), runs.size() * sizeof(PageRun)},

@@ -34,6 +34,10 @@ PagesReportT Report() {
   PagesReportT report;
   report.ram = {GpaRun(0, 2 * kPage), GpaRun(16 * kPage, 4 * kPage)};
   report.files = {"/a"};
+  report.functions.push_back(std::make_unique<PagesFunctionT>());
+  report.functions[0]->id = 7;
+  report.processes.push_back(std::make_unique<PagesProcessT>());
+  report.processes[0]->pid = 312;
   return report;
 }
 
@@ -81,6 +85,15 @@ void ExpectRefused(std::vector<PageRun> runs, const char* message) {
   const absl::Status status = Check(std::move(runs));
   EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss) << message;
   EXPECT_THAT(std::string(status.message()), HasSubstr(message));
+}
+
+TEST(PageRuns, AreRefused_WhenTheyNameWhatTheReportDoesNot) {
+  PagesReportT report = Report();
+  report.functions.clear();
+  EXPECT_THAT(std::string(CheckPageRuns(report, Good()).message()), HasSubstr("function: 7 is not among the report's"));
+  report = Report();
+  report.processes.clear();
+  EXPECT_THAT(std::string(CheckPageRuns(report, Good()).message()), HasSubstr("pid: 312 is not among the report's"));
 }
 
 TEST(PageRuns, AreRefused_WhenTheyOverlapOrFall) {
