@@ -242,7 +242,7 @@ struct moult_vm_options {
 
   void *user; /* for the hooks */
 
-  /* Since 0.2: where moult_vm_offload() puts pages: "file:FOLDER", a file without a name there; NULL: nowhere. */
+  /* Where moult_vm_offload() puts pages: "file:FOLDER", a file without a name there; NULL: nowhere. */
   const char *pool;
   uint64_t pool_bytes; /* at most so much; 0: as much as fits */
   /* Page `gpa` of `function`, which was touched, cannot be had back from the pool, and whoever touched it waits until
@@ -278,7 +278,9 @@ MOULT_API int moult_vm_process(struct moult_vm *vm) MOULT_CHECKED;
  *   {"name", "tenant", "ram_bytes", "connections", "operations", "boot_id", "agent_version",
  *    "windows": [{"number", "gpa", "length", "slots": [{"offset", "length", "template", "users"}]}],
  *    "reclaiming": [ids of functions that have ended and whose memory is being given back],
- *    "counters": {"operations", "reclaimed_bytes"}} */
+ *    "counters": {"operations", "reclaimed_bytes"},
+ *    "pager" (with a pool): {"offloaded_bytes", "zero_bytes", "lost_pages", "faults", "fault_pages", "prefetched_pages",
+ *      "pool_used_bytes", "pool_limit_bytes", "fault_us_log2": faults by time, [i] under 2^i us}} */
 MOULT_API int moult_vm_info_json(struct moult_vm *vm, char **json) MOULT_CHECKED;
 
 /* The embedder restarted the guest (reset, restore of a snapshot): all functions and connections are gone.
@@ -322,7 +324,8 @@ MOULT_API int moult_vm_hello(struct moult_vm *vm, const struct moult_op_options 
 MOULT_API int moult_vm_doctor(struct moult_vm *vm, const struct moult_op_options *options,
                               struct moult_op **op) MOULT_CHECKED;
 
-/* The agent's functions. Result: {"functions": [{...}]} */
+/* The agent's functions. Result: {"functions": [{...}]}; with a pool each has "offloaded_bytes", "recall_faults" and
+ * "lost_pages", and pool space of functions that have ended is given back. */
 MOULT_API int moult_vm_list(struct moult_vm *vm, const struct moult_op_options *options,
                             struct moult_op **op) MOULT_CHECKED;
 
@@ -492,7 +495,8 @@ struct moult_recall_options {
 };
 
 /* Thaws a function, its pages being fetched before and behind. Result: {"prefetched_bytes", "left_bytes": still in the
- * pool}. Errors: DATA_LOSS, DEADLINE_EXCEEDED: the pool does not give a page; the function stays frozen. */
+ * pool}. Errors: DATA_LOSS, DEADLINE_EXCEEDED: the pool does not give a page; the function stays frozen, or, with
+ * MOULT_PREFETCH_ALL, may run already. */
 MOULT_API int moult_vm_recall(struct moult_vm *vm, const struct moult_recall_options *recall,
                               const struct moult_op_options *options, struct moult_op **op) MOULT_CHECKED;
 
