@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Where templates lie that are not files of this host's own: fetched piece by piece, as they are touched. Each kind
+// of pool has a folder beside this file.
+#ifndef MOULT_HOST_POOL_TEMPLATE_POOL_H_
+#define MOULT_HOST_POOL_TEMPLATE_POOL_H_
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "pool/file/store.h"
+
+namespace moult::host {
+
+// A part of a template's file `pages`: whole pages.
+struct PoolPiece {
+  uint64_t offset;
+  absl::Span<std::byte> to;
+};
+
+// A template that lies in a pool. Nothing of it is checked: who opens it holds the manifest against the digest that it
+// asked for, and pages against the manifest. Safe for several threads.
+class RemoteTemplate {
+ public:
+  using Clock = std::chrono::steady_clock;
+
+  virtual ~RemoteTemplate() = default;
+  virtual const std::string& manifest_file() const = 0;
+  virtual const std::string& image_file() const = 0;
+  virtual uint64_t pages_size() const = 0;
+  // All pieces, in one round trip where the pool can. kUnavailable: not now, and kDeadlineExceeded: try again;
+  // kNotFound: it was removed; kPermissionDenied: no longer this tenant's to read; all else is for good.
+  virtual absl::Status Read(absl::Span<const PoolPiece> pieces, Clock::time_point deadline) = 0;
+};
+
+struct PoolEntry {
+  std::string name;
+  std::string digest;  // hex, of the manifest
+  std::string tenant;
+  uint64_t bytes = 0;  // of all three files
+};
+
+struct PoolUse {
+  uint64_t used_bytes = 0;
+  uint64_t limit_bytes = 0;
+  uint64_t templates = 0;
+};
+
+// Safe for several threads. All calls block, until the deadline at most.
+class TemplatePool {
+ public:
+  using Clock = RemoteTemplate::Clock;
+
+  virtual ~TemplatePool() = default;
+  // As it was given: "rdma://10.0.0.1:7471/".
+  virtual const std::string& uri() const = 0;
+  virtual absl::StatusOr<std::vector<PoolEntry>> List(Clock::time_point deadline) = 0;
+  virtual absl::StatusOr<std::shared_ptr<RemoteTemplate>> Open(const std::string& name, Clock::time_point deadline) = 0;
+  // kAlreadyExists; kResourceExhausted: no room. All or nothing.
+  virtual absl::Status Push(const Template& content, Clock::time_point deadline) = 0;
+  virtual absl::Status Remove(const std::string& name, Clock::time_point deadline) = 0;
+  virtual absl::StatusOr<PoolUse> Use(Clock::time_point deadline) = 0;
+};
+
+}  // namespace moult::host
+
+#endif  // MOULT_HOST_POOL_TEMPLATE_POOL_H_
