@@ -10,6 +10,7 @@
 #include <functional>
 
 #include "command.h"
+#include "moult/base/page.h"
 #include "moult/base/unique_fd.h"
 
 namespace moult::bench {
@@ -19,7 +20,6 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 
 constexpr int kLeastMib = 32;
-constexpr uint64_t kPage = 4096;
 // Where the programs are in the guest: `moultctl vm --payload bench/...` puts them there.
 constexpr char kGuestBench[] = "/run/moult/bench/moult-bench";
 constexpr char kGuestFloor[] = "/run/moult/bench/attach_bench";

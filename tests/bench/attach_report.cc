@@ -5,12 +5,12 @@
 
 #include "absl/strings/str_cat.h"
 #include "attach.h"
+#include "moult/base/page.h"
 
 namespace moult::bench {
 namespace {
 
 constexpr double kGoalNs = 100;  // of one more page, emulated
-constexpr uint64_t kPage = 4096;
 
 nlohmann::ordered_json SizesJson(const AttachReport& report) {
   nlohmann::ordered_json sizes = nlohmann::ordered_json::array();

@@ -15,11 +15,11 @@
 #include <nlohmann/json.hpp>
 
 #include "floor_builder.h"
+#include "moult/base/page.h"
 
 namespace moult::bench {
 namespace {
 
-constexpr size_t kPage = 4096;
 constexpr size_t kHugePage = 2u << 20;
 constexpr size_t kCacheSweep = 64u << 20;
 constexpr size_t kMaxCopy = 1u << 30;

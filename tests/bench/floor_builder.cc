@@ -19,10 +19,11 @@
 #include <cstdlib>
 #include <vector>
 
+#include "moult/base/page.h"
+
 namespace moult::bench {
 namespace {
 
-constexpr size_t kPage = 4096;
 constexpr size_t kStack = 4096;
 constexpr int kFirstFd = 100;
 constexpr size_t kMaxIov = 1024;

@@ -12,10 +12,11 @@
 #include <cstdio>
 #include <string_view>
 
+#include "moult/base/page.h"
+
 namespace moult::bench {
 namespace {
 
-constexpr size_t kPage = 4096;
 constexpr size_t kStack = 64 << 10;
 
 int Fail(const char* what) {

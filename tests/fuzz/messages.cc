@@ -9,13 +9,13 @@
 #include <utility>
 
 #include "../unit/protocol/sample_image.h"
+#include "moult/base/page.h"
 #include "moult/protocol/parse.h"
 
 namespace moult::fuzz {
 namespace {
 
 namespace sample = image::sample;
-constexpr uint64_t kPage = 4096;
 constexpr uint64_t kRamGpa = 1ull << 32;  // As session_fuzz has it.
 
 std::vector<uint8_t> Bytes(const std::string& text) { return {text.begin(), text.end()}; }

@@ -7,12 +7,12 @@
 
 #include <algorithm>
 
+#include "moult/base/page.h"
 #include "proc/pagemap.h"
 
 namespace moult::engine {
 namespace {
 
-constexpr uint64_t kPage = 4096;
 constexpr size_t kEntries = 4096;  // read at once
 // To read the entries of pages that are not wanted costs less than another system call.
 constexpr uint64_t kMaxGap = 64 * kPage;

@@ -1,30 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "image/page_stage.h"
 
-#include <algorithm>
-#include <cstdlib>
-#include <cstring>
-
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+
+#include "moult/base/page.h"
 #include "moult/base/quiet_thread.h"
 #include "proc/read.h"
 
 namespace moult::engine {
 namespace {
 
-constexpr size_t kPage = 4096;
 constexpr size_t kHugePage = 2u << 20;
 constexpr size_t kMaxIov = 1024;
-constexpr size_t kSlack = 8u << 20;  // a process still grows between the estimate and the stop
-constexpr size_t kMaxAppend = 64;    // runs per write
+constexpr size_t kSlack = 8u << 20;         // a process still grows between the estimate and the stop
+constexpr size_t kMaxAppend = 64;           // runs per write
 constexpr uint64_t kMostAtOnce = 1u << 30;  // below the kernel's limit for one read
 constexpr uint64_t kCopySize = 512u << 10;  // one share of a copy that several threads do
 constexpr size_t kCopiesForHelper = 3;      // under that, a second thread costs more than it brings
-constexpr uint64_t AlignUp(uint64_t n, uint64_t align) { return (n + align - 1) & ~(align - 1); }
 
 uint64_t AvailableMemory() {
   auto text = proc::ReadFile("/proc/meminfo");
@@ -36,7 +35,8 @@ absl::Status CopyFromProcess(pid_t pid, std::byte* to, uint64_t length, absl::Sp
   iovec local{to, length};
   const ssize_t n = process_vm_readv(pid, &local, 1, from.data(), from.size(), 0);
   if (n >= 0 && static_cast<uint64_t>(n) == length) return absl::OkStatus();
-  if (n < 0 && errno == ESRCH) return absl::UnavailableError(absl::StrCat("process ", pid, " ended meanwhile"));
+  if (n < 0 && errno == ESRCH)
+    return absl::UnavailableError(absl::StrCat("process ", pid, " ended meanwhile"));
   return ErrnoStatus(n < 0 ? errno : EFAULT,
                      absl::StrFormat("process %d: read pages at %p..%#x", pid, from.front().iov_base,
                                      reinterpret_cast<uint64_t>(from.back().iov_base) + from.back().iov_len));
@@ -51,12 +51,15 @@ bool IsZeroPage(const std::byte* page) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<PageStage>> PageStage::Create(image::TemplateWriter& writer, uint64_t expected) {
+absl::StatusOr<std::unique_ptr<PageStage>> PageStage::Create(image::TemplateWriter& writer,
+                                                             uint64_t expected) {
   // Half of what can be had without swapping: the process that is captured must not pay for it.
   const uint64_t most = std::max<uint64_t>(AvailableMemory() / 2, 64u << 20);
   const size_t capacity = AlignUp(std::min(expected + kSlack, most), kHugePage);
-  void* memory = mmap(nullptr, capacity + kHugePage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (memory == MAP_FAILED) return ErrnoStatus(absl::StrCat("allocate ", capacity, " bytes to stage pages; free memory"));
+  void* memory = mmap(nullptr, capacity + kHugePage, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (memory == MAP_FAILED)
+    return ErrnoStatus(absl::StrCat("allocate ", capacity, " bytes to stage pages; free memory"));
   const uint64_t base = AlignUp(reinterpret_cast<uint64_t>(memory), kHugePage);
   auto* buffer = static_cast<std::byte*>(memory) + (base - reinterpret_cast<uint64_t>(memory));
   munmap(memory, base - reinterpret_cast<uint64_t>(memory));
@@ -149,7 +152,8 @@ absl::Status PageStage::QueueCopies(const ptrace::Tracee& tracee, absl::Span<con
         queue();
       }
       if (copy.from.size() == kMaxIov || copy.length >= kCopySize) queue();
-      const uint64_t length = std::min<uint64_t>({range.length - done, capacity_ - used_, kCopySize - copy.length});
+      const uint64_t length =
+          std::min<uint64_t>({range.length - done, capacity_ - used_, kCopySize - copy.length});
       copy.from.push_back({reinterpret_cast<void*>(range.start + done), length});
       copy.length += length;
       pieces_.push_back({range.start + done, length, runs});
@@ -162,8 +166,8 @@ absl::Status PageStage::QueueCopies(const ptrace::Tracee& tracee, absl::Span<con
   return absl::OkStatus();
 }
 
-absl::Status PageStage::StageRemote(const ptrace::Tracee& tracee, absl::Span<const AddressRange> ranges, bool forced,
-                                    std::vector<image::PageRun>* runs) {
+absl::Status PageStage::StageRemote(const ptrace::Tracee& tracee, absl::Span<const AddressRange> ranges,
+                                    bool forced, std::vector<image::PageRun>* runs) {
   if (forced) return StageForced(tracee, ranges, runs);
   MOULT_RETURN_IF_ERROR(AwaitCopies());
   MOULT_RETURN_IF_ERROR(QueueCopies(tracee, ranges, runs));
@@ -181,7 +185,8 @@ absl::Status PageStage::StageFile(int fd, uint64_t size, std::vector<image::Page
       hole = static_cast<off_t>(size);
     }
     data &= ~static_cast<off_t>(kPage - 1);
-    const uint64_t end = std::min<uint64_t>(AlignUp(static_cast<uint64_t>(hole), kPage), AlignUp(size, kPage));
+    const uint64_t end =
+        std::min<uint64_t>(AlignUp(static_cast<uint64_t>(hole), kPage), AlignUp(size, kPage));
     for (uint64_t offset = static_cast<uint64_t>(data); offset < end;) {
       MOULT_ASSIGN_OR_RETURN(const size_t room, Room(end - offset));
       std::byte* to = buffer_ + used_;

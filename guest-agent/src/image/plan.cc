@@ -1,9 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "image/plan.h"
 
-#include <algorithm>
-#include <set>
-
 #include <fcntl.h>
 #include <linux/sched.h>
 #include <sys/prctl.h>
@@ -11,9 +8,13 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <set>
+
 #include "image/control.h"
 #include "image/restore_context.h"
 #include "image/sandbox.h"
+#include "moult/base/page.h"
 #include "parasite/blob.h"
 #include "proc/read.h"
 #include "proc/status.h"
@@ -33,20 +34,20 @@ namespace {
 
 using ptrace::Arg;
 
-constexpr size_t kPage = 4096;
 constexpr size_t kLeaderStack = 4096;
 constexpr size_t kThreadStack = 1024;
 constexpr size_t kScratch = 64;
-constexpr size_t AlignUp(size_t n, size_t align) { return (n + align - 1) & ~(align - 1); }
 
 // A first guess of what the programs need, to find a hole for them before their addresses are in them.
 size_t GuessSize(const image::ProcessT& process) {
-  return AlignUp((1u << 20) + process.threads.size() * 8192 + process.memory->vmas.size() * 1024 + process.memory->runs.size() * 64, kPage);
+  return AlignUp((1u << 20) + process.threads.size() * 8192 + process.memory->vmas.size() * 1024 +
+                     process.memory->runs.size() * 64,
+                 kPage);
 }
 
 // What a thread needs for its own state, in the order in which privilege goes away.
-void PlanThread(const image::ProcessT& process, const image::ThreadT& thread, const Starting& starting, bool credentials,
-                ptrace::ProgramBuilder& program) {
+void PlanThread(const image::ProcessT& process, const image::ThreadT& thread, const Starting& starting,
+                bool credentials, ptrace::ProgramBuilder& program) {
   PlanThreadState(thread, program);
   RestoreScheduling(*thread.scheduling, starting.scheduling, program);
   PlanPending(process.pid, thread.tid, thread.pending, program);
@@ -61,7 +62,8 @@ class Planner {
   // With `guess` bytes kept for the region; sets `*needed` to what it takes, and the plan holds if that fits.
   absl::StatusOr<Plan> Make(size_t guess, size_t* needed) {
     RegionLayout& layout = plan_.layout;
-    MOULT_ASSIGN_OR_RETURN(layout.address, FindRegionHole(*process_.memory, starting_.maps, guess + CopiedBytes(image_, numbers_)));
+    MOULT_ASSIGN_OR_RETURN(layout.address, FindRegionHole(*process_.memory, starting_.maps,
+                                                          guess + CopiedBytes(image_, numbers_)));
     layout.control = 0;
     layout.blob = kPage;
     layout.leader_stack_top = AlignUp(layout.blob + parasite::BlobSize(), kPage) + kLeaderStack;
@@ -123,7 +125,8 @@ class Planner {
       program.Call("start a thread", kPseudoClone, {Address(area.clone_args), sizeof(clone_args)});
     }
     if (!plan_.threads.empty()) {
-      program.Call("wait for threads", kPseudoWaitCount, {Address(offsetof(Control, ready)), plan_.threads.size()});
+      program.Call("wait for threads", kPseudoWaitCount,
+                   {Address(offsetof(Control, ready)), plan_.threads.size()});
     }
     PlanThreadOwners(image_, program);
     MOULT_RETURN_IF_ERROR(PlanTimers(process_, program));
@@ -149,7 +152,8 @@ class Planner {
 
 }  // namespace
 
-absl::StatusOr<OpenedFiles> OpenMappedFiles(const image::ProcessImageT& image, const PageSource& pages, const Sandbox* sandbox, int first) {
+absl::StatusOr<OpenedFiles> OpenMappedFiles(const image::ProcessImageT& image, const PageSource& pages,
+                                            const Sandbox* sandbox, int first) {
   const image::ProcessT& process = *image.processes.front();
   OpenedFiles opened;
   FdNumbers& numbers = opened.numbers;
@@ -170,7 +174,9 @@ absl::StatusOr<OpenedFiles> OpenMappedFiles(const image::ProcessImageT& image, c
     const int got = fcntl(fd, F_DUPFD_CLOEXEC, next);
     if (got != next) {
       if (got >= 0) close(got);
-      return absl::ResourceExhaustedError(absl::StrCat("no room for descriptor ", next, " (the function has some up to ", highest, "); raise this tool's limit of open files (ulimit -n)"));
+      return absl::ResourceExhaustedError(
+          absl::StrCat("no room for descriptor ", next, " (the function has some up to ", highest,
+                       "); raise this tool's limit of open files (ulimit -n)"));
     }
     opened.held.emplace_back(got);
     ++next;
@@ -180,11 +186,13 @@ absl::StatusOr<OpenedFiles> OpenMappedFiles(const image::ProcessImageT& image, c
   MOULT_ASSIGN_OR_RETURN(numbers.pages.fd, place(pages.fd));
   std::set<std::pair<uint32_t, bool>> wanted{{process.memory->exe, false}};
   for (const auto& vma : process.memory->vmas) {
-    if (vma->file != 0xffffffffu) wanted.insert({vma->file, vma->kind == image::VmaKind::SharedFile && vma->may_write});
+    if (vma->file != 0xffffffffu)
+      wanted.insert({vma->file, vma->kind == image::VmaKind::SharedFile && vma->may_write});
   }
   MOULT_ASSIGN_OR_RETURN(const MountScope scope, MountScope::Enter(sandbox));
   for (const auto& key : wanted) {
-    MOULT_ASSIGN_OR_RETURN(const UniqueFd fd, OpenFileRef(*image.files[key.first], key.second ? O_RDWR : O_RDONLY));
+    MOULT_ASSIGN_OR_RETURN(const UniqueFd fd,
+                           OpenFileRef(*image.files[key.first], key.second ? O_RDWR : O_RDONLY));
     MOULT_ASSIGN_OR_RETURN(numbers.files[key], place(fd.get()));
   }
   numbers.objects_rw = next;
@@ -192,9 +200,12 @@ absl::StatusOr<OpenedFiles> OpenMappedFiles(const image::ProcessImageT& image, c
   numbers.free = numbers.objects_ro + static_cast<int>(image.objects.size());
   rlimit limit{};
   getrlimit(RLIMIT_NOFILE, &limit);
-  const uint64_t needed = static_cast<uint64_t>(numbers.free) + image.open_files.size() + image.pipes.size() * 2 + 16;
+  const uint64_t needed =
+      static_cast<uint64_t>(numbers.free) + image.open_files.size() + image.pipes.size() * 2 + 16;
   if (needed > limit.rlim_cur) {
-    return absl::ResourceExhaustedError(absl::StrCat("the restore needs descriptors up to ", needed, ", the limit is ", limit.rlim_cur, "; raise this tool's limit of open files (ulimit -n)"));
+    return absl::ResourceExhaustedError(absl::StrCat("the restore needs descriptors up to ", needed,
+                                                     ", the limit is ", limit.rlim_cur,
+                                                     "; raise this tool's limit of open files (ulimit -n)"));
   }
   return opened;
 }
@@ -230,7 +241,8 @@ absl::StatusOr<Starting> DescribeSelf() {
   return self;
 }
 
-absl::StatusOr<Plan> MakePlan(const image::ProcessImageT& image, const FdNumbers& numbers, const Starting& starting) {
+absl::StatusOr<Plan> MakePlan(const image::ProcessImageT& image, const FdNumbers& numbers,
+                              const Starting& starting) {
   size_t guess = GuessSize(*image.processes.front());
   for (;;) {
     size_t needed = 0;
@@ -243,7 +255,9 @@ absl::StatusOr<Plan> MakePlan(const image::ProcessImageT& image, const FdNumbers
 void WriteRegion(const image::ProcessT& process, const Plan& plan, std::byte* view) {
   const RegionLayout& layout = plan.layout;
   const auto address = [&](size_t offset) { return layout.address + offset; };
-  const auto put = [&](size_t offset, const std::vector<std::byte>& bytes) { std::copy(bytes.begin(), bytes.end(), view + offset); };
+  const auto put = [&](size_t offset, const std::vector<std::byte>& bytes) {
+    std::copy(bytes.begin(), bytes.end(), view + offset);
+  };
   std::memset(view, 0, sizeof(Control));
   std::memcpy(view + layout.blob, parasite::BlobData(), parasite::BlobSize());
   put(layout.leader_program, plan.leader.Build(address(layout.leader_program)));
@@ -264,7 +278,8 @@ void WriteRegion(const image::ProcessT& process, const Plan& plan, std::byte* vi
     std::memcpy(view + area.set_tid, &tid, sizeof(tid));
   }
   for (size_t i = 0; i < plan.late.size(); ++i) {
-    if (layout.late_programs[i] != 0) put(layout.late_programs[i], plan.late[i].Build(address(layout.late_programs[i])));
+    if (layout.late_programs[i] != 0)
+      put(layout.late_programs[i], plan.late[i].Build(address(layout.late_programs[i])));
   }
 }
 

@@ -1,11 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "image/sandbox.h"
 
-#include <csignal>
-#include <cstdlib>
-#include <cstring>
-#include <ctime>
-
 #include <fcntl.h>
 #include <linux/futex.h>
 #include <linux/sched.h>
@@ -18,7 +13,13 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <csignal>
+#include <cstdlib>
+#include <cstring>
+#include <ctime>
+
 #include "image/rseq.h"
+#include "moult/base/page.h"
 #include "parasite/blob.h"
 #include "proc/timens.h"
 #include "ptrace/wait.h"
@@ -26,9 +27,7 @@
 namespace moult::engine {
 namespace {
 
-constexpr size_t kPage = 4096;
 constexpr size_t kMessageSize = 1024;
-constexpr uint64_t kUserTop = 0x7ffffffff000;
 constexpr int64_t kSecond = 1'000'000'000;
 
 // Shared between tool and init: parasite, its work, errors, a stack.
@@ -57,16 +56,21 @@ proc::TimensOffset OffsetTo(clockid_t clock, int64_t wanted_ns) {
 absl::Status WriteOffsets(const std::string& process, int64_t monotonic_ns, int64_t boottime_ns) {
   const UniqueFd fd(open(absl::StrCat("/proc/", process, "/timens_offsets").c_str(), O_WRONLY | O_CLOEXEC));
   if (!fd.valid()) return ErrnoStatus("open timens_offsets");
-  const std::string text = proc::FormatTimensOffsets({OffsetTo(CLOCK_MONOTONIC, monotonic_ns), OffsetTo(CLOCK_BOOTTIME, boottime_ns)});
-  if (write(fd.get(), text.data(), text.size()) < 0) return ErrnoStatus(absl::StrCat("write timens_offsets ", text));
+  const std::string text = proc::FormatTimensOffsets(
+      {OffsetTo(CLOCK_MONOTONIC, monotonic_ns), OffsetTo(CLOCK_BOOTTIME, boottime_ns)});
+  if (write(fd.get(), text.data(), text.size()) < 0)
+    return ErrnoStatus(absl::StrCat("write timens_offsets ", text));
   return absl::OkStatus();
 }
 
 absl::Status MountAll(const SandboxMounts& mounts) {
-  if (mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) < 0) return ErrnoStatus("make mounts private");
-  if (mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, nullptr) < 0) return ErrnoStatus("mount /proc");
+  if (mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) < 0)
+    return ErrnoStatus("make mounts private");
+  if (mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, nullptr) < 0)
+    return ErrnoStatus("mount /proc");
   // First, since the source may lie in what is covered next.
-  if (!mounts.shared_source.empty() && mount(mounts.shared_source.c_str(), mounts.shared_target.c_str(), nullptr, MS_BIND, nullptr) < 0) {
+  if (!mounts.shared_source.empty() &&
+      mount(mounts.shared_source.c_str(), mounts.shared_target.c_str(), nullptr, MS_BIND, nullptr) < 0) {
     return ErrnoStatus(absl::StrCat("mount ", mounts.shared_source, " on ", mounts.shared_target));
   }
   if (!mounts.private_tmp) return absl::OkStatus();
@@ -124,10 +128,12 @@ absl::Status SetUp(int maker_pidfd, int64_t monotonic_ns, int64_t boottime_ns, c
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Sandbox>> Sandbox::Create(int64_t monotonic_ns, int64_t boottime_ns, const SandboxMounts& mounts) {
+absl::StatusOr<std::unique_ptr<Sandbox>> Sandbox::Create(int64_t monotonic_ns, int64_t boottime_ns,
+                                                         const SandboxMounts& mounts) {
   std::unique_ptr<Sandbox> sandbox(new Sandbox());
   sandbox->shared_fd_.Reset(memfd_create("moult-init", MFD_CLOEXEC));
-  if (!sandbox->shared_fd_.valid() || ftruncate(sandbox->shared_fd_.get(), sizeof(Shared)) < 0) return ErrnoStatus("make memory for the sandbox's init");
+  if (!sandbox->shared_fd_.valid() || ftruncate(sandbox->shared_fd_.get(), sizeof(Shared)) < 0)
+    return ErrnoStatus("make memory for the sandbox's init");
   MOULT_RETURN_IF_ERROR(sandbox->MapShared());
   auto* shared = static_cast<Shared*>(sandbox->shared_);
   std::memcpy(shared->blob, parasite::BlobData(), parasite::BlobSize());
@@ -140,7 +146,8 @@ absl::StatusOr<std::unique_ptr<Sandbox>> Sandbox::Create(int64_t monotonic_ns, i
   args.pidfd = reinterpret_cast<uint64_t>(&pidfd);
   const long pid = syscall(SYS_clone3, &args, sizeof(args));
   if (pid < 0) {
-    return ErrnoStatus(absl::StrCat("make the sandbox's namespaces", errno == EPERM ? " (needs CAP_SYS_ADMIN)" : ""));
+    return ErrnoStatus(
+        absl::StrCat("make the sandbox's namespaces", errno == EPERM ? " (needs CAP_SYS_ADMIN)" : ""));
   }
   if (pid == 0) RunInit(shared, maker_pidfd.get(), monotonic_ns, boottime_ns, mounts);
   sandbox->pid_ = static_cast<pid_t>(pid);
@@ -151,21 +158,27 @@ absl::StatusOr<std::unique_ptr<Sandbox>> Sandbox::Create(int64_t monotonic_ns, i
     int status = 0;
     if (waitpid(sandbox->pid_, &status, WNOHANG) == sandbox->pid_) {
       sandbox->pid_ = -1;
-      if (shared->code != 0) return absl::Status(static_cast<absl::StatusCode>(shared->code), shared->message);
+      if (shared->code != 0)
+        return absl::Status(static_cast<absl::StatusCode>(shared->code), shared->message);
       const std::string how = absl::StrCat("the sandbox's init ", ptrace::DescribeStatus(status));
-      return WIFSIGNALED(status) ? absl::UnavailableError(absl::StrCat(how, "; try again")) : absl::InternalError(how);
+      return WIFSIGNALED(status) ? absl::UnavailableError(absl::StrCat(how, "; try again"))
+                                 : absl::InternalError(how);
     }
   }
   const std::string path = absl::StrCat("/proc/", sandbox->pid_, "/ns/time_for_children");
   sandbox->time_namespace_.Reset(open(path.c_str(), O_RDONLY | O_CLOEXEC));
   if (!sandbox->time_namespace_.valid()) {
     const absl::Status status = ErrnoStatus(absl::StrCat("open ", path));
-    return sandbox->HasEnded() ? absl::UnavailableError(absl::StrCat("the sandbox's init was killed meanwhile (", status.message(), "); try again")) : status;
+    return sandbox->HasEnded()
+               ? absl::UnavailableError(absl::StrCat("the sandbox's init was killed meanwhile (",
+                                                     status.message(), "); try again"))
+               : status;
   }
   return sandbox;
 }
 
-absl::StatusOr<std::unique_ptr<Sandbox>> Sandbox::Adopt(pid_t init_pid, UniqueFd pidfd, UniqueFd time_namespace, UniqueFd shared) {
+absl::StatusOr<std::unique_ptr<Sandbox>> Sandbox::Adopt(pid_t init_pid, UniqueFd pidfd,
+                                                        UniqueFd time_namespace, UniqueFd shared) {
   std::unique_ptr<Sandbox> sandbox(new Sandbox());
   sandbox->pid_ = init_pid;
   sandbox->pidfd_ = std::move(pidfd);
@@ -178,7 +191,8 @@ absl::StatusOr<std::unique_ptr<Sandbox>> Sandbox::Adopt(pid_t init_pid, UniqueFd
 
 absl::Status Sandbox::MapShared() {
   static_assert(sizeof(Shared) % kPage == 0);
-  void* memory = mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE | PROT_EXEC, MAP_SHARED, shared_fd_.get(), 0);
+  void* memory =
+      mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE | PROT_EXEC, MAP_SHARED, shared_fd_.get(), 0);
   if (memory == MAP_FAILED) return ErrnoStatus("map the sandbox's init");
   shared_ = memory;
   return absl::OkStatus();
@@ -218,14 +232,16 @@ absl::StatusOr<MountScope> MountScope::Enter(const Sandbox* sandbox) {
   UniqueFd ours(open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC));
   scope.cwd_.Reset(open(".", O_PATH | O_DIRECTORY | O_CLOEXEC));
   if (!ours.valid() || !scope.cwd_.valid()) return ErrnoStatus("open our own mount namespace");
-  if (setns(sandbox->handles().pidfd, CLONE_NEWNS) < 0) return ErrnoStatus("enter the sandbox's mount namespace");
+  if (setns(sandbox->handles().pidfd, CLONE_NEWNS) < 0)
+    return ErrnoStatus("enter the sandbox's mount namespace");
   scope.namespace_ = std::move(ours);
   return scope;
 }
 
 MountScope::~MountScope() {
   if (!namespace_.valid()) return;
-  // Could only fail for lack of a capability that was there a moment ago; to go on in the wrong place would be worse.
+  // Could only fail for lack of a capability that was there a moment ago; to go on in the wrong place would
+  // be worse.
   if (setns(namespace_.get(), CLONE_NEWNS) < 0) abort();
   if (fchdir(cwd_.get()) < 0) abort();
 }

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "moult/base/page.h"
 #include "moult/base/unique_fd.h"
 #include "proc/maps.h"
 #include "proc/pagemap.h"
@@ -16,24 +17,25 @@
 namespace moult::agent {
 namespace {
 
-constexpr uint64_t kPage = 4096;
-constexpr size_t kEntries = 32768;                // of pagemap at a time
-constexpr uint64_t kLargeMapping = 64ull << 20;  // from here on it pays to ask whether there is anything in it
+constexpr size_t kEntries = 32768;  // of pagemap at a time
+constexpr uint64_t kLargeMapping = 64ull
+                                   << 20;  // from here on it pays to ask whether there is anything in it
 
 struct Part {
   proc::MapsEntry entry;
   bool empty = false;
 };
 
-// Runtimes reserve address space by the gigabyte, and pagemap has an entry for every page of it: so where there are large
-// mappings smaps is asked which of them hold nothing. Template pages do not count as resident there.
+// Runtimes reserve address space by the gigabyte, and pagemap has an entry for every page of it: so where
+// there are large mappings smaps is asked which of them hold nothing. Template pages do not count as resident
+// there.
 absl::StatusOr<std::vector<Part>> ReadParts(pid_t pid) {
   const std::string folder = absl::StrCat("/proc/", pid);
   std::vector<Part> parts;
   MOULT_ASSIGN_OR_RETURN(const std::string text, proc::ReadFile(folder + "/maps"));
   MOULT_ASSIGN_OR_RETURN(std::vector<proc::MapsEntry> maps, proc::ParseMaps(text));
-  const bool large =
-      std::any_of(maps.begin(), maps.end(), [](const auto& entry) { return entry.end - entry.start >= kLargeMapping; });
+  const bool large = std::any_of(maps.begin(), maps.end(),
+                                 [](const auto& entry) { return entry.end - entry.start >= kLargeMapping; });
   if (!large) {
     for (proc::MapsEntry& entry : maps) parts.push_back({std::move(entry), false});
     return parts;
@@ -74,8 +76,8 @@ absl::Status AddressSpaces::Add(pid_t pid, uint32_t index) {
     const uint64_t device = makedev(entry.dev_major, entry.dev_minor);
     const uint32_t file = entry.inode == 0 ? 0 : FileNumber(device, entry.inode, entry.path);
     vmas_.push_back({index, entry.start, entry.offset, file, ProtOf(entry)});
-    MOULT_RETURN_IF_ERROR(
-        Annotate(AddPages(pagemap.get(), entry.start, entry.end, static_cast<uint32_t>(vmas_.size() - 1)), path));
+    MOULT_RETURN_IF_ERROR(Annotate(
+        AddPages(pagemap.get(), entry.start, entry.end, static_cast<uint32_t>(vmas_.size() - 1)), path));
   }
   return absl::OkStatus();
 }
@@ -84,7 +86,8 @@ absl::Status AddressSpaces::AddPages(int pagemap, uint64_t start, uint64_t end, 
   raw_.resize(kEntries);
   for (uint64_t at = start; at < end;) {
     const size_t count = std::min<uint64_t>(kEntries, (end - at) / kPage);
-    const ssize_t n = pread(pagemap, raw_.data(), count * sizeof(uint64_t), static_cast<off_t>(at / kPage * sizeof(uint64_t)));
+    const ssize_t n = pread(pagemap, raw_.data(), count * sizeof(uint64_t),
+                            static_cast<off_t>(at / kPage * sizeof(uint64_t)));
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) return ErrnoStatus("read");
     if (n == 0) return absl::OkStatus();  // its memory has gone meanwhile
@@ -92,7 +95,8 @@ absl::Status AddressSpaces::AddPages(int pagemap, uint64_t start, uint64_t end, 
     for (size_t i = 0; i < got; ++i) {
       if (raw_[i] >> 63 == 0) continue;
       const proc::PagemapEntry entry = proc::DecodePagemap(raw_[i]);
-      if (entry.pfn == 0) return absl::PermissionDeniedError("the kernel hides frame numbers; run with CAP_SYS_ADMIN");
+      if (entry.pfn == 0)
+        return absl::PermissionDeniedError("the kernel hides frame numbers; run with CAP_SYS_ADMIN");
       mappings_.push_back({entry.pfn, at + i * kPage, vma});
     }
     at += got * kPage;

@@ -5,6 +5,8 @@
 
 #include <algorithm>
 
+#include "ledger/frame_table.h"
+
 namespace moult::agent {
 namespace {
 
@@ -12,19 +14,19 @@ using rpc::PageClass;
 using rpc::PageFlag;
 using rpc::PageKind;
 
-constexpr uint64_t Bit(int flag) { return uint64_t{1} << flag; }
-
-// The kernel shows these, too, though its header for user space does not name them (include/linux/kernel-page-flags.h).
+// The kernel shows these, too, though its header for user space does not name them
+// (include/linux/kernel-page-flags.h).
 constexpr int kReserved = 32;
 constexpr int kMlocked = 33;
 constexpr int kMappedToDisk = 34;
 
-// Only page cache and anonymous memory have any of them. A page that is on its way to the LRU list has the others already.
+// Only page cache and anonymous memory have any of them. A page that is on its way to the LRU list has the
+// others already.
 constexpr uint64_t kContent = Bit(KPF_LRU) | Bit(KPF_UPTODATE) | Bit(kMappedToDisk);
 // What the first page of a compound page says for all.
-constexpr uint64_t kOfAll = kContent | Bit(KPF_SWAPBACKED) | Bit(KPF_ANON) | Bit(KPF_DIRTY) | Bit(KPF_REFERENCED) |
-                            Bit(KPF_WRITEBACK) | Bit(KPF_UNEVICTABLE) | Bit(KPF_SLAB) | Bit(KPF_PGTABLE) |
-                            Bit(KPF_HUGE) | Bit(KPF_THP);
+constexpr uint64_t kOfAll = kContent | Bit(KPF_SWAPBACKED) | Bit(KPF_ANON) | Bit(KPF_DIRTY) |
+                            Bit(KPF_REFERENCED) | Bit(KPF_WRITEBACK) | Bit(KPF_UNEVICTABLE) | Bit(KPF_SLAB) |
+                            Bit(KPF_PGTABLE) | Bit(KPF_HUGE) | Bit(KPF_THP);
 
 // What needs no look at who maps it.
 struct Plain {
@@ -124,9 +126,12 @@ void Classifier::ClassifyFile(const Users& users, PageUse& use) const {
 
 void Classifier::ClassifyKernel(uint64_t frame, const FrameInfo& info, PageUse& use) const {
   const uint64_t at = frame * 4096;
-  const bool image = std::any_of(kernel_image_.begin(), kernel_image_.end(),
-                                 [at](const RamRange& range) { return at + 4096 > range.start && at < range.end; });
-  use.kind = image ? PageKind::KernelImage : (info.flags & Bit(kReserved)) != 0 ? PageKind::Boot : PageKind::Kernel;
+  const bool image = std::any_of(kernel_image_.begin(), kernel_image_.end(), [at](const RamRange& range) {
+    return at + 4096 > range.start && at < range.end;
+  });
+  use.kind = image                                ? PageKind::KernelImage
+             : (info.flags & Bit(kReserved)) != 0 ? PageKind::Boot
+                                                  : PageKind::Kernel;
   use.function = Payer(info);
 }
 

@@ -18,6 +18,7 @@
 #include <set>
 
 #include "ledger/frame_table.h"
+#include "moult/base/page.h"
 #include "moult/base/unique_fd.h"
 #include "proc/maps.h"
 #include "proc/read.h"
@@ -25,10 +26,7 @@
 namespace moult::agent {
 namespace {
 
-constexpr uint64_t kPage = 4096;
-constexpr size_t kPiece = 4096;  // entries at a time
-
-constexpr uint64_t Bit(int flag) { return uint64_t{1} << flag; }
+constexpr size_t kEntriesRead = 4096;  // entries at a time
 
 bool InRam(uint64_t frame, const std::vector<RamRange>& ram) {
   const uint64_t at = frame * kPage;
@@ -64,7 +62,8 @@ class Finder {
     return absl::OkStatus();
   }
 
-  // Shmem pages that are mapped: of memfds and shared memory that only this sandbox has. Anonymous ones when wiping.
+  // Shmem pages that are mapped: of memfds and shared memory that only this sandbox has. Anonymous ones when
+  // wiping.
   absl::Status AddProcess(const std::string& folder) {
     auto known = spans_.find(folder);
     if (known == spans_.end()) {
@@ -207,7 +206,7 @@ class Finder {
 
   absl::Status AddRange(int pagemap, uint64_t start, uint64_t end, Files files) {
     for (uint64_t at = start; at < end;) {
-      const size_t count = std::min<uint64_t>(kPiece, (end - at) / kPage);
+      const size_t count = std::min<uint64_t>(kEntriesRead, (end - at) / kPage);
       const ssize_t n = pread(pagemap, raw_.data(), count * 8, static_cast<off_t>(at / kPage * 8));
       if (n < 0) return ErrnoStatus("read pagemap");
       if (n == 0) return absl::OkStatus();
@@ -284,7 +283,7 @@ class Finder {
   // 6.12 shows every anonymous page as one of KSM, so the flag is believed only where there can be some.
   bool ksm_shares_ = false;
   std::map<std::string, std::vector<Span>> spans_;  // by the process's folder: all stand still
-  std::vector<uint64_t> raw_ = std::vector<uint64_t>(kPiece);
+  std::vector<uint64_t> raw_ = std::vector<uint64_t>(kEntriesRead);
   std::vector<RamRange> ram_;
   UniqueFd flags_;
   UniqueFd counts_;

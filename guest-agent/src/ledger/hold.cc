@@ -10,11 +10,11 @@
 #include <cerrno>
 
 #include "image/window.h"
+#include "moult/base/page.h"
 
 namespace moult::agent {
 namespace {
 
-constexpr uint64_t kPage = 4096;
 constexpr int kAttempts = 5;
 constexpr uint32_t kListed = 4096;  // runs in one call
 constexpr useconds_t kPauseMicros = 20'000;
@@ -99,7 +99,8 @@ absl::StatusOr<std::vector<FrameRun>> FrameHold::ListKept() {
   for (int attempt = 0; call.index != MOULT_LIST_END;) {
     if (ioctl(device_.get(), MOULT_LIST, &call) < 0) {
       // Somebody looks at that memory through /proc just now.
-      if (errno != EBUSY || ++attempt == kAttempts) return ErrnoStatus("list what the function had in memory");
+      if (errno != EBUSY || ++attempt == kAttempts)
+        return ErrnoStatus("list what the function had in memory");
       usleep(kPauseMicros);
       continue;
     }

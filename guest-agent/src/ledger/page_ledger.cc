@@ -10,6 +10,7 @@
 #include "ledger/census.h"
 #include "ledger/classify.h"
 #include "ledger/frame_table.h"
+#include "moult/base/page.h"
 #include "proc/read.h"
 #include "rpc/iomem.h"
 
@@ -19,9 +20,8 @@ namespace {
 using rpc::PageClass;
 using rpc::PageFlag;
 
-constexpr uint64_t kPage = 4096;
-constexpr uint64_t kPiece = 32768;  // frames looked up at a time
-constexpr uint64_t kGap = 256;      // frames that are looked up although nobody asks: a system call costs more
+constexpr uint64_t kFramesRead = 32768;  // frames looked up at a time
+constexpr uint64_t kGap = 256;  // frames that are looked up although nobody asks: a system call costs more
 
 struct Run {
   uint64_t gpa;
@@ -31,8 +31,9 @@ struct Run {
 
 bool Follows(const Run& last, uint64_t gpa, const PageUse& next) {
   const PageUse& use = last.use;
-  const bool same = use.page_class == next.page_class && use.kind == next.kind && use.function == next.function &&
-                    use.pid == next.pid && use.file == next.file && use.prot == next.prot && use.flags == next.flags;
+  const bool same = use.page_class == next.page_class && use.kind == next.kind &&
+                    use.function == next.function && use.pid == next.pid && use.file == next.file &&
+                    use.prot == next.prot && use.flags == next.flags;
   return same && last.gpa + last.length == gpa && (use.pid == 0 || use.va + last.length == next.va) &&
          (use.file == 0 || use.file_offset + last.length == next.file_offset);
 }
@@ -53,7 +54,8 @@ class Maker {
 
   absl::StatusOr<PageLedger> Make() {
     MOULT_RETURN_IF_ERROR(Prepare());
-    MOULT_ASSIGN_OR_RETURN(census_, TakeCensus(options_.cgroup_root, options_.functions_dir, options_.function));
+    MOULT_ASSIGN_OR_RETURN(census_,
+                           TakeCensus(options_.cgroup_root, options_.functions_dir, options_.function));
     phases_.End("census");
     MOULT_RETURN_IF_ERROR(ReadSpaces(census_.processes, &spaces_));
     phases_.End("address_spaces");
@@ -79,7 +81,8 @@ class Maker {
       range.end &= ~(kPage - 1);
       if (range.start < range.end) ram_.push_back(range);
     }
-    if (ram_.empty()) return absl::FailedPreconditionError("/proc/iomem shows no RAM; run as root (CAP_SYS_ADMIN)");
+    if (ram_.empty())
+      return absl::FailedPreconditionError("/proc/iomem shows no RAM; run as root (CAP_SYS_ADMIN)");
     if (!proc::ReadFile(options_.cgroup_root + "/cgroup.procs").ok()) {
       return absl::FailedPreconditionError(
           absl::StrCat("this agent goes without cgroups (none at ", options_.cgroup_root,
@@ -88,7 +91,8 @@ class Maker {
     const auto iomem = proc::ReadFile("/proc/iomem");
     if (iomem.ok()) kernel_image_ = ParseKernelImage(*iomem);
     if (const auto windows = engine::ListWindows(); windows.ok()) {
-      for (const moult_window& window : *windows) windows_.push_back({window.gpa, window.gpa + window.length});
+      for (const moult_window& window : *windows)
+        windows_.push_back({window.gpa, window.gpa + window.length});
     }
     MOULT_ASSIGN_OR_RETURN(frames_, FrameTable::Open());
     return absl::OkStatus();
@@ -120,7 +124,7 @@ class Maker {
       ledger_.report.ram.emplace_back(range.start, range.end - range.start);
       for (uint64_t at = range.start / kPage; at < range.end / kPage;) {
         if (!options_.may_go_on()) return absl::CancelledError("nobody waits for the report any more");
-        const uint64_t count = std::min(kPiece, range.end / kPage - at);
+        const uint64_t count = std::min(kFramesRead, range.end / kPage - at);
         MOULT_RETURN_IF_ERROR(frames_->Read(at, count, &infos));
         for (uint64_t i = 0; i < count; ++i) {
           Append(runs_, at + i, classifier.Classify(at + i, infos[i], MappingsOf(at + i)));
@@ -153,7 +157,9 @@ class Maker {
     for (size_t i = 0; i < all.size();) {
       const uint64_t first = all[i].frame;
       size_t end = i + 1;
-      while (end < all.size() && all[end].frame - all[end - 1].frame <= kGap && all[end].frame - first < kPiece) ++end;
+      while (end < all.size() && all[end].frame - all[end - 1].frame <= kGap &&
+             all[end].frame - first < kFramesRead)
+        ++end;
       const uint64_t count = all[end - 1].frame - first + 1;
       i = end;
       if (!InRam(first)) continue;
@@ -239,8 +245,8 @@ class Maker {
         report.files.push_back(spaces_.files()[use.file - 1]);
         number = static_cast<uint32_t>(report.files.size());
       }
-      ledger_.runs.emplace_back(gpa, length, use.va, use.file_offset, use.function, use.pid, number, use.page_class,
-                                use.kind, use.prot, rpc::Segment::None, use.flags);
+      ledger_.runs.emplace_back(gpa, length, use.va, use.file_offset, use.function, use.pid, number,
+                                use.page_class, use.kind, use.prot, rpc::Segment::None, use.flags);
     }
     for (const Resident& process : census_.processes) {
       if (!pids.contains(static_cast<uint32_t>(process.pid))) continue;

@@ -12,13 +12,12 @@
 #include <set>
 #include <utility>
 
+#include "moult/base/page.h"
 #include "moult/base/unique_fd.h"
 #include "proc/read.h"
 
 namespace moult::agent {
 namespace {
-
-constexpr size_t kPage = 4096;
 
 absl::Status WipePipesOf(const std::string& process, std::set<std::pair<dev_t, ino_t>>& wiped) {
   MOULT_ASSIGN_OR_RETURN(const std::vector<int> fds, proc::ListNumeric(process + "/fd"));

@@ -1,17 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "ptrace/tracee.h"
 
-#include <algorithm>
-#include <csignal>
-#include <unordered_set>
-
 #include <sys/mman.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
 
+#include <algorithm>
+#include <csignal>
+#include <unordered_set>
+
 #include "absl/strings/match.h"
+#include "moult/base/page.h"
 #include "parasite/blob.h"
 #include "proc/read.h"
 #include "proc/stat.h"
@@ -20,12 +21,10 @@
 namespace moult::ptrace {
 namespace {
 
-constexpr size_t kPage = 4096;
 constexpr size_t kStackSize = 1024;  // the parasite uses a few hundred bytes
 // A SIGTRAP that the kernel forces on a thread that blocks it would reset its handler.
 constexpr uint64_t kTrapBit = uint64_t{1} << (SIGTRAP - 1);
 constexpr uint64_t kAllSignals = ~kTrapBit;
-constexpr size_t AlignUp(size_t n, size_t align) { return (n + align - 1) & ~(align - 1); }
 
 long Ptrace(int request, pid_t tid, uint64_t address, uint64_t data) {
   return ::ptrace(static_cast<__ptrace_request>(request), tid, address, data);
@@ -104,8 +103,8 @@ absl::Status Tracee::SeizeThread(pid_t tid) {
   if (error == ESRCH || IsEnding(tid)) return Gone(tid);  // one that is ending gives EPERM, too
   const absl::Status status = ErrnoStatus(error, absl::StrCat("attach to thread ", tid));
   if (error != EPERM) return status;
-  return absl::PermissionDeniedError(
-      absl::StrCat(status.message(), "; run as root or with CAP_SYS_PTRACE, and end any debugger attached to it"));
+  return absl::PermissionDeniedError(absl::StrCat(
+      status.message(), "; run as root or with CAP_SYS_PTRACE, and end any debugger attached to it"));
 }
 
 absl::Status Tracee::StopThread(TracedThread& thread) {
@@ -113,8 +112,9 @@ absl::Status Tracee::StopThread(TracedThread& thread) {
   for (;;) {
     auto status = WaitWhileAlive(thread.tid, deadline);
     if (absl::IsDeadlineExceeded(status.status())) {
-      return absl::UnavailableError(absl::StrCat("process ", pid_, ": thread ", thread.tid,
-                                                 " did not stop within 5 s (in uninterruptible I/O or vfork); try again"));
+      return absl::UnavailableError(
+          absl::StrCat("process ", pid_, ": thread ", thread.tid,
+                       " did not stop within 5 s (in uninterruptible I/O or vfork); try again"));
     }
     if (!status.ok()) return Gone(thread.tid);
     if (IsGone(*status)) return Gone(thread.tid);
@@ -123,10 +123,12 @@ absl::Status Tracee::StopThread(TracedThread& thread) {
       break;
     }
     // A signal came first: let it be delivered, the interrupt is still pending behind it.
-    if (Ptrace(PTRACE_CONT, thread.tid, 0, static_cast<uint64_t>(WSTOPSIG(*status))) < 0) return Gone(thread.tid);
+    if (Ptrace(PTRACE_CONT, thread.tid, 0, static_cast<uint64_t>(WSTOPSIG(*status))) < 0)
+      return Gone(thread.tid);
   }
   if (Ptrace(PTRACE_GETREGS, thread.tid, 0, PtrArg(&thread.regs)) < 0 ||
-      Ptrace(static_cast<int>(PTRACE_GETSIGMASK), thread.tid, sizeof(thread.sigmask), PtrArg(&thread.sigmask)) < 0) {
+      Ptrace(static_cast<int>(PTRACE_GETSIGMASK), thread.tid, sizeof(thread.sigmask),
+             PtrArg(&thread.sigmask)) < 0) {
     return Gone(thread.tid);
   }
   thread.waited = true;
@@ -182,7 +184,8 @@ absl::StatusOr<std::unique_ptr<Tracee>> Tracee::SeizeAll(pid_t pid) {
   // A running thread can start others until it is stopped: repeat until there is none that is new.
   for (;;) {
     auto tids = proc::ListNumeric(task_dir);
-    if (absl::IsNotFound(tids.status())) return absl::UnavailableError(absl::StrCat("process ", pid, " ended meanwhile"));
+    if (absl::IsNotFound(tids.status()))
+      return absl::UnavailableError(absl::StrCat("process ", pid, " ended meanwhile"));
     if (!tids.ok()) return tids.status();
     const size_t first_new = tracee->threads_.size();
     MOULT_ASSIGN_OR_RETURN(const bool grown, tracee->SeizeNew(*tids));
@@ -193,7 +196,8 @@ absl::StatusOr<std::unique_ptr<Tracee>> Tracee::SeizeAll(pid_t pid) {
   auto leader = std::find_if(tracee->threads_.begin(), tracee->threads_.end(),
                              [pid](const TracedThread& t) { return t.tid == pid; });
   if (leader == tracee->threads_.end()) {
-    return absl::FailedPreconditionError(absl::StrCat("process ", pid, ": its first thread has ended (zombie leader)"));
+    return absl::FailedPreconditionError(
+        absl::StrCat("process ", pid, ": its first thread has ended (zombie leader)"));
   }
   std::rotate(tracee->threads_.begin(), leader, leader + 1);
   return tracee;
@@ -208,7 +212,8 @@ absl::Status Tracee::Read(RemotePtr from, absl::Span<std::byte> to) const {
     const ssize_t n = process_vm_readv(pid_, &local, 1, &remote, 1, 0);
     if (n <= 0) {
       if (n < 0 && errno == ESRCH) return Gone(pid_);
-      return ErrnoStatus(n < 0 ? errno : EFAULT, absl::StrFormat("process %d: read memory at %#x", pid_, from.value() + done));
+      return ErrnoStatus(n < 0 ? errno : EFAULT,
+                         absl::StrFormat("process %d: read memory at %#x", pid_, from.value() + done));
     }
     done += static_cast<size_t>(n);
   }
@@ -224,7 +229,8 @@ absl::Status Tracee::Write(RemotePtr to, absl::Span<const std::byte> from) const
     const ssize_t n = process_vm_writev(pid_, &local, 1, &remote, 1, 0);
     if (n <= 0) {
       if (n < 0 && errno == ESRCH) return Gone(pid_);
-      return ErrnoStatus(n < 0 ? errno : EFAULT, absl::StrFormat("process %d: write memory at %#x", pid_, to.value() + done));
+      return ErrnoStatus(n < 0 ? errno : EFAULT,
+                         absl::StrFormat("process %d: write memory at %#x", pid_, to.value() + done));
     }
     done += static_cast<size_t>(n);
   }
@@ -240,7 +246,8 @@ absl::Status Tracee::SetRegs(TracedThread& thread, const user_regs_struct& regs)
 absl::Status Tracee::BlockSignals(TracedThread& thread) {
   uint64_t mask = kAllSignals;
   thread.dirty = true;
-  if (Ptrace(static_cast<int>(PTRACE_SETSIGMASK), thread.tid, sizeof(mask), PtrArg(&mask)) < 0) return Gone(thread.tid);
+  if (Ptrace(static_cast<int>(PTRACE_SETSIGMASK), thread.tid, sizeof(mask), PtrArg(&mask)) < 0)
+    return Gone(thread.tid);
   return absl::OkStatus();
 }
 
@@ -249,8 +256,9 @@ absl::Status Tracee::WaitTrap(TracedThread& thread, int resume_request) {
   for (;;) {
     auto status = WaitWhileAlive(thread.tid, deadline);
     if (absl::IsDeadlineExceeded(status.status())) {
-      return absl::UnavailableError(absl::StrCat("process ", pid_, ": thread ", thread.tid,
-                                                 " did not come back from a system call within 5 s; try again"));
+      return absl::UnavailableError(
+          absl::StrCat("process ", pid_, ": thread ", thread.tid,
+                       " did not come back from a system call within 5 s; try again"));
     }
     if (!status.ok() || IsGone(*status)) return Gone(thread.tid);
     uint64_t inject = 0;
@@ -283,7 +291,8 @@ absl::StatusOr<int64_t> Tracee::RemoteSyscall(long nr, absl::Span<const uint64_t
   regs.r9 = arg[5];
   regs.rip = gadget_.value();
   MOULT_RETURN_IF_ERROR(SetRegs(leader, regs));
-  // Entry stop, exit stop: unlike a single step, these are no signals, and leave the handler of SIGTRAP alone.
+  // Entry stop, exit stop: unlike a single step, these are no signals, and leave the handler of SIGTRAP
+  // alone.
   for (int stop = 0; stop < 2; ++stop) {
     if (Ptrace(PTRACE_SYSCALL, leader.tid, 0, 0) < 0) return Gone(leader.tid);
     MOULT_RETURN_IF_ERROR(WaitTrap(leader, PTRACE_SYSCALL));
@@ -330,7 +339,8 @@ absl::Status Tracee::RunMapped(RemotePtr region, absl::Span<const ThreadProgram>
   for (size_t i = 0; i < programs.size(); ++i) {
     const ProgramBuilder& program = *programs[i].program;
     const auto begin = bytes.begin() + static_cast<ptrdiff_t>(offsets[i]);
-    results.emplace_back(program, std::vector<std::byte>(begin, begin + static_cast<ptrdiff_t>(program.Size())));
+    results.emplace_back(program,
+                         std::vector<std::byte>(begin, begin + static_cast<ptrdiff_t>(program.Size())));
     if (results.back().failed() != 0) {
       const size_t op = results.back().failed() - 1;
       return ErrnoStatus(static_cast<int>(-results.back().result(op)),
@@ -344,30 +354,36 @@ absl::Status Tracee::RunMapped(RemotePtr region, absl::Span<const ThreadProgram>
 void Tracee::StopRunning(absl::Span<const ThreadProgram> programs) {
   for (const ThreadProgram& run : programs) {
     const pid_t tid = threads_[run.thread].tid;
-    if (Ptrace(PTRACE_INTERRUPT, tid, 0, 0) == 0) static_cast<void>(WaitWhileAlive(tid, Clock::now() + std::chrono::seconds(1)));
+    if (Ptrace(PTRACE_INTERRUPT, tid, 0, 0) == 0)
+      static_cast<void>(WaitWhileAlive(tid, Clock::now() + std::chrono::seconds(1)));
   }
 }
 
 // The breakpoint at the end of a program resets an ignored SIGTRAP to its default.
 absl::Status Tracee::IgnoreTrapAgain(RemotePtr region) {
   const uint64_t action[4] = {1 /* SIG_IGN */, 0, 0, 0};
-  MOULT_RETURN_IF_ERROR(Write(region, absl::MakeConstSpan(reinterpret_cast<const std::byte*>(action), sizeof(action))));
+  MOULT_RETURN_IF_ERROR(
+      Write(region, absl::MakeConstSpan(reinterpret_cast<const std::byte*>(action), sizeof(action))));
   const uint64_t args[] = {SIGTRAP, region.value(), 0, sizeof(uint64_t)};
   auto result = RemoteSyscall(SYS_rt_sigaction, args);
   if (!result.ok()) return result.status();
-  return *result == 0 ? absl::OkStatus() : ErrnoStatus(static_cast<int>(-*result), absl::StrCat("process ", pid_, ": ignore SIGTRAP again"));
+  return *result == 0 ? absl::OkStatus()
+                      : ErrnoStatus(static_cast<int>(-*result),
+                                    absl::StrCat("process ", pid_, ": ignore SIGTRAP again"));
 }
 
-absl::StatusOr<std::vector<ProgramResult>> Tracee::RunPrograms(RemotePtr hint, absl::Span<const ThreadProgram> programs) {
+absl::StatusOr<std::vector<ProgramResult>> Tracee::RunPrograms(RemotePtr hint,
+                                                               absl::Span<const ThreadProgram> programs) {
   size_t size = AlignUp(parasite::BlobSize(), kPage);
   for (const ThreadProgram& run : programs) size += kStackSize + run.program->Size();
   size = AlignUp(size, kPage);
-  const uint64_t map_args[] = {hint.value(), size, PROT_READ | PROT_WRITE | PROT_EXEC,
-                               MAP_PRIVATE | MAP_ANONYMOUS, ~uint64_t{0}, 0};
+  const uint64_t map_args[] = {
+      hint.value(), size, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, ~uint64_t{0}, 0};
   MOULT_ASSIGN_OR_RETURN(const int64_t mapped, RemoteSyscall(SYS_mmap, map_args));
   if (mapped < 0 && mapped > -4096) {
-    return ErrnoStatus(static_cast<int>(-mapped),
-                       absl::StrCat("process ", pid_, ": map ", size, " bytes for the parasite; raise its RLIMIT_AS"));
+    return ErrnoStatus(
+        static_cast<int>(-mapped),
+        absl::StrCat("process ", pid_, ": map ", size, " bytes for the parasite; raise its RLIMIT_AS"));
   }
   const RemotePtr region(static_cast<uint64_t>(mapped));
   std::vector<ProgramResult> results;
@@ -379,14 +395,16 @@ absl::StatusOr<std::vector<ProgramResult>> Tracee::RunPrograms(RemotePtr hint, a
   auto unmapped = RemoteSyscall(SYS_munmap, unmap_args);
   if (!status.ok()) return status;
   if (!unmapped.ok()) return unmapped.status();
-  if (*unmapped != 0) return ErrnoStatus(static_cast<int>(-*unmapped), absl::StrCat("process ", pid_, ": unmap the parasite"));
+  if (*unmapped != 0)
+    return ErrnoStatus(static_cast<int>(-*unmapped), absl::StrCat("process ", pid_, ": unmap the parasite"));
   return results;
 }
 
 absl::Status Tracee::PutBack(TracedThread& thread) {
   if (!thread.dirty) return absl::OkStatus();
   if (Ptrace(PTRACE_SETREGS, thread.tid, 0, PtrArg(&thread.regs)) < 0 ||
-      Ptrace(static_cast<int>(PTRACE_SETSIGMASK), thread.tid, sizeof(thread.sigmask), PtrArg(&thread.sigmask)) < 0) {
+      Ptrace(static_cast<int>(PTRACE_SETSIGMASK), thread.tid, sizeof(thread.sigmask),
+             PtrArg(&thread.sigmask)) < 0) {
     return Gone(thread.tid);
   }
   thread.dirty = false;
@@ -414,7 +432,8 @@ absl::Status Tracee::Detach() {
       Ptrace(PTRACE_INTERRUPT, thread.tid, 0, 0);
       auto stop = WaitWhileAlive(thread.tid, Clock::now() + kStopTimeout);
       if (stop.ok() && !IsGone(*stop)) {
-        if (!IsEventStop(*stop) && WSTOPSIG(*stop) != SIGTRAP) inject = static_cast<uint64_t>(WSTOPSIG(*stop));
+        if (!IsEventStop(*stop) && WSTOPSIG(*stop) != SIGTRAP)
+          inject = static_cast<uint64_t>(WSTOPSIG(*stop));
         if (thread.waited) status.Update(PutBack(thread));
         Ptrace(PTRACE_DETACH, thread.tid, 0, inject);
       }

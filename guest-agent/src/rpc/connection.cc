@@ -13,7 +13,7 @@ namespace moult::agent {
 namespace {
 
 constexpr std::chrono::seconds kRequestTime{60};
-constexpr size_t kPiece = 1u << 20;
+constexpr size_t kPayloadStep = 1u << 20;
 
 // Bytes that came, 0: none now.
 absl::StatusOr<size_t> Receive(int fd, char* to, size_t size) {
@@ -41,7 +41,7 @@ absl::StatusOr<std::optional<rpc::Frame>> Connection::Read() {
   if (payload_.size() < decoded_.length) {
     // Grows with what has come: a length alone must not cost memory.
     const size_t at = payload_.size();
-    payload_.resize(std::min<uint64_t>(decoded_.length, at + kPiece));
+    payload_.resize(std::min<uint64_t>(decoded_.length, at + kPayloadStep));
     auto n = Receive(fd(), payload_.data() + at, payload_.size() - at);
     payload_.resize(at + (n.ok() ? *n : 0));
     MOULT_RETURN_IF_ERROR(n.status());

@@ -22,8 +22,6 @@
 namespace moult::agent {
 namespace {
 
-constexpr std::chrono::seconds kAnswerTime{60};
-
 std::vector<uint8_t> Bytes(const std::string& text) { return {text.begin(), text.end()}; }
 
 std::unique_ptr<rpc::FunctionSpecT> SpecOf(const Worker& worker) {

@@ -6,8 +6,6 @@
 namespace moult::agent {
 namespace {
 
-constexpr std::chrono::seconds kFreezeTime{10};
-
 absl::Status NeedsCgroup() {
   return absl::FailedPreconditionError(
       "this agent goes without cgroups (require_cgroup is false), so it has no freezer; mount cgroup v2 and "

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Detach: the function ends, its memory stays until the host has discarded it. Whatever comes between, nothing of it gets
-// to anybody else: the driver has the memory, and its close fills with zeros what was not released.
+// Detach: the function ends, its memory stays until the host has discarded it. Whatever comes between,
+// nothing of it gets to anybody else: the driver has the memory, and its close fills with zeros what was not
+// released.
 #include <poll.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -22,9 +23,7 @@
 namespace moult::agent {
 namespace {
 
-constexpr std::chrono::seconds kFreezeTime{10};
-constexpr std::chrono::seconds kAnswerTime{30};
-constexpr std::chrono::seconds kEndTime{30};
+constexpr std::chrono::seconds kTasksEndTime{30};
 // What comes after the function's end is for nobody to wait for.
 constexpr int kNiceness = 19;
 
@@ -82,11 +81,11 @@ absl::Status Kill(const Worker& worker, const absl::Status& wiped) {
     return ErrnoStatus("kill the function");
   // With the init all in its pid namespace have gone.
   Watch watch;
-  watch.deadline = Clock::now() + kEndTime;
+  watch.deadline = Clock::now() + kTasksEndTime;
   return Wait(watch, init, POLLIN);
 }
 
-absl::Status Report(Worker& worker, uint64_t call, Remains& remains) {
+absl::Status TellRemains(Worker& worker, uint64_t call, Remains& remains) {
   std::vector<FrameRun> runs = std::move(remains.shmem);
   if (remains.hold.has_value()) {
     MOULT_ASSIGN_OR_RETURN(const std::vector<FrameRun> kept, remains.hold->ListKept());
@@ -106,7 +105,7 @@ absl::Status GiveBack(Worker& worker, Remains remains) {
   uint64_t call = 0;
   MOULT_RETURN_IF_ERROR(worker.AwaitEnd(rpc::RequestBody::DetachPages, &call).status());
   worker.phases = {};
-  if (const absl::Status reported = Report(worker, call, remains); !reported.ok()) {
+  if (const absl::Status reported = TellRemains(worker, call, remains); !reported.ok()) {
     (void)worker.channel.Respond(call, rpc::ErrorResponse(reported), Clock::now() + kAnswerTime);
     return reported;
   }
@@ -120,7 +119,8 @@ absl::Status GiveBack(Worker& worker, Remains remains) {
   rpc::DoneT done;
   done.phases = ToPhases(worker.phases);
   return worker.channel.Respond(
-      call, released.ok() ? rpc::MakeResponse(std::move(done)) : rpc::ErrorResponse(released), Clock::now() + kAnswerTime);
+      call, released.ok() ? rpc::MakeResponse(std::move(done)) : rpc::ErrorResponse(released),
+      Clock::now() + kAnswerTime);
 }
 
 }  // namespace

@@ -5,12 +5,6 @@
 #include "rpc/worker.h"
 
 namespace moult::agent {
-namespace {
-
-constexpr std::chrono::seconds kAnswerTime{60};
-
-}  // namespace
-
 absl::Status DoPages(Worker& worker) {
   LedgerOptions options;
   options.cgroup_root = worker.config.cgroup_root;
@@ -22,7 +16,8 @@ absl::Status DoPages(Worker& worker) {
   worker.Tell({.done = true});
   MOULT_RETURN_IF_ERROR(worker.Respond(rpc::MakeResponse(std::move(ledger.report))));
   return worker.channel.SendData(
-      worker.call, {reinterpret_cast<const std::byte*>(ledger.runs.data()), ledger.runs.size() * sizeof(rpc::PageRun)},
+      worker.call,
+      {reinterpret_cast<const std::byte*>(ledger.runs.data()), ledger.runs.size() * sizeof(rpc::PageRun)},
       Clock::now() + kAnswerTime);
 }
 

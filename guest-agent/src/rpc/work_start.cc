@@ -13,8 +13,8 @@
 #include "function/ready.h"
 #include "image/restore.h"
 #include "image/window.h"
-#include "resource/inet_socket/inet_socket.h"
 #include "moult/protocol/function_spec.h"
+#include "resource/inet_socket/inet_socket.h"
 #include "rpc/kept_template.h"
 #include "rpc/standby.h"
 #include "rpc/streamed_pages.h"
@@ -23,14 +23,14 @@
 namespace moult::agent {
 namespace {
 
-constexpr std::chrono::seconds kEndTime{10};
+constexpr std::chrono::seconds kStartEndTime{10};
 
 // What is half-made goes, before the host hears of the failure.
 absl::Status Undo(Worker& worker, const absl::Status& failed) {
   const absl::Status status = worker.Explain(failed);
   syscall(SYS_pidfd_send_signal, worker.function->init_pidfd.get(), SIGKILL, nullptr, 0);
   Watch watch;
-  watch.deadline = Clock::now() + kEndTime;
+  watch.deadline = Clock::now() + kStartEndTime;
   (void)Wait(watch, worker.function->init_pidfd.get(), POLLIN);
   worker.Tell({.drop = true});
   return status;
@@ -105,15 +105,22 @@ engine::RestoreOptions Options(const Function& function) {
   return options;
 }
 
-// Whether a socket that comes back listening is the endpoint: then it accepts connections from the first moment on.
+// Whether a socket that comes back listening is the endpoint: then it accepts connections from the first
+// moment on.
 bool ListensAt(const image::ProcessImageT& image, const rpc::EndpointT* endpoint) {
-  return endpoint != nullptr && std::any_of(image.open_files.begin(), image.open_files.end(), [&](const auto& file) {
-    if (const auto* inet = file->resource.AsInetSocket(); inet != nullptr && endpoint->kind == rpc::EndpointKind::Tcp)
-      return inet->state == image::SocketState::Listening && engine::ReachableAt(*inet, endpoint->port);
-    if (const auto* unix = file->resource.AsUnixSocket(); unix != nullptr && endpoint->kind == rpc::EndpointKind::Unix)
-      return unix->state == image::SocketState::Listening && std::equal(unix->address.begin(), unix->address.end(), endpoint->path.begin(), endpoint->path.end());
-    return false;
-  });
+  return endpoint != nullptr &&
+         std::any_of(image.open_files.begin(), image.open_files.end(), [&](const auto& file) {
+           if (const auto* inet = file->resource.AsInetSocket();
+               inet != nullptr && endpoint->kind == rpc::EndpointKind::Tcp)
+             return inet->state == image::SocketState::Listening &&
+                    engine::ReachableAt(*inet, endpoint->port);
+           if (const auto* unix = file->resource.AsUnixSocket();
+               unix != nullptr && endpoint->kind == rpc::EndpointKind::Unix)
+             return unix->state == image::SocketState::Listening &&
+                    std::equal(unix->address.begin(), unix->address.end(), endpoint->path.begin(),
+                               endpoint->path.end());
+           return false;
+         });
 }
 
 struct Restored {
@@ -123,7 +130,8 @@ struct Restored {
 };
 
 Restored Take(engine::RestoreResult result, const image::ProcessImageT& image, const Worker& worker) {
-  return {std::move(result), image.processes.front()->pid, ListensAt(image, worker.function->info.spec->endpoint.get())};
+  return {std::move(result), image.processes.front()->pid,
+          ListensAt(image, worker.function->info.spec->endpoint.get())};
 }
 
 absl::StatusOr<Restored> RestoreStreamed(Worker& worker, const rpc::AttachT& attach) {
@@ -133,9 +141,10 @@ absl::StatusOr<Restored> RestoreStreamed(Worker& worker, const rpc::AttachT& att
   MOULT_ASSIGN_OR_RETURN(const Described described, Describe(attach));
   MOULT_RETURN_IF_ERROR(pages.Verify(*described.manifest));
   worker.phases.End("read image");
-  MOULT_ASSIGN_OR_RETURN(engine::RestoreResult result,
-                         engine::RestoreFrom({attach.name, *described.image, *described.manifest, {pages.fd()}},
-                                             Options(*worker.function)));
+  MOULT_ASSIGN_OR_RETURN(
+      engine::RestoreResult result,
+      engine::RestoreFrom({attach.name, *described.image, *described.manifest, {pages.fd()}},
+                          Options(*worker.function)));
   return Take(std::move(result), *described.image, worker);
 }
 
@@ -145,7 +154,8 @@ absl::StatusOr<Restored> RestoreWindow(Worker& worker, const rpc::AttachT& attac
     MOULT_ASSIGN_OR_RETURN(worker.kept, KeptTemplate::Read(attach));
     worker.phases.End("read image");
   }
-  MOULT_ASSIGN_OR_RETURN(engine::RestoreResult result, worker.kept->restorer().Run(Options(*worker.function)));
+  MOULT_ASSIGN_OR_RETURN(engine::RestoreResult result,
+                         worker.kept->restorer().Run(Options(*worker.function)));
   Restored restored = Take(std::move(result), worker.kept->image(), worker);
   const bool stays = worker.config.keep_templates != 0 && worker.kept->MayStay() &&
                      rpc::SerializeFunctionSpec(*attach.spec).size() <= kMaxKeptSpec;

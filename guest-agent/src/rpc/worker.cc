@@ -17,9 +17,8 @@ namespace {
 using nlohmann::json;
 using rpc::RequestBody;
 
-constexpr std::chrono::seconds kAnswerTime{30};     // for the host to take an answer
 constexpr std::chrono::milliseconds kDefaultDeadline{300'000};
-constexpr std::chrono::milliseconds kEndTime{300};  // for a sandbox to end after its function
+constexpr std::chrono::milliseconds kSandboxEndTime{300};  // for a sandbox to end after its function
 
 struct Verb {
   RequestBody body;
@@ -93,7 +92,8 @@ Worker::Worker(const Config& agent_config, UniqueFd connection, uint64_t call_id
       request(what),
       function(whose),
       agent(agent_socket),
-      deadline(Clock::now() + (what.deadline_ms != 0 ? std::chrono::milliseconds(what.deadline_ms) : kDefaultDeadline)) {}
+      deadline(Clock::now() +
+               (what.deadline_ms != 0 ? std::chrono::milliseconds(what.deadline_ms) : kDefaultDeadline)) {}
 
 Watch Worker::MakeWatch() const {
   return {channel.fd(), agent, function != nullptr ? function->init_pidfd.get() : -1, deadline};
@@ -114,7 +114,7 @@ absl::Status Worker::Explain(const absl::Status& status) const {
   const bool may_be = absl::IsNotFound(status) || absl::IsInternal(status) || absl::IsUnavailable(status);
   if (!may_be || function == nullptr) return status;
   Watch watch;
-  watch.deadline = Clock::now() + kEndTime;
+  watch.deadline = Clock::now() + kSandboxEndTime;
   if (!Wait(watch, function->init_pidfd.get(), POLLIN).ok()) return status;
   return absl::AbortedError(absl::StrCat("the function has ended meanwhile: ", status.message()));
 }
@@ -185,7 +185,8 @@ WorkerExit Work(Worker& worker) {
     if (status.ok()) status = verb.run(worker);
     if (lock.valid()) ClearNote(lock.get());
     worker.Tell({.done = true});
-    if (status.ok()) return verb.takes_connection ? WorkerExit::kCloseConnection : WorkerExit::kKeepConnection;
+    if (status.ok())
+      return verb.takes_connection ? WorkerExit::kCloseConnection : WorkerExit::kKeepConnection;
     worker.kept.reset();
     const uint64_t id = worker.function != nullptr ? worker.function->info.id : 0;
     Log(absl::StrCat(rpc::VerbName(body), " of function ", id, ": ", status.ToString()));

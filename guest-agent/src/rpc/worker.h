@@ -5,6 +5,7 @@
 #ifndef MOULT_RPC_WORKER_H_
 #define MOULT_RPC_WORKER_H_
 
+#include <chrono>
 #include <memory>
 #include <optional>
 #include <string>
@@ -26,18 +27,24 @@ struct Report {
   std::optional<std::string> end_reason = std::nullopt;
   bool drop = false;  // the function never came to be: forget it
   bool done = false;  // the verb is over: another may change the function
-  bool idle = false;  // the worker has a template, and waits for its next attach; the connection is the agent's again
+  bool idle =
+      false;  // the worker has a template, and waits for its next attach; the connection is the agent's again
 };
 std::string EncodeReport(const Report& report);
 absl::StatusOr<Report> DecodeReport(std::string_view text);
 inline constexpr size_t kMaxReport = 8192;
 
+// For the host to take an answer, and to ask for what follows on it.
+inline constexpr std::chrono::seconds kAnswerTime{60};
+// For the tasks of a function to stop, the verb's deadline permitting.
+inline constexpr std::chrono::seconds kFreezeTime{10};
+
 // How a worker leaves the connection: its exit status.
 enum class WorkerExit : int { kKeepConnection = 0, kCloseConnection = 3 };
 
 struct Worker {
-  Worker(const Config& agent_config, UniqueFd connection, uint64_t call_id, const rpc::RequestT& what, Function* whose,
-         int agent_socket);
+  Worker(const Config& agent_config, UniqueFd connection, uint64_t call_id, const rpc::RequestT& what,
+         Function* whose, int agent_socket);
 
   const Config& config;
   rpc::Channel channel;
@@ -47,7 +54,7 @@ struct Worker {
   int agent;                   // socket to the agent
   Clock::time_point deadline;  // of the verb
   engine::Phases phases = {};
-  bool answered = false;  // `call` was: an error after it can only close the connection
+  bool answered = false;               // `call` was: an error after it can only close the connection
   std::unique_ptr<KeptTemplate> kept;  // what the worker waits with after this verb; null: it ends
 
   Watch MakeWatch() const;
@@ -55,8 +62,8 @@ struct Worker {
   bool MayGoOn() const;
   // False: the agent has gone. One that is back reads the truth from /proc.
   bool Tell(const Report& report) const;
-  // An error that comes of the function's end says so: kAborted. For failures while it was worked on, when nothing of
-  // the engine holds it any more.
+  // An error that comes of the function's end says so: kAborted. For failures while it was worked on, when
+  // nothing of the engine holds it any more.
   absl::Status Explain(const absl::Status& status) const;
   absl::Status Respond(const rpc::ResponseT& response);
   // The answer of Run, Attach, Freeze, Thaw.

@@ -13,11 +13,10 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "moult/base/page.h"
 #include "moult/base/unique_fd.h"
 
 namespace moult::host {
-
-inline constexpr uint64_t kPage = 4096;
 
 // A guest-physical address; a number only here and in messages.
 enum class GuestPhys : uint64_t {};

@@ -98,7 +98,7 @@ void Pager::OffloadCall::Claim() {
 absl::Status Pager::OffloadCall::Protect() {
   std::vector<PageId> pages;
   for (const size_t i : sorted_) pages.push_back(wanted_[i].page);
-  for (const PageRun& run : SortedRuns(pager_.table_, std::move(pages))) {
+  for (const PageSpan& run : SortedRuns(pager_.table_, std::move(pages))) {
     MOULT_RETURN_IF_ERROR(pager_.uffd_->Protect(pager_.table_.Host(run.first, run.count)));
   }
   return absl::OkStatus();
@@ -170,7 +170,7 @@ absl::Status Pager::OffloadCall::FillHolesOf(absl::Span<const size_t> piece) {
   }
   if (ours.empty()) return absl::OkStatus();
   absl::Status status;
-  for (const PageRun& run : SortedRuns(pager_.table_, ours))
+  for (const PageSpan& run : SortedRuns(pager_.table_, ours))
     status.Update(pager_.FillHoles(run.first, run.count));
   std::vector<PageId> wake;
   {

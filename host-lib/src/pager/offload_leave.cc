@@ -41,7 +41,7 @@ absl::Status Pager::OffloadCall::LeavePiece(absl::Span<const size_t> piece) {
   }
   if (!unused.empty()) pager_.config_.pool->Free(unused);
   absl::Status status;
-  for (const PageRun& run : SortedRuns(pager_.table_, leaving)) {
+  for (const PageSpan& run : SortedRuns(pager_.table_, leaving)) {
     // SAFETY: pages that are kLeaving, so nobody else changes them, and whose content is in the pool as it is
     // now: they have been write-protected since before it was copied.
     status = pager_.memory_->Release(pager_.table_.Pages(run.first, run.count));
@@ -75,7 +75,7 @@ void Pager::OffloadCall::Return() {
       ours.push_back(record(i).page);
     }
   }
-  for (const PageRun& run : SortedRuns(pager_.table_, ours)) {
+  for (const PageSpan& run : SortedRuns(pager_.table_, ours)) {
     // A page that stays protected costs a fault when it is written.
     (void)pager_.uffd_->Unprotect(pager_.table_.Host(run.first, run.count));
   }

@@ -11,6 +11,9 @@
 
 namespace moult::host {
 
+// Pages that are moved at a time.
+inline constexpr size_t kPiecePages = 256;
+
 // Room for pages on their way, page aligned.
 class PageBuffer {
  public:

@@ -84,9 +84,9 @@ void PageTable::Set(PageId page, Record* record) {
   entry = record;
 }
 
-std::vector<PageRun> SortedRuns(const PageTable& table, std::vector<PageId> pages) {
+std::vector<PageSpan> SortedRuns(const PageTable& table, std::vector<PageId> pages) {
   std::sort(pages.begin(), pages.end());
-  std::vector<PageRun> runs;
+  std::vector<PageSpan> runs;
   for (const PageId page : pages) {
     if (!runs.empty() && runs.back().first + runs.back().count == page &&
         table.SameRegion(runs.back().first, page)) {

@@ -104,11 +104,11 @@ class PageTable {
 };
 
 // Runs of pages that follow each other in one region, from pages in any order.
-struct PageRun {
+struct PageSpan {
   PageId first;
   uint64_t count;
 };
-std::vector<PageRun> SortedRuns(const PageTable& table, std::vector<PageId> pages);
+std::vector<PageSpan> SortedRuns(const PageTable& table, std::vector<PageId> pages);
 
 }  // namespace moult::host
 

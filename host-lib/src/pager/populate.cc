@@ -10,7 +10,6 @@
 namespace moult::host {
 namespace {
 
-constexpr uint64_t kPiecePages = 256;
 constexpr std::chrono::milliseconds kPause{20};
 
 }  // namespace
@@ -59,7 +58,7 @@ absl::Status Pager::PopulatePiece(PageId first, uint64_t count, PageBuffer* buff
     }
     absl::Status status;
     if (!claimed.empty()) status = Bring(claimed, nullptr, buffer);
-    for (const PageRun& run : SortedRuns(table_, holes)) status.Update(FillHoles(run.first, run.count));
+    for (const PageSpan& run : SortedRuns(table_, holes)) status.Update(FillHoles(run.first, run.count));
     EndHoles(holes);
     if (lost) return absl::DataLossError("a page is lost; resolve it (zeros, poison, or another try)");
     if (status.ok() && !busy) return absl::OkStatus();

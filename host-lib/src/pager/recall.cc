@@ -8,7 +8,6 @@
 namespace moult::host {
 namespace {
 
-constexpr size_t kPiecePages = 256;  // fetched at a time
 constexpr std::chrono::milliseconds kBusyPause{50};
 constexpr std::chrono::milliseconds kReadPause{20};
 

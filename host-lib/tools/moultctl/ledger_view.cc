@@ -18,7 +18,7 @@ std::string Hex(uint64_t number) { return absl::StrFormat("0x%x", number); }
 std::string HexOrNone(uint64_t number) { return number == 0 ? "-" : Hex(number); }
 std::string NumberOrNone(uint64_t number) { return number == 0 ? "-" : absl::StrCat(number); }
 
-double Share(uint64_t part, uint64_t whole) {
+double Fraction(uint64_t part, uint64_t whole) {
   return whole == 0 ? 0 : std::min(1.0, static_cast<double>(part) / static_cast<double>(whole));
 }
 
@@ -65,7 +65,7 @@ std::string Percent(uint64_t part, uint64_t whole) {
 }
 
 std::string Bar(uint64_t part, uint64_t whole, size_t width) {
-  const auto signs = static_cast<size_t>(Share(part, whole) * static_cast<double>(width) + 0.5);
+  const auto signs = static_cast<size_t>(Fraction(part, whole) * static_cast<double>(width) + 0.5);
   return std::string(part > 0 && whole > 0 ? std::max<size_t>(signs, 1) : signs, '#');
 }
 

@@ -81,6 +81,8 @@ bool InRange(E value, E max) {
   return static_cast<unsigned>(value) <= static_cast<unsigned>(max);
 }
 
+inline constexpr size_t kSignals = 64;
+
 inline bool PageAligned(uint64_t value) { return value % kPageSize == 0; }
 
 // Rising, disjoint, whole pages, up to `end`; content inside `pages`.

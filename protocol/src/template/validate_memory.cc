@@ -8,7 +8,7 @@
 namespace moult::image::validate {
 namespace {
 
-constexpr uint64_t kMaxOffset = INT64_MAX;  // loff_t
+constexpr uint64_t kMaxFileOffset = INT64_MAX;  // loff_t
 const uint64_t kDevZero = makedev(1, 5);
 
 std::string Range(uint64_t start, uint64_t end) {
@@ -53,7 +53,7 @@ absl::Status CheckBacking(const Path& at, const ProcessImageT& image, const VmaT
   }
   if (backing == Backing::kNothing) return absl::OkStatus();
   if (!PageAligned(vma.offset)) return at.BadField("offset", "not page aligned: ", vma.offset);
-  if (vma.offset > kMaxOffset - (vma.end - vma.start)) {
+  if (vma.offset > kMaxFileOffset - (vma.end - vma.start)) {
     return at.BadField("offset", vma.offset, " is over the limit");
   }
   return absl::OkStatus();
@@ -192,7 +192,8 @@ absl::Status CheckObjects(const Path& at, const ProcessImageT& image, uint64_t p
       return here.BadField("kind", static_cast<int>(object.kind), " is unknown");
     }
     MOULT_RETURN_IF_ERROR(CheckText(here, "name", object.name, kMaxPath));
-    if (object.size > kMaxOffset - kPageSize) return here.BadField("size", object.size, " is over the limit");
+    if (object.size > kMaxFileOffset - kPageSize)
+      return here.BadField("size", object.size, " is over the limit");
     if (object.mode > 07777) return here.BadField("mode", object.mode, " has bits that are not permissions");
     if (object.kind != ObjectKind::Memfd && (object.seals != 0 || object.memfd_flags != 0)) {
       return here.Bad("has seals or memfd_flags, but is no memfd");

@@ -8,7 +8,6 @@
 namespace moult::image::validate {
 namespace {
 
-constexpr size_t kSignals = 64;
 constexpr int kSigEvSignal = 0;
 constexpr int kSigEvNone = 1;
 constexpr int kSigEvThread = 2;

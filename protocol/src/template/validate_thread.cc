@@ -6,8 +6,6 @@
 namespace moult::image::validate {
 namespace {
 
-constexpr int kSignals = 64;
-
 absl::Status CheckCredentials(const Path& at, const CredentialsT* credentials) {
   if (credentials == nullptr) return at.Bad("missing");
   const CredentialsT& c = *credentials;
@@ -85,7 +83,7 @@ absl::Status CheckThread(const Path& at, const ProcessT& process, const ThreadT&
   MOULT_RETURN_IF_ERROR(CheckCredentials(Path(at, "credentials"), thread.credentials.get()));
   MOULT_RETURN_IF_ERROR(CheckScheduling(Path(at, "scheduling"), thread.scheduling.get()));
   MOULT_RETURN_IF_ERROR(CheckSeccomp(at, process, thread));
-  if (thread.parent_death_signal < 0 || thread.parent_death_signal > kSignals) {
+  if (thread.parent_death_signal < 0 || thread.parent_death_signal > static_cast<int>(kSignals)) {
     return at.BadField("parent_death_signal", thread.parent_death_signal, " is no signal");
   }
   if (thread.sleep_remaining_ns < -1) {

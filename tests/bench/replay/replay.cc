@@ -3,6 +3,8 @@
 
 #include <cmath>
 
+#include "moult/base/page.h"
+
 namespace moult::bench {
 namespace {
 
@@ -11,8 +13,6 @@ using host::FunctionState;
 using host::FunctionView;
 using host::kAllSegments;
 using host::kNever;
-
-constexpr uint64_t kPage = 4096;
 
 Micros Transfer(uint64_t bytes, double mib_s) {
   if (mib_s <= 0) return Micros{0};

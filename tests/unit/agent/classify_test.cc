@@ -4,6 +4,8 @@
 #include <gtest/gtest.h>
 #include <linux/kernel-page-flags.h>
 
+#include "ledger/frame_table.h"
+
 namespace moult::agent {
 namespace {
 
@@ -11,7 +13,6 @@ using rpc::PageClass;
 using rpc::PageFlag;
 using rpc::PageKind;
 
-constexpr uint64_t Bit(int flag) { return uint64_t{1} << flag; }
 constexpr uint64_t kAnon = Bit(KPF_ANON) | Bit(KPF_SWAPBACKED) | Bit(KPF_UPTODATE) | Bit(KPF_LRU);
 constexpr uint64_t kShmem = Bit(KPF_SWAPBACKED) | Bit(KPF_UPTODATE) | Bit(KPF_LRU);
 constexpr uint64_t kFile = Bit(KPF_UPTODATE) | Bit(KPF_LRU);
@@ -19,13 +20,18 @@ constexpr uint64_t kReserved = Bit(32);
 constexpr uint64_t kCgroup = 900;  // of function 4
 constexpr uint64_t kHeap = 0x10000, kText = 0x400000;
 
-// Processes of function 4: two, and its sandbox's init; one of function 5; a daemon. Each has a heap and maps a file.
+// Processes of function 4: two, and its sandbox's init; one of function 5; a daemon. Each has a heap and maps
+// a file.
 enum Process : uint32_t { kFirst, kChild, kInit, kOther, kDaemon };
 
 class ClassifyTest : public ::testing::Test {
  protected:
   ClassifyTest() {
-    census_.processes = {{100, "py", 4, true}, {101, "py", 4, true}, {99, "init", 4, false}, {200, "node", 5, true}, {30, "sshd", 0, false}};
+    census_.processes = {{100, "py", 4, true},
+                         {101, "py", 4, true},
+                         {99, "init", 4, false},
+                         {200, "node", 5, true},
+                         {30, "sshd", 0, false}};
     census_.by_cgroup[kCgroup] = 4;
     std::vector<Vma> vmas;
     for (uint32_t process = kFirst; process <= kDaemon; ++process) {
@@ -37,7 +43,8 @@ class ClassifyTest : public ::testing::Test {
   static Mapping Heap(Process who, uint64_t page = 0) { return {0, kHeap + page * 4096, who * 2u}; }
   static Mapping Text(Process who, uint64_t page = 0) { return {0, kText + page * 4096, who * 2u + 1}; }
   PageUse Of(uint64_t flags, std::vector<Mapping> mappings, uint64_t mapped = 0, uint64_t cgroup = 0) {
-    return classifier_.Classify(frame_++, {flags, std::max<uint64_t>(mapped, mappings.size()), cgroup}, mappings);
+    return classifier_.Classify(frame_++, {flags, std::max<uint64_t>(mapped, mappings.size()), cgroup},
+                                mappings);
   }
   void Expect(const PageUse& use, PageClass page_class, PageKind kind, uint64_t function) {
     EXPECT_EQ(rpc::EnumNamePageClass(use.page_class), std::string(rpc::EnumNamePageClass(page_class)));
@@ -75,7 +82,8 @@ TEST_F(ClassifyTest, Anonymous_IsShared_WhenForkedWithinAFunction) {
 }
 
 TEST_F(ClassifyTest, Anonymous_IsTheSystems_WhenAnybodyElseHasIt) {
-  for (const Process other : {kInit, kOther, kDaemon}) Expect(Of(kAnon, {Heap(kFirst), Heap(other)}), PageClass::System, PageKind::Anonymous, 4);
+  for (const Process other : {kInit, kOther, kDaemon})
+    Expect(Of(kAnon, {Heap(kFirst), Heap(other)}), PageClass::System, PageKind::Anonymous, 4);
   // Somebody maps it who was not seen.
   const PageUse use = Of(kAnon, {Heap(kFirst)}, /*mapped=*/2);
   Expect(use, PageClass::System, PageKind::Anonymous, 4);
@@ -157,7 +165,8 @@ TEST_F(ClassifyTest, MergedPages_AreToldOfOnlyWhereTheKernelMerges) {
 }
 
 TEST_F(ClassifyTest, HugeTlb_IsAFunctions_WhenItAloneMapsIt) {
-  Expect(Of(Bit(KPF_HUGE) | Bit(KPF_COMPOUND_HEAD), {Heap(kFirst)}), PageClass::UserShared, PageKind::HugeTlb, 4);
+  Expect(Of(Bit(KPF_HUGE) | Bit(KPF_COMPOUND_HEAD), {Heap(kFirst)}), PageClass::UserShared, PageKind::HugeTlb,
+         4);
   Expect(Of(Bit(KPF_HUGE) | Bit(KPF_COMPOUND_HEAD), {}), PageClass::System, PageKind::HugeTlb, 0);
 }
 

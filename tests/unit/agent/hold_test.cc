@@ -4,12 +4,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "moult/base/page.h"
+
 namespace moult::agent {
 namespace {
 
 using Runs = std::vector<FrameRun>;
 
-constexpr uint64_t kPage = 4096;
 FrameRun At(uint64_t page, uint64_t pages) { return {page * kPage, pages * kPage}; }
 
 class HoldTest : public ::testing::Test {

@@ -21,13 +21,13 @@
 #include "daemon.h"
 #include "ledger/exclusive.h"
 #include "ledger/pipes.h"
+#include "moult/base/page.h"
 
 namespace moult::agent {
 namespace {
 
 using ::testing::Each;
 
-constexpr size_t kPage = 4096;
 constexpr size_t kBytes = 64 * kPage;
 
 TEST(WipeTest, Pipe_HoldsZeros_WhereContentWaited) {
@@ -37,7 +37,8 @@ TEST(WipeTest, Pipe_HoldsZeros_WhereContentWaited) {
   // Whole pages, and one in part.
   const std::string content(3 * kPage + 100, 'x');
   ASSERT_EQ(write(in.get(), content.data(), content.size()), static_cast<ssize_t>(content.size()));
-  const UniqueFd both(open(absl::StrCat("/proc/self/fd/", out.get()).c_str(), O_RDWR | O_CLOEXEC | O_NONBLOCK));
+  const UniqueFd both(
+      open(absl::StrCat("/proc/self/fd/", out.get()).c_str(), O_RDWR | O_CLOEXEC | O_NONBLOCK));
   ASSERT_TRUE(WipePipe(both.get()).ok());
   std::string left(1 << 16, 'y');
   const ssize_t n = read(out.get(), left.data(), left.size());
@@ -51,7 +52,8 @@ class WipeSandboxTest : public ::testing::Test {
  protected:
   void SetUp() override {
     if (geteuid() != 0) GTEST_SKIP() << "needs root";
-    shared_ = static_cast<char*>(mmap(nullptr, kPage, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
+    shared_ =
+        static_cast<char*>(mmap(nullptr, kPage, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
     ASSERT_NE(shared_, MAP_FAILED);
     int ends[2];
     ASSERT_EQ(pipe2(ends, O_CLOEXEC), 0);
@@ -88,7 +90,8 @@ class WipeSandboxTest : public ::testing::Test {
       if (mount("tmpfs", folder, "tmpfs", 0, nullptr) != 0) _exit(1);
     }
     char outside[32] = {};
-    if (readlink("/proc/self", outside, sizeof(outside) - 1) < 0) _exit(1);  // The outer /proc tells our outer pid.
+    if (readlink("/proc/self", outside, sizeof(outside) - 1) < 0)
+      _exit(1);  // The outer /proc tells our outer pid.
     if (mount("proc", "/proc", "proc", 0, nullptr) != 0) _exit(1);
     int ends[2];
     if (pipe(ends) != 0) _exit(1);
@@ -106,7 +109,8 @@ class WipeSandboxTest : public ::testing::Test {
     for (;;) pause();
   }
   void Fill() {
-    auto* memory = static_cast<char*>(mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    auto* memory =
+        static_cast<char*>(mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
     std::memset(memory, 'a', kBytes);
     std::memcpy(shared_, &memory, sizeof(memory));
     const std::string content(kBytes, 'f');
@@ -122,7 +126,9 @@ class WipeSandboxTest : public ::testing::Test {
   static std::string ReadAt(const std::string& path, uint64_t at) {
     const UniqueFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC));
     std::string bytes(kBytes, '?');
-    EXPECT_EQ(pread(fd.get(), bytes.data(), bytes.size(), static_cast<off_t>(at)), static_cast<ssize_t>(kBytes)) << path;
+    EXPECT_EQ(pread(fd.get(), bytes.data(), bytes.size(), static_cast<off_t>(at)),
+              static_cast<ssize_t>(kBytes))
+        << path;
     return bytes;
   }
 
@@ -171,9 +177,10 @@ TEST_F(AgentTest, Agent_KeepsNothing_OfWhatPassedThrough) {
   rpc::RunT run;
   run.spec = std::make_unique<rpc::FunctionSpecT>(CounterSpec());
   // The marker is nowhere but in the function's memory and in its pipe.
-  run.spec->argv.back() = absl::StrCat("import os\nm = bytes([77, 111, 117, 108, 116]) * 4 + b'canary'\nheap = m * 20000\n"
-                                       "r, w = os.pipe()\nos.write(w, m * 2000)\n",
-                                       run.spec->argv.back());
+  run.spec->argv.back() = absl::StrCat(
+      "import os\nm = bytes([77, 111, 117, 108, 116]) * 4 + b'canary'\nheap = m * 20000\n"
+      "r, w = os.pipe()\nos.write(w, m * 2000)\n",
+      run.spec->argv.back());
   const std::string marker = "MoultMoultMoultMoultcanary";
   const auto reply = client->Call(std::move(run));
   ASSERT_TRUE(reply.ok()) << reply.status();

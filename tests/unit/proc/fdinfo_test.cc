@@ -45,7 +45,7 @@ constexpr std::string_view kLocked =
     "pos:\t4096\nflags:\t02100002\nmnt_id:\t27\nino:\t10953277\n"
     "lock:\t1: POSIX  ADVISORY  WRITE 9989 fe:00:10953277 5 14\n"
     "lock:\t1: FLOCK  ADVISORY  READ 9989 fe:00:10953277 0 EOF\n";
-constexpr std::string_view kUnix = "pos:\t0\nflags:\t02000002\nmnt_id:\t10\nino:\t30596\nscm_fds: 2\n";
+constexpr std::string_view kUnixInfo = "pos:\t0\nflags:\t02000002\nmnt_id:\t10\nino:\t30596\nscm_fds: 2\n";
 
 TEST(ParseFdInfo, ParseFdInfo_ReadsCommonFields_WhenFileIsPlain) {
   const auto info =
@@ -118,7 +118,7 @@ TEST(ParseFdInfo, ParseFdInfo_ReadsWhatTheKindAdds_WhenItIsOneField) {
   EXPECT_EQ(ParseFdInfo(kSignalFd)->sigmask, 0x8000000000000a00u);
   EXPECT_EQ(ParseFdInfo(kPidFd)->pidfd_pid, 9989);
   EXPECT_EQ(ParseFdInfo("flags:\t02\nPid:\t-1\n")->pidfd_pid, -1);
-  EXPECT_EQ(ParseFdInfo(kUnix)->scm_fds, 2u);
+  EXPECT_EQ(ParseFdInfo(kUnixInfo)->scm_fds, 2u);
 }
 
 TEST(ParseFdInfo, ParseFdInfo_ReadsLocks_WhenFileIsLocked) {
@@ -174,7 +174,7 @@ TEST(ParseFdInfo, ParseFdInfo_Fails_WhenThereAreNoFlags) {
 
 TEST(ParseFdInfo, ParseFdInfo_DoesNotCrash_WhenTextIsCutAtAnyByte) {
   for (const std::string_view text :
-       {kEventFd, kTimerFd, kInotify, kEpoll, kSignalFd, kPidFd, kLocked, kUnix}) {
+       {kEventFd, kTimerFd, kInotify, kEpoll, kSignalFd, kPidFd, kLocked, kUnixInfo}) {
     for (size_t size = 0; size < text.size(); ++size) {
       (void)ParseFdInfo(std::string(text.substr(0, size)));
     }

@@ -3,14 +3,13 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "moult/base/page.h"
 #include "moult/protocol/message.h"
 
 namespace moult::rpc {
 namespace {
 
 using ::testing::HasSubstr;
-
-constexpr uint64_t kPage = 4096;
 
 struct Fields {
   uint64_t gpa = 0;
@@ -25,8 +24,18 @@ struct Fields {
 };
 
 PageRun RunOf(const Fields& f) {
-  return {f.gpa, f.length, f.va, f.file_offset, 7, 312, f.file, static_cast<PageClass>(f.page_class), static_cast<PageKind>(f.kind),
-          f.prot, static_cast<Segment>(f.segment), PageFlag{}};
+  return {f.gpa,
+          f.length,
+          f.va,
+          f.file_offset,
+          7,
+          312,
+          f.file,
+          static_cast<PageClass>(f.page_class),
+          static_cast<PageKind>(f.kind),
+          f.prot,
+          static_cast<Segment>(f.segment),
+          PageFlag{}};
 }
 
 // Of pages 0 and 1, and 16 to 19.
@@ -42,8 +51,9 @@ PagesReportT Report() {
 }
 
 std::vector<PageRun> Good() {
-  return {RunOf({.gpa = 0, .length = 2 * kPage}), RunOf({.gpa = 16 * kPage, .file = 1}), RunOf({.gpa = 17 * kPage, .length = 3 * kPage}),
-          RunOf({.gpa = 1 << 30, .page_class = 3}), RunOf({.gpa = 1 << 30, .page_class = 3})};
+  return {RunOf({.gpa = 0, .length = 2 * kPage}), RunOf({.gpa = 16 * kPage, .file = 1}),
+          RunOf({.gpa = 17 * kPage, .length = 3 * kPage}), RunOf({.gpa = 1 << 30, .page_class = 3}),
+          RunOf({.gpa = 1 << 30, .page_class = 3})};
 }
 
 absl::Status Check(std::vector<PageRun> runs) { return CheckPageRuns(Report(), runs); }
@@ -90,10 +100,12 @@ void ExpectRefused(std::vector<PageRun> runs, const char* message) {
 TEST(PageRuns, AreRefused_WhenTheyNameWhatTheReportDoesNot) {
   PagesReportT report = Report();
   report.functions.clear();
-  EXPECT_THAT(std::string(CheckPageRuns(report, Good()).message()), HasSubstr("function: 7 is not among the report's"));
+  EXPECT_THAT(std::string(CheckPageRuns(report, Good()).message()),
+              HasSubstr("function: 7 is not among the report's"));
   report = Report();
   report.processes.clear();
-  EXPECT_THAT(std::string(CheckPageRuns(report, Good()).message()), HasSubstr("pid: 312 is not among the report's"));
+  EXPECT_THAT(std::string(CheckPageRuns(report, Good()).message()),
+              HasSubstr("pid: 312 is not among the report's"));
 }
 
 TEST(PageRuns, AreRefused_WhenTheyOverlapOrFall) {

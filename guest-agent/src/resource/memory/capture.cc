@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "resource/memory/capture.h"
 
-#include <algorithm>
-
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
+
 #include "absl/strings/match.h"
 #include "absl/strings/strip.h"
+#include "moult/base/page.h"
 #include "proc/read.h"
 #include "proc/values.h"
 #include "resource/memory/advice.h"
@@ -18,11 +19,11 @@
 namespace moult::engine {
 namespace {
 
-constexpr uint64_t kUserTop = 0x7ffffffff000;
 constexpr uint64_t kHoleMargin = 16u << 20;
 
 std::string Name(const proc::SmapsEntry& entry) {
-  return absl::StrFormat("mapping %#x-%#x%s%s", entry.start, entry.end, entry.path.empty() ? "" : " ", entry.path);
+  return absl::StrFormat("mapping %#x-%#x%s%s", entry.start, entry.end, entry.path.empty() ? "" : " ",
+                         entry.path);
 }
 
 absl::Status CheckSupported(const proc::SmapsEntry& entry) {
@@ -33,16 +34,23 @@ absl::Status CheckSupported(const proc::SmapsEntry& entry) {
   if (entry.Has(proc::kVmUffdMissing) || entry.Has(proc::kVmUffdWp) || entry.Has(proc::kVmUffdMinor)) {
     return Refuse(absl::StrCat(name, " is registered with userfaultfd"), "unregister it before the dump");
   }
-  if (entry.Has(proc::kVmShadowStack)) return Refuse(absl::StrCat(name, " is a shadow stack"), "start the program without it (GLIBC_TUNABLES)");
-  if (entry.Has(proc::kVmSealed)) return Refuse(absl::StrCat(name, " is sealed with mseal"), "start the program without mseal");
-  if (entry.protection_key != 0) return Refuse(absl::StrCat(name, " has a protection key"), "free the key before the dump");
-  if (absl::StartsWith(entry.path, "/SYSV")) return Refuse(absl::StrCat(name, " is System V shared memory"), "use memfd or POSIX shared memory");
-  if (absl::StartsWith(entry.path, "/[aio]")) return Refuse(absl::StrCat(name, " is an AIO ring"), "destroy the io_setup context before the dump");
+  if (entry.Has(proc::kVmShadowStack))
+    return Refuse(absl::StrCat(name, " is a shadow stack"), "start the program without it (GLIBC_TUNABLES)");
+  if (entry.Has(proc::kVmSealed))
+    return Refuse(absl::StrCat(name, " is sealed with mseal"), "start the program without mseal");
+  if (entry.protection_key != 0)
+    return Refuse(absl::StrCat(name, " has a protection key"), "free the key before the dump");
+  if (absl::StartsWith(entry.path, "/SYSV"))
+    return Refuse(absl::StrCat(name, " is System V shared memory"), "use memfd or POSIX shared memory");
+  if (absl::StartsWith(entry.path, "/[aio]"))
+    return Refuse(absl::StrCat(name, " is an AIO ring"), "destroy the io_setup context before the dump");
   if (absl::StartsWith(entry.path, "anon_inode:")) {
-    return Refuse(absl::StrCat(name, " belongs to a kernel object (io_uring, perf, bpf or alike)"), "close it before the dump");
+    return Refuse(absl::StrCat(name, " belongs to a kernel object (io_uring, perf, bpf or alike)"),
+                  "close it before the dump");
   }
   if (entry.Has(proc::kVmHugeTlb) && (entry.shared || !absl::StartsWith(entry.path, "/anon_hugepage"))) {
-    return Refuse(absl::StrCat(name, " is shared or file-backed hugetlb memory"), "use private MAP_HUGETLB or transparent huge pages");
+    return Refuse(absl::StrCat(name, " is shared or file-backed hugetlb memory"),
+                  "use private MAP_HUGETLB or transparent huge pages");
   }
   return absl::OkStatus();
 }
@@ -66,7 +74,8 @@ class MappedFiles {
       return stat_;
     }
     const std::string link = absl::StrFormat("/proc/%d/map_files/%x-%x", pid_, entry.start, entry.end);
-    if (stat(link.c_str(), &stat_) < 0) return ErrnoStatus(absl::StrCat("stat ", link, " (", entry.path, ")"));
+    if (stat(link.c_str(), &stat_) < 0)
+      return ErrnoStatus(absl::StrCat("stat ", link, " (", entry.path, ")"));
     last_ = &entry;
     return stat_;
   }
@@ -77,16 +86,21 @@ class MappedFiles {
   struct stat stat_ {};
 };
 
-absl::Status CaptureBacking(CaptureContext& context, MappedFiles& mapped, const proc::SmapsEntry& entry, image::VmaT& vma) {
+absl::Status CaptureBacking(CaptureContext& context, MappedFiles& mapped, const proc::SmapsEntry& entry,
+                            image::VmaT& vma) {
   MOULT_ASSIGN_OR_RETURN(const struct stat st, mapped.Stat(entry));
   vma.offset = entry.offset;
   const bool unnamed = st.st_nlink == 0;
   if (!unnamed) {
     if (entry.deleted) {
-      return Refuse(absl::StrCat(Name(entry), ": the name it was opened by is gone, others exist"), "restart the process");
+      return Refuse(absl::StrCat(Name(entry), ": the name it was opened by is gone, others exist"),
+                    "restart the process");
     }
     vma.kind = entry.shared ? image::VmaKind::SharedFile : image::VmaKind::PrivateFile;
-    MOULT_ASSIGN_OR_RETURN(vma.file, context.files.Add(entry.path, st, S_ISREG(st.st_mode) ? image::FileContent::Exact : image::FileContent::Any, Name(entry)));
+    MOULT_ASSIGN_OR_RETURN(
+        vma.file, context.files.Add(entry.path, st,
+                                    S_ISREG(st.st_mode) ? image::FileContent::Exact : image::FileContent::Any,
+                                    Name(entry)));
     // Memory that is shared through a file is meant to change under the process.
     if (entry.shared && entry.write) context.files.AllowChange(vma.file);
     return absl::OkStatus();
@@ -109,7 +123,8 @@ absl::Status CaptureBacking(CaptureContext& context, MappedFiles& mapped, const 
   return absl::OkStatus();
 }
 
-absl::Status CaptureVma(CaptureContext& context, MappedFiles& mapped, const proc::SmapsEntry& entry, image::VmaT& vma) {
+absl::Status CaptureVma(CaptureContext& context, MappedFiles& mapped, const proc::SmapsEntry& entry,
+                        image::VmaT& vma) {
   vma.start = entry.start;
   vma.end = entry.end;
   vma.prot = (entry.read ? PROT_READ : 0u) | (entry.write ? PROT_WRITE : 0u) | (entry.exec ? PROT_EXEC : 0u);
@@ -147,7 +162,8 @@ bool HasContentToKeep(const proc::SmapsEntry& entry) {
   return !entry.shared && !entry.Has(proc::kVmWipeOnFork) && !entry.Has(proc::kVmDroppable);
 }
 
-absl::Status CaptureGuards(const CaptureContext& context, const std::vector<proc::SmapsEntry>& layout, image::MemoryMapT& memory) {
+absl::Status CaptureGuards(const CaptureContext& context, const std::vector<proc::SmapsEntry>& layout,
+                           image::MemoryMapT& memory) {
   MOULT_ASSIGN_OR_RETURN(const PageScan scan, PageScan::Open(context.pid()));
   MOULT_ASSIGN_OR_RETURN(const auto guards, scan.Guards(layout));
   auto vma = memory.vmas.begin();
@@ -163,7 +179,8 @@ absl::Status CaptureExe(CaptureContext& context, image::MemoryMapT& memory) {
   struct stat st {};
   MOULT_ASSIGN_OR_RETURN(const std::string path, proc::ReadLink(link));
   if (stat(link.c_str(), &st) < 0) return ErrnoStatus(absl::StrCat("stat ", link));
-  if (st.st_nlink == 0) return Refuse(absl::StrCat("its program file ", path, " was removed"), "restart the process");
+  if (st.st_nlink == 0)
+    return Refuse(absl::StrCat("its program file ", path, " was removed"), "restart the process");
   MOULT_ASSIGN_OR_RETURN(memory.exe, context.files.Add(path, st, image::FileContent::Exact, "program"));
   return absl::OkStatus();
 }

@@ -1,19 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "resource/memory/page_scan.h"
 
-#include <algorithm>
-
 #include <fcntl.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include <algorithm>
+
 #include "absl/strings/match.h"
 #include "image/window.h"
+#include "moult/base/page.h"
 
 namespace moult::engine {
 namespace {
-
-constexpr uint64_t kPage = 4096;
 
 // include/uapi/linux/fs.h of Linux 6.7; Debian 12's headers are older.
 struct PmScanArg {
@@ -69,16 +68,19 @@ absl::StatusOr<std::vector<AddressRange>> Scan(int fd, PmScanArg arg) {
   return ranges;
 }
 
-// Pages that the driver attached are not anonymous to the kernel, and so they look like a file's. In a mapping
-// of anonymous memory (not the kernel's own, such as [vdso]) there are no others.
+// Pages that the driver attached are not anonymous to the kernel, and so they look like a file's. In a
+// mapping of anonymous memory (not the kernel's own, such as [vdso]) there are no others.
 bool HoldsWindowPages(const proc::SmapsEntry& vma) {
   const bool kernels = absl::StartsWith(vma.path, "[") && vma.path != "[heap]" && vma.path != "[stack]" &&
                        !absl::StartsWith(vma.path, "[anon:");
   return vma.inode == 0 && !vma.shared && !kernels && vma.rss > vma.anonymous;
 }
 
-// Where a private mapping of a file may show pages of a window; the kernel tells neither by counts nor by flags.
-bool MayHoldWindowPages(const proc::SmapsEntry& vma) { return vma.inode != 0 && !vma.shared && vma.rss > vma.anonymous; }
+// Where a private mapping of a file may show pages of a window; the kernel tells neither by counts nor by
+// flags.
+bool MayHoldWindowPages(const proc::SmapsEntry& vma) {
+  return vma.inode != 0 && !vma.shared && vma.rss > vma.anonymous;
+}
 
 std::vector<AddressRange> WindowFrames() {
   std::vector<AddressRange> frames;
@@ -98,7 +100,8 @@ std::vector<AddressRange> Merge(const std::vector<AddressRange>& a, const std::v
   return ranges;
 }
 
-std::vector<AddressRange> SplitAtMappings(const std::vector<AddressRange>& found, const std::vector<proc::SmapsEntry>& layout) {
+std::vector<AddressRange> SplitAtMappings(const std::vector<AddressRange>& found,
+                                          const std::vector<proc::SmapsEntry>& layout) {
   std::vector<AddressRange> ranges;
   auto vma = layout.begin();
   for (const AddressRange& range : found) {
@@ -130,7 +133,8 @@ absl::StatusOr<PageScan> PageScan::Open(pid_t pid) {
   return PageScan(std::move(fd), has_scan, has_guards, WindowFrames());
 }
 
-absl::StatusOr<std::vector<AddressRange>> PageScan::Private(const std::vector<proc::SmapsEntry>& layout) const {
+absl::StatusOr<std::vector<AddressRange>> PageScan::Private(
+    const std::vector<proc::SmapsEntry>& layout) const {
   if (layout.empty()) return std::vector<AddressRange>();
   if (!has_scan_) {
     std::vector<AddressRange> ranges;
@@ -141,7 +145,8 @@ absl::StatusOr<std::vector<AddressRange>> PageScan::Private(const std::vector<pr
       // The shared zero page looks private here; its content is dropped later like that of any zero page.
       const auto is_private = [&](const proc::PagemapEntry& entry) {
         if (entry.guard || !(entry.present || entry.swapped)) return false;
-        return !entry.file_or_shared || (entry.present && (holds_window_pages || (!vma.shared && InWindow(entry))));
+        return !entry.file_or_shared ||
+               (entry.present && (holds_window_pages || (!vma.shared && InWindow(entry))));
       };
       MOULT_RETURN_IF_ERROR(ReadPagemap(vma, is_private, ranges));
     }
@@ -173,7 +178,8 @@ absl::StatusOr<std::vector<AddressRange>> PageScan::Private(const std::vector<pr
   return SplitAtMappings(attached.empty() ? found : Merge(found, attached), layout);
 }
 
-absl::StatusOr<std::vector<AddressRange>> PageScan::Guards(const std::vector<proc::SmapsEntry>& layout) const {
+absl::StatusOr<std::vector<AddressRange>> PageScan::Guards(
+    const std::vector<proc::SmapsEntry>& layout) const {
   if (!has_guards_ || layout.empty()) return std::vector<AddressRange>();
   PmScanArg arg;
   arg.start = layout.front().start;
@@ -190,17 +196,20 @@ bool PageScan::InWindow(const proc::PagemapEntry& entry) const {
 }
 
 template <typename Wanted>
-absl::Status PageScan::ReadPagemap(const proc::SmapsEntry& vma, const Wanted& wanted, std::vector<AddressRange>& ranges) const {
+absl::Status PageScan::ReadPagemap(const proc::SmapsEntry& vma, const Wanted& wanted,
+                                   std::vector<AddressRange>& ranges) const {
   uint64_t entries[8192];
   const size_t first = ranges.size();
   for (uint64_t at = vma.start; at < vma.end;) {
     const uint64_t count = std::min<uint64_t>((vma.end - at) / kPage, std::size(entries));
-    const ssize_t n = pread(fd_.get(), entries, count * sizeof(uint64_t), static_cast<off_t>(at / kPage * sizeof(uint64_t)));
+    const ssize_t n = pread(fd_.get(), entries, count * sizeof(uint64_t),
+                            static_cast<off_t>(at / kPage * sizeof(uint64_t)));
     if (n <= 0) return ErrnoStatus(n < 0 ? errno : EIO, absl::StrFormat("read pagemap at %#x", at));
     const uint64_t got = static_cast<uint64_t>(n) / sizeof(uint64_t);
     for (uint64_t i = 0; i < got; ++i) {
       if (entries[i] == 0) continue;  // a hole, as most of what runtimes reserve
-      if (wanted(proc::DecodePagemap(entries[i]))) Append(ranges, first, at + i * kPage, at + (i + 1) * kPage);
+      if (wanted(proc::DecodePagemap(entries[i])))
+        Append(ranges, first, at + i * kPage, at + (i + 1) * kPage);
     }
     at += got * kPage;
   }

@@ -1,9 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "resource/memory/restore.h"
 
-#include <algorithm>
-#include <ctime>
-
 #include <fcntl.h>
 #include <linux/moult.h>
 #include <linux/prctl.h>
@@ -12,6 +9,10 @@
 #include <sys/syscall.h>
 #include <sys/uio.h>
 
+#include <algorithm>
+#include <ctime>
+
+#include "moult/base/page.h"
 #include "parasite/program.h"
 
 namespace moult::engine {
@@ -19,7 +20,6 @@ namespace {
 
 using ptrace::Arg;
 
-constexpr uint64_t kUserTop = 0x7ffffffff000;
 constexpr uint64_t kMargin = 16u << 20;
 constexpr uint64_t kLowest = 1u << 30;
 constexpr size_t kMaxIov = 1024;
@@ -45,8 +45,8 @@ struct Range {
   uint64_t end;
 };
 
-// Template pages can be shown in anonymous memory, and in place of copies that were written to a private mapping of a
-// regular file.
+// Template pages can be shown in anonymous memory, and in place of copies that were written to a private
+// mapping of a regular file.
 bool CanAttach(const image::ProcessImageT& image, const image::VmaT& vma, const FdNumbers& numbers) {
   if (!numbers.pages.attach || vma.huge_tlb || vma.droppable) return false;
   if (vma.kind == image::VmaKind::Anonymous) return true;
@@ -55,8 +55,13 @@ bool CanAttach(const image::ProcessImageT& image, const image::VmaT& vma, const 
 
 class MappingPlanner {
  public:
-  MappingPlanner(const image::ProcessImageT& image, const FdNumbers& numbers, uint64_t view, ptrace::ProgramBuilder& program)
-      : image_(image), numbers_(numbers), view_(view), program_(program), memory_(*image.processes.front()->memory) {}
+  MappingPlanner(const image::ProcessImageT& image, const FdNumbers& numbers, uint64_t view,
+                 ptrace::ProgramBuilder& program)
+      : image_(image),
+        numbers_(numbers),
+        view_(view),
+        program_(program),
+        memory_(*image.processes.front()->memory) {}
 
   FillTimes Plan() {
     size_t run = 0;
@@ -96,7 +101,8 @@ class MappingPlanner {
   }
 
   Arg Fd(const image::VmaT& vma) const {
-    if (vma.file != 0xffffffffu) return numbers_.files.at({vma.file, vma.kind == image::VmaKind::SharedFile && vma.may_write});
+    if (vma.file != 0xffffffffu)
+      return numbers_.files.at({vma.file, vma.kind == image::VmaKind::SharedFile && vma.may_write});
     if (vma.object != 0xffffffffu) {
       const bool write = vma.kind == image::VmaKind::SharedObject && vma.may_write;
       return (write ? numbers_.objects_rw : numbers_.objects_ro) + static_cast<int>(vma.object);
@@ -119,11 +125,13 @@ class MappingPlanner {
     // A private mapping that once was writable stays accounted for when it no longer is.
     const bool was_writable = vma.accounted && !vma.noreserve && !IsShared(vma);
     if (((has_content && !CanAttach(image_, vma, numbers_)) || was_writable) && (prot & PROT_WRITE) == 0) {
-      // Nothing but writable: the kernel would merge it with a neighbour that is readable, too, to be split again.
+      // Nothing but writable: the kernel would merge it with a neighbour that is readable, too, to be split
+      // again.
       prot = PROT_WRITE;
       protect_later_.push_back(&vma);
     }
-    program_.CallExpect(Name("mmap", vma), SYS_mmap, {vma.start, vma.end - vma.start, prot, flags, Fd(vma), vma.offset},
+    program_.CallExpect(Name("mmap", vma), SYS_mmap,
+                        {vma.start, vma.end - vma.start, prot, flags, Fd(vma), vma.offset},
                         static_cast<int64_t>(vma.start));
     // Before the content, so that it comes to lie on huge pages where it did before.
     for (const uint8_t advice : vma.advice) {
@@ -132,7 +140,8 @@ class MappingPlanner {
   }
 
   void Advise(const image::VmaT& vma, uint8_t advice) {
-    program_.Call(absl::StrCat(Name("madvise", vma), " with advice ", advice), SYS_madvise, {vma.start, vma.end - vma.start, advice});
+    program_.Call(absl::StrCat(Name("madvise", vma), " with advice ", advice), SYS_madvise,
+                  {vma.start, vma.end - vma.start, advice});
   }
 
   void Fill() {
@@ -142,14 +151,18 @@ class MappingPlanner {
     auto flush = [&] {
       if (parts.empty()) return;
       const size_t data = program_.AddVector(parts);
-      program_.CallExpect(absl::StrFormat("read pages at offset %d", offset), SYS_preadv,
-                          {numbers_.pages.fd, Arg::Data(data), parts.size(), numbers_.pages.offset + offset, 0}, static_cast<int64_t>(length));
+      program_.CallExpect(
+          absl::StrFormat("read pages at offset %d", offset), SYS_preadv,
+          {numbers_.pages.fd, Arg::Data(data), parts.size(), numbers_.pages.offset + offset, 0},
+          static_cast<int64_t>(length));
       parts.clear();
       length = 0;
     };
     for (const image::PageRun& run : memory_.runs) {
       for (uint64_t done = 0; done < run.length();) {
-        if (parts.size() == kMaxIov || length == kMaxRead || (!parts.empty() && offset + length != run.pages_offset() + done)) flush();
+        if (parts.size() == kMaxIov || length == kMaxRead ||
+            (!parts.empty() && offset + length != run.pages_offset() + done))
+          flush();
         if (parts.empty()) offset = run.pages_offset() + done;
         const uint64_t piece = std::min(run.length() - done, kMaxRead - length);
         parts.push_back({reinterpret_cast<void*>(run.start() + done), piece});
@@ -185,12 +198,14 @@ class MappingPlanner {
     PlanAttach(ranges);
     if (copies.empty()) return;
     // SAFETY: the hole behind the region (CopiedBytes), and unmapped again.
-    program_.CallExpect("map a view of the window", SYS_mmap,
-                        {view_, viewed, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0},
-                        static_cast<int64_t>(view_));
+    program_.CallExpect(
+        "map a view of the window", SYS_mmap,
+        {view_, viewed, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0},
+        static_cast<int64_t>(view_));
     PlanAttach(views);
     const size_t list = program_.AddVector(copies);
-    program_.Call(absl::StrCat("copy ", copies.size(), " ranges of template pages"), kPseudoCopy, {Arg::Data(list), copies.size(), view_});
+    program_.Call(absl::StrCat("copy ", copies.size(), " ranges of template pages"), kPseudoCopy,
+                  {Arg::Data(list), copies.size(), view_});
     program_.Call("unmap the view of the window", SYS_munmap, {view_, viewed});
   }
 
@@ -204,25 +219,31 @@ class MappingPlanner {
       const size_t list = program_.AddData(std::as_bytes(std::span(ranges).subspan(at, count)));
       const size_t data = program_.AddObject(attach);
       program_.AddPointer(data + offsetof(moult_attach, ranges), list);
-      program_.Call(absl::StrCat("attach ", count, " ranges of template pages"), SYS_ioctl, {numbers_.pages.fd, MOULT_ATTACH, Arg::Data(data)});
+      program_.Call(absl::StrCat("attach ", count, " ranges of template pages"), SYS_ioctl,
+                    {numbers_.pages.fd, MOULT_ATTACH, Arg::Data(data)});
       at += count;
     }
   }
 
   void Finish(const image::VmaT& vma) {
     for (const uint8_t advice : vma.advice) {
-      if (vma.droppable && (advice == MADV_WIPEONFORK || advice == MADV_DONTDUMP)) continue;  // the kernel's own doing
+      if (vma.droppable && (advice == MADV_WIPEONFORK || advice == MADV_DONTDUMP))
+        continue;  // the kernel's own doing
       if (advice != MADV_HUGEPAGE && advice != MADV_NOHUGEPAGE) Advise(vma, advice);
     }
     for (const image::PageRun& guard : vma.guards) {
-      program_.Call(Name("madvise(MADV_GUARD_INSTALL)", vma), SYS_madvise, {guard.start(), guard.length(), kMadvGuardInstall});
+      program_.Call(Name("madvise(MADV_GUARD_INSTALL)", vma), SYS_madvise,
+                    {guard.start(), guard.length(), kMadvGuardInstall});
     }
     if (!vma.name.empty() && vma.kind == image::VmaKind::Anonymous) {
       const size_t name = program_.AddString(vma.name);
-      program_.CallMayFail(Name("name", vma), SYS_prctl, {PR_SET_VMA, PR_SET_VMA_ANON_NAME, vma.start, vma.end - vma.start, Arg::Data(name)});
+      program_.CallMayFail(
+          Name("name", vma), SYS_prctl,
+          {PR_SET_VMA, PR_SET_VMA_ANON_NAME, vma.start, vma.end - vma.start, Arg::Data(name)});
     }
     if (vma.locked != 0) {
-      program_.Call(Name("mlock", vma), SYS_mlock2, {vma.start, vma.end - vma.start, vma.locked == 2 ? MLOCK_ONFAULT : 0});
+      program_.Call(Name("mlock", vma), SYS_mlock2,
+                    {vma.start, vma.end - vma.start, vma.locked == 2 ? MLOCK_ONFAULT : 0});
     }
   }
 
@@ -237,8 +258,8 @@ class MappingPlanner {
 
 }  // namespace
 
-absl::StatusOr<ptrace::RemotePtr> FindRegionHole(const image::MemoryMapT& memory, const std::vector<proc::MapsEntry>& own,
-                                                 uint64_t size) {
+absl::StatusOr<ptrace::RemotePtr> FindRegionHole(const image::MemoryMapT& memory,
+                                                 const std::vector<proc::MapsEntry>& own, uint64_t size) {
   std::vector<Range> used;
   for (const auto& vma : memory.vmas) used.push_back({vma->start, vma->end});
   for (const proc::MapsEntry& entry : own) {
@@ -247,7 +268,8 @@ absl::StatusOr<ptrace::RemotePtr> FindRegionHole(const image::MemoryMapT& memory
   std::sort(used.begin(), used.end(), [](const Range& a, const Range& b) { return a.start > b.start; });
   uint64_t top = kUserTop - kMargin;
   for (const Range& range : used) {
-    if (range.end + size + 2 * kMargin <= top) return ptrace::RemotePtr((top - size - kMargin) & ~uint64_t{4095});
+    if (range.end + size + 2 * kMargin <= top)
+      return ptrace::RemotePtr((top - size - kMargin) & ~uint64_t{4095});
     top = std::min(top, range.start);
   }
   if (top > kLowest + size + 2 * kMargin) return ptrace::RemotePtr((top - size - kMargin) & ~uint64_t{4095});
@@ -279,13 +301,17 @@ absl::Status PlanClearAddressSpace(const image::MemoryMapT& memory, const std::v
   size_t moved = 0;
   for (const auto& vma : memory.vmas) {
     if (!IsKernelMapping(vma->kind)) continue;
-    const auto it = std::find_if(special.begin(), special.end(), [&](const proc::MapsEntry* e) { return e->path == KernelName(vma->kind); });
+    const auto it = std::find_if(special.begin(), special.end(),
+                                 [&](const proc::MapsEntry* e) { return e->path == KernelName(vma->kind); });
     if (it == special.end() || (*it)->end - (*it)->start != vma->end - vma->start) {
-      return absl::FailedPreconditionError(absl::StrCat("template does not fit: its ", KernelName(vma->kind), " mapping differs from this kernel's; capture the function again"));
+      return absl::FailedPreconditionError(
+          absl::StrCat("template does not fit: its ", KernelName(vma->kind),
+                       " mapping differs from this kernel's; capture the function again"));
     }
     const uint64_t size = vma->end - vma->start;
     program.CallExpect(absl::StrCat("move ", KernelName(vma->kind)), SYS_mremap,
-                       {(*it)->start, size, size, MREMAP_MAYMOVE | MREMAP_FIXED, hop + offset}, static_cast<int64_t>(hop + offset));
+                       {(*it)->start, size, size, MREMAP_MAYMOVE | MREMAP_FIXED, hop + offset},
+                       static_cast<int64_t>(hop + offset));
     offset += size;
     ++moved;
   }
@@ -294,7 +320,8 @@ absl::Status PlanClearAddressSpace(const image::MemoryMapT& memory, const std::v
     if (!IsKernelMapping(vma->kind)) continue;
     const uint64_t size = vma->end - vma->start;
     program.CallExpect(absl::StrCat("move ", KernelName(vma->kind)), SYS_mremap,
-                       {hop + offset, size, size, MREMAP_MAYMOVE | MREMAP_FIXED, vma->start}, static_cast<int64_t>(vma->start));
+                       {hop + offset, size, size, MREMAP_MAYMOVE | MREMAP_FIXED, vma->start},
+                       static_cast<int64_t>(vma->start));
     offset += size;
   }
   if (moved != special.size()) {
@@ -303,7 +330,9 @@ absl::Status PlanClearAddressSpace(const image::MemoryMapT& memory, const std::v
       const bool wanted = std::any_of(memory.vmas.begin(), memory.vmas.end(), [&](const auto& vma) {
         return IsKernelMapping(vma->kind) && entry->path == KernelName(vma->kind);
       });
-      if (!wanted) program.Call(absl::StrCat("unmap ", entry->path), SYS_munmap, {entry->start, entry->end - entry->start});
+      if (!wanted)
+        program.Call(absl::StrCat("unmap ", entry->path), SYS_munmap,
+                     {entry->start, entry->end - entry->start});
     }
   }
   return absl::OkStatus();
@@ -321,11 +350,13 @@ uint64_t CopiedBytes(const image::ProcessImageT& image, const FdNumbers& numbers
   return bytes;
 }
 
-FillTimes PlanMappings(const image::ProcessImageT& image, const FdNumbers& numbers, uint64_t view, ptrace::ProgramBuilder& program) {
+FillTimes PlanMappings(const image::ProcessImageT& image, const FdNumbers& numbers, uint64_t view,
+                       ptrace::ProgramBuilder& program) {
   return MappingPlanner(image, numbers, view, program).Plan();
 }
 
-void PlanMemoryMap(const image::ProcessImageT& image, const FdNumbers& numbers, ptrace::ProgramBuilder& program) {
+void PlanMemoryMap(const image::ProcessImageT& image, const FdNumbers& numbers,
+                   ptrace::ProgramBuilder& program) {
   const image::MemoryMapT& memory = *image.processes.front()->memory;
   const size_t auxv = program.AddVector(memory.auxv);
   prctl_mm_map map{};
@@ -344,11 +375,13 @@ void PlanMemoryMap(const image::ProcessImageT& image, const FdNumbers& numbers, 
   map.exe_fd = static_cast<uint32_t>(numbers.files.at({memory.exe, false}));
   const size_t data = program.AddObject(map);
   program.AddPointer(data + offsetof(prctl_mm_map, auxv), auxv);
-  program.Call("prctl(PR_SET_MM_MAP)", SYS_prctl, {PR_SET_MM, PR_SET_MM_MAP, Arg::Data(data), sizeof(map), 0});
+  program.Call("prctl(PR_SET_MM_MAP)", SYS_prctl,
+               {PR_SET_MM, PR_SET_MM_MAP, Arg::Data(data), sizeof(map), 0});
   for (size_t i = 0; i < image.objects.size(); ++i) {
     const image::MemoryObjectT& object = *image.objects[i];
     if (object.kind == image::ObjectKind::Memfd && object.seals != 0) {
-      program.Call(absl::StrCat("seal memfd ", object.name), SYS_fcntl, {numbers.objects_rw + static_cast<int>(i), F_ADD_SEALS, object.seals});
+      program.Call(absl::StrCat("seal memfd ", object.name), SYS_fcntl,
+                   {numbers.objects_rw + static_cast<int>(i), F_ADD_SEALS, object.seals});
     }
   }
   if (memory.lock_future != 0) program.Call("mlockall", SYS_mlockall, {memory.lock_future});

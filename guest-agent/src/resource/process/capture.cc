@@ -1,10 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "resource/process/capture.h"
 
-#include <csignal>
-#include <cstdlib>
-#include <ctime>
-
 #include <linux/membarrier.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -12,9 +8,14 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <csignal>
+#include <cstdlib>
+#include <ctime>
+
 #include "absl/strings/match.h"
-#include "absl/strings/strip.h"
 #include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
+#include "moult/base/page.h"
 #include "proc/limits.h"
 #include "proc/read.h"
 #include "proc/values.h"
@@ -22,8 +23,6 @@
 
 namespace moult::engine {
 namespace {
-
-constexpr size_t kPage = 4096;
 
 absl::StatusOr<bool> SameNamespace(pid_t pid, const char* kind) {
   MOULT_ASSIGN_OR_RETURN(const std::string theirs, proc::ReadLink(absl::StrCat("/proc/", pid, "/ns/", kind)));
@@ -45,7 +44,8 @@ absl::StatusOr<uint32_t> CaptureDirectoryLink(CaptureContext& context, const cha
   struct stat st {};
   if (stat(path.c_str(), &st) < 0) return ErrnoStatus(absl::StrCat("stat ", path));
   if (st.st_nlink == 0) {
-    if (removed == nullptr) return Refuse(absl::StrCat("its ", link, " directory was removed"), "restart the process");
+    if (removed == nullptr)
+      return Refuse(absl::StrCat("its ", link, " directory was removed"), "restart the process");
     *removed = true;
     // Kept for its name and mode only: it is made and removed again.
     auto file = std::make_unique<image::FileRefT>();
@@ -61,7 +61,8 @@ absl::StatusOr<uint32_t> CaptureDirectoryLink(CaptureContext& context, const cha
 }  // namespace
 
 absl::Status CheckCapturable(pid_t pid) {
-  if (pid == getpid() || pid == getppid()) return Refuse("that is this tool itself, or what started it", "name another process");
+  if (pid == getpid() || pid == getppid())
+    return Refuse("that is this tool itself, or what started it", "name another process");
   if (pid == 1) return Refuse("pid 1 is the system's init", "name another process");
   auto text = proc::ReadFile(absl::StrCat("/proc/", pid, "/status"));
   if (!text.ok()) {
@@ -72,10 +73,16 @@ absl::Status CheckCapturable(pid_t pid) {
   if (!status.ns_pid.empty() && status.ns_pid.back() == 1) {
     return Refuse("it is pid 1 of its pid namespace", "name the process that runs under it");
   }
-  if (status.tgid != pid) return Refuse(absl::StrCat("that is a thread of process ", status.tgid), absl::StrCat("name ", status.tgid));
-  if (status.state == 'Z' || status.state == 'X') return Refuse("it has ended or its first thread has (zombie)", "nothing is left to capture");
-  if (status.kthread || (status.vm_size == 0 && status.ppid == 2)) return Refuse("it is a kernel thread", "name a user process");
-  if (status.tracer_pid != 0) return Refuse(absl::StrCat("it is traced (ptrace) by process ", status.tracer_pid), "detach the debugger first");
+  if (status.tgid != pid)
+    return Refuse(absl::StrCat("that is a thread of process ", status.tgid),
+                  absl::StrCat("name ", status.tgid));
+  if (status.state == 'Z' || status.state == 'X')
+    return Refuse("it has ended or its first thread has (zombie)", "nothing is left to capture");
+  if (status.kthread || (status.vm_size == 0 && status.ppid == 2))
+    return Refuse("it is a kernel thread", "name a user process");
+  if (status.tracer_pid != 0)
+    return Refuse(absl::StrCat("it is traced (ptrace) by process ", status.tracer_pid),
+                  "detach the debugger first");
   return absl::OkStatus();
 }
 
@@ -84,7 +91,8 @@ absl::Status CheckThreadAlone(pid_t pid, pid_t tid) {
   if (!children.ok()) return absl::OkStatus();  // the thread, or CONFIG_PROC_CHILDREN, is not there
   const absl::string_view trimmed = absl::StripSuffix(*children, " ");
   if (trimmed.empty()) return absl::OkStatus();
-  return Refuse(absl::StrCat("it has child processes (", trimmed, "): process trees cannot be captured yet"), "capture it when they have ended");
+  return Refuse(absl::StrCat("it has child processes (", trimmed, "): process trees cannot be captured yet"),
+                "capture it when they have ended");
 }
 
 absl::Status CheckAlone(const CaptureContext& context) {
@@ -98,13 +106,17 @@ absl::Status CheckAlone(const CaptureContext& context) {
 absl::StatusOr<bool> CheckNamespaces(const CaptureContext& context, std::string* root) {
   for (const char* kind : {"user", "net", "uts", "cgroup"}) {
     MOULT_ASSIGN_OR_RETURN(const bool same, SameNamespace(context.pid(), kind));
-    if (!same) return Refuse(absl::StrCat("it lives in another ", kind, " namespace"), absl::StrCat("run this tool inside that namespace (nsenter -t ", context.pid(), ")"));
+    if (!same)
+      return Refuse(absl::StrCat("it lives in another ", kind, " namespace"),
+                    absl::StrCat("run this tool inside that namespace (nsenter -t ", context.pid(), ")"));
   }
   MOULT_ASSIGN_OR_RETURN(const bool same_pid, SameNamespace(context.pid(), "pid"));
   bool sandboxed = !same_pid;
   for (const char* kind : {"mnt", "ipc", "time"}) {
     MOULT_ASSIGN_OR_RETURN(const bool same, SameNamespace(context.pid(), kind));
-    if (!same && same_pid) return Refuse(absl::StrCat("it lives in another ", kind, " namespace"), absl::StrCat("run this tool inside that namespace (nsenter -t ", context.pid(), ")"));
+    if (!same && same_pid)
+      return Refuse(absl::StrCat("it lives in another ", kind, " namespace"),
+                    absl::StrCat("run this tool inside that namespace (nsenter -t ", context.pid(), ")"));
     sandboxed |= !same;
   }
   if (!sandboxed) return false;
@@ -113,11 +125,14 @@ absl::StatusOr<bool> CheckNamespaces(const CaptureContext& context, std::string*
   // The process itself may have changed its root; its init has not.
   const pid_t parent = context.status.ppid;
   *root = absl::StrCat("/proc/", IsNamespaceInit(parent) ? parent : context.pid(), "/root");
-  if (stat(absl::StrCat(*root, "/").c_str(), &theirs) < 0 || stat("/", &ours) < 0) return ErrnoStatus(absl::StrCat("stat ", *root));
+  if (stat(absl::StrCat(*root, "/").c_str(), &theirs) < 0 || stat("/", &ours) < 0)
+    return ErrnoStatus(absl::StrCat("stat ", *root));
   if (theirs.st_dev != ours.st_dev || theirs.st_ino != ours.st_ino) {
-    return Refuse("it lives in a container with another root file system", absl::StrCat("run this tool inside it (nsenter -a -t ", context.pid(), ")"));
+    return Refuse("it lives in a container with another root file system",
+                  absl::StrCat("run this tool inside it (nsenter -a -t ", context.pid(), ")"));
   }
-  if (context.status.ns_pid.size() > 2) return Refuse("it lives in nested pid namespaces", "run this tool in the one around it");
+  if (context.status.ns_pid.size() > 2)
+    return Refuse("it lives in nested pid namespaces", "run this tool in the one around it");
   return true;
 }
 
@@ -127,15 +142,19 @@ ProcessQuestions AskProcess(ptrace::ProgramBuilder& program) {
   ask.brk_op = program.Call("brk", SYS_brk, {0});
   ask.dumpable_op = program.Call("prctl(PR_GET_DUMPABLE)", SYS_prctl, {PR_GET_DUMPABLE});
   ask.subreaper = program.AddBuffer(sizeof(int));
-  program.Call("prctl(PR_GET_CHILD_SUBREAPER)", SYS_prctl, {PR_GET_CHILD_SUBREAPER, Arg::Data(ask.subreaper)});
+  program.Call("prctl(PR_GET_CHILD_SUBREAPER)", SYS_prctl,
+               {PR_GET_CHILD_SUBREAPER, Arg::Data(ask.subreaper)});
   ask.membarrier_op = program.CallMayFail("membarrier", SYS_membarrier, {kMembarrierGetRegistrations, 0, 0});
   // Before 6.3 the only way to learn of a registration is to use it.
-  ask.membarrier_private_op = program.CallMayFail("membarrier", SYS_membarrier, {MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0});
+  ask.membarrier_private_op =
+      program.CallMayFail("membarrier", SYS_membarrier, {MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0});
   // MCL_FUTURE shows in what becomes of a new mapping: the kernel refuses MADV_DONTNEED for locked memory.
-  const size_t page = program.Call("mmap", SYS_mmap, {0, kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0});
+  const size_t page =
+      program.Call("mmap", SYS_mmap, {0, kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0});
   ask.new_page_resident = program.AddBuffer(1);
   program.CallMayFail("mincore", SYS_mincore, {Arg::Result(page), kPage, Arg::Data(ask.new_page_resident)});
-  ask.new_page_locked_op = program.CallMayFail("madvise", SYS_madvise, {Arg::Result(page), kPage, MADV_DONTNEED});
+  ask.new_page_locked_op =
+      program.CallMayFail("madvise", SYS_madvise, {Arg::Result(page), kPage, MADV_DONTNEED});
   program.Call("munmap", SYS_munmap, {Arg::Result(page), kPage});
   ask.clocks = program.AddBuffer(3 * sizeof(timespec));
   size_t at = ask.clocks;
@@ -146,7 +165,8 @@ ProcessQuestions AskProcess(ptrace::ProgramBuilder& program) {
   return ask;
 }
 
-void TakeAnswers(const ProcessQuestions& questions, const ptrace::ProgramResult& result, CaptureContext& context) {
+void TakeAnswers(const ProcessQuestions& questions, const ptrace::ProgramResult& result,
+                 CaptureContext& context) {
   context.process.memory->brk = static_cast<uint64_t>(result.result(questions.brk_op));
   context.process.dumpable = static_cast<uint32_t>(result.result(questions.dumpable_op));
   context.process.child_subreaper = result.Data<int>(questions.subreaper) != 0;
@@ -172,7 +192,9 @@ void TakeAnswers(const ProcessQuestions& questions, const ptrace::ProgramResult&
 absl::Status CaptureProcess(CaptureContext& context) {
   image::ProcessT& process = context.process;
   const proc::Status& status = context.status;
-  const auto innermost = [](const std::vector<pid_t>& ids, pid_t otherwise) { return ids.empty() ? otherwise : ids.back(); };
+  const auto innermost = [](const std::vector<pid_t>& ids, pid_t otherwise) {
+    return ids.empty() ? otherwise : ids.back();
+  };
   process.pid = innermost(status.ns_tgid, status.tgid);
   process.process_group = innermost(status.ns_pgid, context.stat.pgrp);
   process.session = innermost(status.ns_sid, context.stat.session);

@@ -22,7 +22,7 @@ namespace moult::host {
 namespace {
 
 constexpr int kSeals = F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE;
-constexpr uint64_t kCopyStep = 4 << 20;
+constexpr uint64_t kSealStep = 4 << 20;
 constexpr size_t kMaxNote = 65536;
 
 // A process that has a copy.
@@ -108,11 +108,12 @@ UniqueFd OpenOf(const Holder& holder, const image::ManifestT& manifest) {
 absl::StatusOr<UniqueFd> Make(const image::TemplateReader& reader) {
   UniqueFd fd(memfd_create("moult-template", MFD_CLOEXEC | MFD_ALLOW_SEALING));
   if (!fd.valid()) return ErrnoStatus("memfd_create for template pages");
-  std::vector<std::byte> buffer(std::min(reader.pages_size(), kCopyStep));
-  for (uint64_t at = 0; at < reader.pages_size(); at += kCopyStep) {
-    const auto piece = absl::MakeSpan(buffer).first(std::min(kCopyStep, reader.pages_size() - at));
+  std::vector<std::byte> buffer(std::min(reader.pages_size(), kSealStep));
+  for (uint64_t at = 0; at < reader.pages_size(); at += kSealStep) {
+    const auto piece = absl::MakeSpan(buffer).first(std::min(kSealStep, reader.pages_size() - at));
     MOULT_RETURN_IF_ERROR(reader.ReadPages(at, piece));  // Checked against the digests.
-    if (pwrite(fd.get(), piece.data(), piece.size(), static_cast<off_t>(at)) != static_cast<ssize_t>(piece.size()))
+    if (pwrite(fd.get(), piece.data(), piece.size(), static_cast<off_t>(at)) !=
+        static_cast<ssize_t>(piece.size()))
       return ErrnoStatus("copy template pages into memory");
   }
   if (fcntl(fd.get(), F_ADD_SEALS, kSeals) != 0) return ErrnoStatus("seal template pages");
