@@ -160,24 +160,26 @@ void Adapter::Serve(UniqueFd listener) {
     thread_ended_ = true;
   });
   for (uint32_t i = 0; vm_ != nullptr && !settings_.pool.empty() && i < settings_.pager_threads; ++i) {
+    ++pagers_running_;
     pagers_.push_back(control::StartThread("moult-pager", [this] {
       if (moult_pager_run(vm_) < 0) log_.Write(0, absl::StrCat("pager: ", moult_last_error()));
+      --pagers_running_;
     }));
   }
   log_.Write(2, absl::StrCat("control socket ", settings_.control));
 }
 
 void Adapter::PageLost(uint64_t function, uint64_t gpa, const std::string& why) {
-  log_.Write(0, absl::StrCat("page 0x", absl::Hex(gpa), " of function ", function, " is lost (", why, "); the function is ended"));
+  log_.Write(0, absl::StrCat("page 0x", absl::Hex(gpa), " of function ", function, " is lost (", why,
+                             "); the function is ended"));
   server_->Post([this, function] { EndFunctionOfLostPage(vm_, function, &log_); });
 }
 
 void Adapter::MemoryChanged(uint32_t window, uint64_t offset, uint64_t length) {
-  const bool done = main_loop_.Run(
-      [this, window, offset, length] {
-        DropTranslations(api_, tb_range_, windows_.at(window), offset, length);
-      },
-      kDropWithin);
+  const bool done =
+      main_loop_.Run([this, window, offset,
+                      length] { DropTranslations(api_, tb_range_, windows_.at(window), offset, length); },
+                     kDropWithin);
   if (done) return;
   // What runs from here on could run old code. There is no way to say so from a callback, so all is undone
   // before the agent's answer is looked at.
@@ -211,15 +213,18 @@ void Adapter::Exit() {
   unlink(settings_.control.c_str());
   main_loop_.End();
   server_->Stop();
+  // The guest is over: nothing needs to come back.
+  if (!pagers_.empty() && moult_pager_stop(vm_) < 0)
+    log_.Write(0, absl::StrCat("pager: ", moult_last_error()));
   const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(1);
-  while (!thread_ended_ && std::chrono::steady_clock::now() < deadline) usleep(1000);
-  if (!thread_ended_) {
+  const auto ended = [this] { return thread_ended_ && pagers_running_ == 0; };
+  while (!ended() && std::chrono::steady_clock::now() < deadline) usleep(1000);
+  if (!ended()) {
+    // One waits for a disk, or a pool, that does not answer. The process ends; the threads go with it.
     for (std::thread& pager : pagers_) pager.detach();
-    return thread_.detach();  // the process ends; the threads go with it
+    return thread_.detach();
   }
   thread_.join();
-  // The guest is over: nothing needs to come back.
-  if (!pagers_.empty() && moult_pager_stop(vm_) < 0) log_.Write(0, absl::StrCat("pager: ", moult_last_error()));
   for (std::thread& pager : pagers_) pager.join();
   moult_vm_close(vm_);
 }

@@ -9,6 +9,7 @@
 #ifndef MOULT_ADAPTERS_QEMU_ADAPTER_H_
 #define MOULT_ADAPTERS_QEMU_ADAPTER_H_
 
+#include <atomic>
 #include <memory>
 #include <string>
 #include <thread>
@@ -63,6 +64,7 @@ class Adapter {
   std::unique_ptr<control::Server> server_;
   std::thread thread_;
   std::vector<std::thread> pagers_;
+  std::atomic<uint32_t> pagers_running_ = 0;
   std::atomic<bool> thread_ended_ = false;
 };
 

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "absl/strings/str_cat.h"
 #include "moult/base/status.h"
 #include "pager/pager.h"
 
@@ -31,39 +32,48 @@ bool Pager::DropPages(absl::Span<const PageId> pages, std::optional<uint64_t> ow
   return !busy;
 }
 
-absl::Status Pager::Drop(GuestRange range, std::optional<uint64_t> owner) {
+absl::Status Pager::Drop(GuestRange range, std::chrono::milliseconds wait, std::optional<uint64_t> owner) {
   const auto first = table_.First(range);
   if (!first.ok()) return Annotate(first.status(), "drop");
+  const Clock::time_point deadline = Clock::now() + wait;
   const uint64_t pages = range.length / kPage;
+  bool all = true;
   for (uint64_t done = 0; done < pages; done += Chunk::kPages) {
     std::vector<PageId> piece;
     for (uint64_t i = done; i < std::min(done + Chunk::kPages, pages); ++i) piece.push_back(*first + i);
-    while (!DropPages(piece, owner)) WaitForChange();
+    bool dropped = DropPages(piece, owner);
+    while (!dropped && Clock::now() < deadline) {
+      WaitForChange();
+      dropped = DropPages(piece, owner);
+    }
+    all &= dropped;
   }
-  return absl::OkStatus();
+  if (all) return absl::OkStatus();
+  return absl::UnavailableError(absl::StrCat("drop ", range.Text(),
+                                             ": pages of it are on their way from or to the pool ",
+                                             config_.pool->name(), ", which does not answer"));
 }
 
-void Pager::DropOwner(uint64_t owner) {
-  for (;;) {
-    std::vector<PageId> pages;
-    {
-      const std::lock_guard<std::mutex> lock(mutex_);
-      const auto known = owners_.find(owner);
-      if (known == owners_.end()) return;
-      if (known->second.batches.empty()) {
-        owners_.erase(known);
-        return;
-      }
-      for (const Batch& batch : known->second.batches) {
-        for (const Record& record : batch.records) {
-          if (record.state != PageState::kGone) pages.push_back(record.page);
-        }
+bool Pager::DropOwner(uint64_t owner) {
+  std::vector<PageId> pages;
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    const auto known = owners_.find(owner);
+    if (known == owners_.end()) return true;
+    for (const Batch& batch : known->second.batches) {
+      for (const Record& record : batch.records) {
+        if (record.state != PageState::kGone) pages.push_back(record.page);
       }
     }
-    const bool all = DropPages(pages, owner);
-    // An Offload of it that has not ended holds a batch.
-    if (!all || pages.empty()) WaitForChange();
   }
+  DropPages(pages, owner);
+  const std::lock_guard<std::mutex> lock(mutex_);
+  const auto known = owners_.find(owner);
+  if (known == owners_.end()) return true;
+  // A page on its way, or an Offload that has not ended.
+  if (!known->second.batches.empty()) return false;
+  owners_.erase(known);
+  return true;
 }
 
 void Pager::WaitForChange() {

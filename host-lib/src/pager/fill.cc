@@ -119,7 +119,12 @@ void Pager::Forget(Record* record, std::vector<PoolSlot>* slots, std::vector<uin
           -static_cast<int64_t>(kPage));
     if (!zero) slots->push_back(record->slot);
   }
-  if (record->state == PageState::kLost) Count(batch->owner, &PagerCounts::lost_pages, -1);
+  if (record->state == PageState::kLost) {
+    Count(batch->owner, &PagerCounts::lost_pages, -1);
+    // The next one that it loses is news again.
+    Owner& owner = owners_.find(batch->owner)->second;
+    if (owner.counts.lost_pages == 0) owner.told_lost = false;
+  }
   if (!failures_.empty()) failures_.erase(record->page);
   record->state = PageState::kGone;
   table_.Set(record->page, nullptr);

@@ -115,11 +115,13 @@ class Pager {
   absl::Status Populate(GuestRange range);
 
   // Nobody wants the contents any more. What is out then reads as zero; what is not stays as it is (that is
-  // GuestMemory::Discard's).
-  // With `owner`: only what is that one's.
-  absl::Status Drop(GuestRange range, std::optional<uint64_t> owner = std::nullopt);
-  // The same for all of an owner, which is forgotten.
-  void DropOwner(uint64_t owner);
+  // GuestMemory::Discard's). With `owner`: only what is that one's. kUnavailable: for as long as `wait`
+  // another call had some of it, one that waits for the pool; the rest is dropped.
+  absl::Status Drop(GuestRange range, std::chrono::milliseconds wait,
+                    std::optional<uint64_t> owner = std::nullopt);
+  // The same for all of an owner, which is forgotten; without waiting. False: other calls had some of it, and
+  // the owner is still known.
+  bool DropOwner(uint64_t owner);
 
   // Of all lost pages of an owner. kNotFound: it has none. kUnimplemented: kPoison.
   absl::Status Resolve(uint64_t owner, Resolution resolution);

@@ -64,7 +64,12 @@ void Reactor::CollectOthers() {
     if (stop.ok() && strand->deadline_ <= now) {
       stop = absl::DeadlineExceededError(absl::StrCat("no ", strand->what_, " in time"));
     }
-    if (!stop.ok() && strand->worker_->TakeBack()) strand->Ready(std::move(stop));
+    if (stop.ok()) continue;
+    if (strand->worker_->TakeBack()) {
+      strand->Ready(std::move(stop));
+    } else {
+      strand->stop_.request_stop();
+    }
   }
 }
 
@@ -87,6 +92,8 @@ void Reactor::Arm() {
   for (const Strand* strand : strands_) {
     if (strand->kind_ == Strand::Kind::kNone) continue;
     again = again || strand->kind_ == Strand::Kind::kYield;
+    // Work that runs is told once that its time is up.
+    if (strand->kind_ == Strand::Kind::kWork && strand->stop_.stop_requested()) continue;
     first = std::min(first, strand->deadline_);
   }
   if (again) Kick();
@@ -120,12 +127,14 @@ uint32_t Strand::RemainingMs() const {
 
 void Strand::Cancel() {
   if (interrupted_.ok()) interrupted_ = absl::CancelledError("the operation was cancelled");
+  if (!shielded_) stop_.request_stop();
   reactor_->Kick();
 }
 
 void Strand::Abort(absl::Status status) {
   interrupted_ = std::move(status);
   shielded_ = false;
+  stop_.request_stop();
   reactor_->Kick();
 }
 

@@ -11,6 +11,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <stop_token>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -60,7 +61,11 @@ class Strand {
   ~Strand();
 
   Clock::time_point deadline() const { return deadline_; }
-  void set_deadline(Clock::time_point deadline) { deadline_ = deadline; }
+  // Work that begins from now on has this time.
+  void set_deadline(Clock::time_point deadline) {
+    deadline_ = deadline;
+    stop_ = {};
+  }
   uint32_t RemainingMs() const;
 
   // The operation's waits end with kCancelled from now on, unless shielded: what must be finished, is.
@@ -93,6 +98,8 @@ class Strand {
   // Runs `work`, which may block: here and now, or, when the embedder has a thread for it, there.
   Wait Work(std::function<absl::Status()> work);
 
+  // For work that can end early: the operation was cancelled, or its time is up.
+  std::stop_token stop_token() const { return stop_.get_token(); }
   // Waits for work that runs; none is begun after it.
   void AwaitWork() { worker_->Close(); }
 
@@ -109,6 +116,7 @@ class Strand {
   Clock::time_point deadline_;
   bool shielded_ = false;
   absl::Status interrupted_;
+  std::stop_source stop_;
   Kind kind_ = Kind::kNone;
   const char* what_ = "";
   int fd_ = -1;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The end of a function, and what it had in memory. The agent ends it first and holds its page frames, so that nobody else
-// can have them; then they are discarded, while another function may be running already. What is not discarded, for
-// whatever reason, the guest fills with zeros.
+// The end of a function, and what it had in memory. The agent ends it first and holds its page frames, so
+// that nobody else can have them; then they are discarded, while another function may be running already.
+// What is not discarded, for whatever reason, the guest fills with zeros.
 #include <algorithm>
 
 #include "absl/cleanup/cleanup.h"
@@ -18,6 +18,8 @@ namespace {
 constexpr size_t kRangesPerLook = 64;
 constexpr uint64_t kBytesPerLook = 16 << 20;
 constexpr std::chrono::microseconds kStep(2000);
+// For a page that is on its way to or from the pool; the vm's thread waits.
+constexpr std::chrono::milliseconds kDropTime(100);
 // To find out what became of the function, beyond the operation's own deadline.
 constexpr std::chrono::seconds kRecovery(10);
 constexpr std::chrono::milliseconds kRetry(20);
@@ -52,7 +54,7 @@ absl::Status DiscardSome(Vm* vm, Op* op, const rpc::DetachReportT& report, Progr
     const uint64_t length = std::min(run.length() - progress->done_of_next, kBytesPerLook);
     const GuestRange range{GuestPhys(run.gpa() + progress->done_of_next), length};
     // What is in the pool is not fetched for that.
-    if (vm->pager() != nullptr) MOULT_RETURN_IF_ERROR(vm->pager()->Drop(range));
+    if (vm->pager() != nullptr) MOULT_RETURN_IF_ERROR(vm->pager()->Drop(range, kDropTime));
     MOULT_RETURN_IF_ERROR(vm->memory().Discard(range, &progress->zeroed));
     bytes += length;
     op->result().discarded_bytes += length;
@@ -97,7 +99,8 @@ Task<absl::StatusOr<Fate>> AskFate(Vm* vm, Op* op, uint64_t function) {
   if (!reply.ok()) co_return reply.status();
   for (const auto& info : reply->functions) {
     if (info->id != function) continue;
-    if (info->state == rpc::FunctionState::Detaching || info->state == rpc::FunctionState::Lost) co_return Fate::kEnding;
+    if (info->state == rpc::FunctionState::Detaching || info->state == rpc::FunctionState::Lost)
+      co_return Fate::kEnding;
     if (info->state != rpc::FunctionState::Ended) co_return Fate::kLives;
     co_return info->end_reason == rpc::kEndReasonDetached ? Fate::kDetached : Fate::kEnded;
   }
@@ -117,10 +120,12 @@ Task<absl::Status> FindOut(Vm* vm, Op* op, uint64_t function, absl::Status cause
     const auto fate = co_await AskFate(vm, op, function);
     if (absl::IsAborted(fate.status())) co_return fate.status();  // the guest was reset
     if (fate.ok() && *fate == Fate::kDetached) co_return absl::OkStatus();
-    if (fate.ok() && *fate == Fate::kLives) co_return Annotate(cause, absl::StrCat("function ", function, " runs on"));
+    if (fate.ok() && *fate == Fate::kLives)
+      co_return Annotate(cause, absl::StrCat("function ", function, " runs on"));
     if (fate.ok() && *fate == Fate::kEnded) {
-      co_return absl::DataLossError(absl::StrCat("function ", function, " has ended, but not by this detach (", cause.message(),
-                                                 "): what it had in memory went to the guest's kernel as it was"));
+      co_return absl::DataLossError(
+          absl::StrCat("function ", function, " has ended, but not by this detach (", cause.message(),
+                       "): what it had in memory went to the guest's kernel as it was"));
     }
     last = fate.ok() ? "it is being detached still" : std::string(fate.status().message());
     // An agent that starts again, or is not done, needs a moment.
@@ -128,14 +133,16 @@ Task<absl::Status> FindOut(Vm* vm, Op* op, uint64_t function, absl::Status cause
     const absl::Status waited = co_await op->strand()->ForWake("agent");
     if (absl::IsAborted(waited)) co_return waited;
   }
-  co_return absl::DataLossError(absl::StrCat("function ", function, ": whether it has ended is not known (", cause.message(),
-                                             "; then: ", last, "); list the functions when the agent is back"));
+  co_return absl::DataLossError(absl::StrCat("function ", function, ": whether it has ended is not known (",
+                                             cause.message(), "; then: ", last,
+                                             "); list the functions when the agent is back"));
 }
 
 // Discards what the agent says the function had.
 Task<absl::Status> DiscardReported(Vm* vm, Op* op, Connection* connection) {
   rpc::DetachPagesT ask;
-  auto report = co_await connection->Call<rpc::DetachReportT>(op->strand(), std::move(ask), rpc::kMaxResponse);
+  auto report =
+      co_await connection->Call<rpc::DetachReportT>(op->strand(), std::move(ask), rpc::kMaxResponse);
   if (!report.ok()) co_return report.status();
   op->AddAgentPhases(report->phases);
   op->EndPhase("await_report");
@@ -174,7 +181,7 @@ Task<absl::Status> EndFunction(Vm* vm, Op* op, Connection* connection, uint64_t 
     op->AddAgentPhases(done->phases);
   } else {
     if (!connection->broken()) co_return done.status();  // it runs on
-    (void)connection->TakeFd();                          // closed at once: that is what makes the agent give up
+    (void)connection->TakeFd();  // closed at once: that is what makes the agent give up
     MOULT_CO_RETURN_IF_ERROR(co_await FindOut(vm, op, function, done.status()));
     op->result().json["notes"].push_back(
         absl::StrCat("its memory is wiped by the guest, not given back: ", done.status().message()));
@@ -223,7 +230,8 @@ Task<absl::Status> ReleaseIdle(Vm* vm, Op* op, Connection* connection) {
       if (done.ok() || absl::IsNotFound(done.status())) {
         window.Free(offset);
       } else {
-        op->result().json["notes"].push_back(absl::StrCat("a template stays mapped: ", done.status().message()));
+        op->result().json["notes"].push_back(
+            absl::StrCat("a template stays mapped: ", done.status().message()));
       }
     }
   }

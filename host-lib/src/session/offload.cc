@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Offload and recall: a function's pages leave guest RAM for the pool, and come back as they are touched. Where they are is
-// the agent's word, and only a hint: whatever page it names, its content is what it was when somebody touches it.
+// Offload and recall: a function's pages leave guest RAM for the pool, and come back as they are touched.
+// Where they are is the agent's word, and only a hint: whatever page it names, its content is what it was
+// when somebody touches it.
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
@@ -12,6 +13,7 @@ namespace moult::host::ops {
 namespace {
 
 constexpr std::chrono::seconds kThawTime(10);
+constexpr std::chrono::seconds kSweepWait(1);
 
 using rpc::PageClass;
 using rpc::PageFlag;
@@ -26,7 +28,8 @@ Body Of(uint64_t function) {
 
 absl::Status NeedPager(const Vm& vm) {
   if (vm.pager() != nullptr) return absl::OkStatus();
-  return absl::FailedPreconditionError("this vm has no pool for pages; give it one when it is created, and RAM regions");
+  return absl::FailedPreconditionError(
+      "this vm has no pool for pages; give it one when it is created, and RAM regions");
 }
 
 bool IsUserState(const PageRun& run, bool cold_only) {
@@ -34,11 +37,13 @@ bool IsUserState(const PageRun& run, bool cold_only) {
   return own && !(cold_only && (run.flags() & PageFlag::Accessed) != PageFlag{});
 }
 
-// In the order of virtual addresses, so that neighbours there are neighbours in the pool; what nobody maps comes last.
+// In the order of virtual addresses, so that neighbours there are neighbours in the pool; what nobody maps
+// comes last.
 std::vector<OffloadRun> Plan(const PageLedger& ledger, bool cold_only) {
   std::vector<OffloadRun> runs;
   for (const PageRun& run : ledger.runs()) {
-    if (IsUserState(run, cold_only)) runs.push_back({{GuestPhys(run.gpa()), run.length()}, run.va(), run.pid()});
+    if (IsUserState(run, cold_only))
+      runs.push_back({{GuestPhys(run.gpa()), run.length()}, run.va(), run.pid()});
   }
   std::stable_sort(runs.begin(), runs.end(), [](const OffloadRun& a, const OffloadRun& b) {
     return std::make_tuple(a.pid == 0, a.pid, a.va) < std::make_tuple(b.pid == 0, b.pid, b.va);
@@ -49,7 +54,8 @@ std::vector<OffloadRun> Plan(const PageLedger& ledger, bool cold_only) {
 // One operation at a time moves or reads a function's pages.
 class Moving {
  public:
-  Moving(Vm* vm, uint64_t function) : vm_(vm), function_(function), begun_(vm->moving().insert(function).second) {}
+  Moving(Vm* vm, uint64_t function)
+      : vm_(vm), function_(function), begun_(vm->moving().insert(function).second) {}
   Moving(const Moving&) = delete;
   Moving& operator=(const Moving&) = delete;
   ~Moving() {
@@ -57,8 +63,8 @@ class Moving {
   }
   absl::Status status() const {
     if (begun_) return absl::OkStatus();
-    return absl::FailedPreconditionError(
-        absl::StrCat("function ", function_, ": an offload or recall of it goes on; try again when it has ended"));
+    return absl::FailedPreconditionError(absl::StrCat(
+        "function ", function_, ": an offload or recall of it goes on; try again when it has ended"));
   }
 
  private:
@@ -85,6 +91,16 @@ Task<absl::Status> ThawAnew(Vm* vm, Op* op, uint64_t function) {
   co_return co_await Thaw(op, &*lease, function);
 }
 
+Task<absl::Status> Fetch(Vm* vm, Op* op, uint64_t function, Prefetch prefetch) {
+  std::function<absl::Status()> work = [vm, function, prefetch, stop = op->strand()->stop_token()] {
+    return vm->pager()->Recall(function, prefetch, stop);
+  };
+  absl::Status fetched = co_await op->strand()->Work(std::move(work));
+  if (absl::IsCancelled(fetched) && Clock::now() >= op->strand()->deadline())
+    co_return absl::DeadlineExceededError(fetched.message());
+  co_return fetched;
+}
+
 void Tell(Op* op, const OffloadResult& moved, const PagerStats& stats) {
   op->result().bytes = moved.moved_bytes;
   op->result().json["offloaded_bytes"] = moved.moved_bytes;
@@ -96,7 +112,8 @@ void Tell(Op* op, const OffloadResult& moved, const PagerStats& stats) {
 
 // The function stands still.
 Task<absl::Status> Move(Vm* vm, Op* op, Connection* connection, const OffloadConfig* config) {
-  MOULT_CO_ASSIGN_OR_RETURN(const PageLedger ledger, co_await FetchLedger(vm, op, connection, config->function));
+  MOULT_CO_ASSIGN_OR_RETURN(const PageLedger ledger,
+                            co_await FetchLedger(vm, op, connection, config->function));
   const std::vector<OffloadRun> runs = Plan(ledger, config->cold_only);
   absl::StatusOr<OffloadResult> moved = OffloadResult();
   // From now on there may be pages of it in the pool.
@@ -117,7 +134,8 @@ Task<absl::Status> Offload(Vm* vm, Op* op, OffloadConfig config) {
   op->result().function = config.function;
   MOULT_CO_RETURN_IF_ERROR(NeedPager(*vm));
   if (vm->fault_servers() == 0) {
-    co_return absl::FailedPreconditionError("no thread serves faults of this vm; let one run moult_pager_run()");
+    co_return absl::FailedPreconditionError(
+        "no thread serves faults of this vm; let one run moult_pager_run()");
   }
   const Moving moving(vm, config.function);
   MOULT_CO_RETURN_IF_ERROR(moving.status());
@@ -151,11 +169,11 @@ Task<absl::Status> Recall(Vm* vm, Op* op, RecallConfig config) {
   const uint64_t before = vm->pager()->owner_stats(config.function).prefetched_pages;
   // With the working set there it can run while the rest comes.
   const Prefetch first = config.prefetch == Prefetch::kAll ? Prefetch::kWorkingSet : config.prefetch;
-  std::function<absl::Status()> fetch = [&] { return vm->pager()->Recall(config.function, first); };
-  absl::Status fetched = co_await op->strand()->Work(std::move(fetch));
+  absl::Status fetched = co_await Fetch(vm, op, config.function, first);
   op->EndPhase("prefetch");
   if (fetched.ok()) fetched = co_await Thaw(op, &*lease, config.function);
-  if (fetched.ok() && config.prefetch == Prefetch::kAll) fetched = co_await BringBack(vm, op, config.function);
+  if (fetched.ok() && config.prefetch == Prefetch::kAll)
+    fetched = co_await BringBack(vm, op, config.function);
   const PagerCounts counts = vm->pager()->owner_stats(config.function);
   op->result().bytes = (counts.prefetched_pages - before) * kPage;
   op->result().json["prefetched_bytes"] = op->result().bytes;
@@ -165,7 +183,9 @@ Task<absl::Status> Recall(Vm* vm, Op* op, RecallConfig config) {
 
 Task<absl::Status> RecallAll(Vm* vm, Op* op) {
   MOULT_CO_RETURN_IF_ERROR(NeedPager(*vm));
-  std::function<absl::Status()> work = [vm] { return vm->pager()->RecallAll(); };
+  std::function<absl::Status()> work = [vm, stop = op->strand()->stop_token()] {
+    return vm->pager()->RecallAll(stop);
+  };
   MOULT_CO_RETURN_IF_ERROR(co_await op->strand()->Work(std::move(work)));
   op->EndPhase("recall");
   co_return absl::OkStatus();
@@ -173,8 +193,7 @@ Task<absl::Status> RecallAll(Vm* vm, Op* op) {
 
 Task<absl::Status> BringBack(Vm* vm, Op* op, uint64_t function) {
   if (vm->pager() == nullptr || !vm->offloaded().contains(function)) co_return absl::OkStatus();
-  std::function<absl::Status()> work = [vm, function] { return vm->pager()->Recall(function, Prefetch::kAll); };
-  absl::Status back = co_await op->strand()->Work(std::move(work));
+  absl::Status back = co_await Fetch(vm, op, function, Prefetch::kAll);
   op->EndPhase("recall");
   co_return Annotate(back, absl::StrCat("bring the pages of function ", function, " back from the pool"));
 }
@@ -189,15 +208,17 @@ Task<absl::Status> SweepEnded(Vm* vm, Op* op, Connection* connection, const rpc:
   if (ended.empty()) co_return absl::OkStatus();
   const auto ledger = co_await FetchLedger(vm, op, connection, 0);
   if (!ledger.ok()) co_return ledger.status();
+  const std::stop_token stop = op->strand()->stop_token();
   std::function<absl::Status()> work = [&]() -> absl::Status {
     for (const uint64_t function : ended) {
       // What is free now was written before it comes to be anybody's, or nobody cares what is in it.
       for (const PageRun& run : ledger->runs()) {
         if (run.page_class() != PageClass::Free) continue;
-        MOULT_RETURN_IF_ERROR(vm->pager()->Drop({GuestPhys(run.gpa()), run.length()}, function));
+        MOULT_RETURN_IF_ERROR(vm->pager()->Drop({GuestPhys(run.gpa()), run.length()}, kSweepWait, function));
       }
       // The rest may be the kernel's, a pipe's, a neighbour's: it comes back.
-      MOULT_RETURN_IF_ERROR(vm->pager()->Recall(function, Prefetch::kAll));
+      MOULT_RETURN_IF_ERROR(vm->pager()->Recall(function, Prefetch::kAll, stop));
+      (void)vm->pager()->DropOwner(function);
     }
     return absl::OkStatus();
   };

@@ -108,8 +108,10 @@ size_t Vm::Process() {
   for (const auto& op : ended) {
     op->Finish(op->task->Take());
     // One that failed to make it is not tried again before the next operation.
-    if (op.get() == spare_op_) spare_op_ = nullptr;
-    else keep_spare = true;
+    if (op.get() == spare_op_)
+      spare_op_ = nullptr;
+    else
+      keep_spare = true;
   }
   processing_ = false;
   // Last, and on copies only: it may start operations.
@@ -131,7 +133,8 @@ void Vm::GuestReset() {
 
 // Whatever firmware and kernel find in RAM now is as good as any.
 void Vm::ForgetOffloaded() {
-  for (const uint64_t function : std::exchange(offloaded_, {})) pager_->DropOwner(function);
+  // One that an offload still works on is swept with those that have ended.
+  std::erase_if(offloaded_, [this](uint64_t function) { return pager_->DropOwner(function); });
 }
 
 absl::Status Vm::Populate(GuestRange range) const {
@@ -157,16 +160,16 @@ Json Vm::Info() const {
                        {"slots", std::move(slots)}});
   }
   Json info = {{"name", config_.name},
-          {"tenant", config_.tenant},
-          {"agent", transport_.Text()},
-          {"ram_bytes", memory_.size()},
-          {"connections", open_},
-          {"operations", ops_.size() - (spare_op_ != nullptr ? 1 : 0)},
-          {"boot_id", hello_.boot_id},
-          {"agent_version", hello_.agent_version},
-          {"windows", std::move(windows)},
-          {"reclaiming", reclaiming_},
-          {"counters", {{"operations", operations_}, {"reclaimed_bytes", reclaimed_bytes_}}}};
+               {"tenant", config_.tenant},
+               {"agent", transport_.Text()},
+               {"ram_bytes", memory_.size()},
+               {"connections", open_},
+               {"operations", ops_.size() - (spare_op_ != nullptr ? 1 : 0)},
+               {"boot_id", hello_.boot_id},
+               {"agent_version", hello_.agent_version},
+               {"windows", std::move(windows)},
+               {"reclaiming", reclaiming_},
+               {"counters", {{"operations", operations_}, {"reclaimed_bytes", reclaimed_bytes_}}}};
   if (pager_ != nullptr) info["pager"] = ToJson(pager_->stats());
   return info;
 }
@@ -194,7 +197,8 @@ void Vm::Reconcile(const rpc::ListReplyT& list) {
 void Vm::Reclaimed(uint64_t function, uint64_t bytes, const absl::Status& status) {
   reclaiming_.erase(function);
   reclaimed_bytes_ += bytes;
-  if (!status.ok()) Log(1, absl::StrCat("give back the memory of function ", function, ": ", status.message()));
+  if (!status.ok())
+    Log(1, absl::StrCat("give back the memory of function ", function, ": ", status.message()));
 }
 
 absl::StatusOr<GuestPhys> Vm::AddressOf(const std::byte* hva) const {
@@ -213,7 +217,9 @@ absl::StatusOr<absl::Span<const std::byte>> Vm::GuestView(GuestRange range) cons
     const WindowConfig& config = window.config();
     if (config.number >= hello_.windows.size()) continue;
     const uint64_t gpa = hello_.windows[config.number]->gpa;
-    if (hello_.windows[config.number]->size == 0 || range.first() < gpa || range.first() - gpa >= config.length) continue;
+    if (hello_.windows[config.number]->size == 0 || range.first() < gpa ||
+        range.first() - gpa >= config.length)
+      continue;
     const uint64_t offset = range.first() - gpa;
     for (const Slot& slot : window.slots()) {
       if (offset < slot.offset || offset - slot.offset > slot.length) continue;

@@ -123,11 +123,25 @@ TEST_P(PagerFailure, LostPage_IsZero_WhenItsOwnerIsDropped) {
   uint64_t got = 1;
   std::thread toucher([&] { got = Word(10); });
   AwaitLost();
-  pager_->DropOwner(kOwner);
+  EXPECT_TRUE(pager_->DropOwner(kOwner));
   toucher.join();
   EXPECT_EQ(got, 0u);
   EXPECT_EQ(pager_->stats().total.lost_pages, 0u);
   AwaitPool(0);
+}
+
+TEST_P(PagerFailure, LostPage_IsToldOf_WhenAnEarlierOneWasDropped) {
+  StartShort();
+  Damage(10);
+  std::thread first([&] { (void)Word(10); });
+  AwaitLost();
+  ASSERT_TRUE(pager_->Drop(Range(10), std::chrono::hours(1)).ok());
+  first.join();
+  Damage(30);
+  std::thread second([&] { (void)Word(30); });
+  while (Lost() < 2) std::this_thread::yield();
+  ASSERT_TRUE(pager_->Resolve(kOwner, Resolution::kZero).ok());
+  second.join();
 }
 
 sigjmp_buf poisoned;

@@ -58,7 +58,7 @@ class PagerTest : public ::testing::TestWithParam<Kind> {
     auto pool = PageFile::Create(std::filesystem::temp_directory_path().string(), pool_bytes);
     ASSERT_TRUE(pool.ok()) << pool.status();
     pool_ = std::move(*pool);
-    config.pool = pool_;
+    config.pool = PoolOf(pool_);
     if (config.lost == nullptr) {
       config.lost = [this](uint64_t owner, GuestPhys gpa, const absl::Status& why) {
         const std::lock_guard<std::mutex> lock(lost_mutex_);
@@ -70,6 +70,8 @@ class PagerTest : public ::testing::TestWithParam<Kind> {
     pager_ = std::move(*pager);
     Serve(threads);
   }
+  // What the pager gets for it.
+  virtual std::shared_ptr<PagePool> PoolOf(std::shared_ptr<PageFile> file) { return file; }
   void Serve(int threads) {
     for (int i = 0; i < threads; ++i) serving_.emplace_back([this] { pager_->Serve(); });
   }

@@ -117,11 +117,11 @@ TEST_P(PagerTest, Drop_GivesZeros_AndThePoolItsSpace) {
   Start(512);
   FillRam();
   Offload(Straight(0, 512));
-  ASSERT_TRUE(pager_->Drop(Range(0, 256)).ok());
+  ASSERT_TRUE(pager_->Drop(Range(0, 256), std::chrono::hours(1)).ok());
   EXPECT_EQ(pool_->used_bytes(), (256 - 32) * kPage);
   for (uint64_t page = 0; page < 256; ++page) ASSERT_EQ(Word(page, page), 0u) << page;
   ExpectWhole(256, 16);
-  pager_->DropOwner(kOwner);
+  EXPECT_TRUE(pager_->DropOwner(kOwner));
   EXPECT_EQ(pool_->used_bytes(), 0u);
   EXPECT_EQ(pager_->stats().total.offloaded_bytes + pager_->stats().total.zero_bytes, 0u);
   EXPECT_EQ(Word(500), 0u);
@@ -137,7 +137,7 @@ TEST_P(PagerTest, DropOwner_LeavesOthersAlone) {
   FillRam();
   Offload(Straight(0, 64), 1);
   Offload(Straight(64, 64), 2);
-  pager_->DropOwner(1);
+  EXPECT_TRUE(pager_->DropOwner(1));
   EXPECT_EQ(pager_->owner_stats(1).zero_bytes, 0u);
   EXPECT_EQ(Word(5), 0u);
   ExpectWhole(64, 64);
@@ -189,7 +189,7 @@ TEST_P(PagerTest, Offload_RefusesWhatIsNotGuestMemory_BeforeItDoesAnything) {
   expect({Range(8), ~uint64_t{4095}, 1}, kInvalidArgument, "wraps");
   expect({Range(0, 64), kVa, 1}, kInvalidArgument, "more pages than the guest has");
   EXPECT_EQ(pager_->Populate(Range(0, 65)).code(), kOutOfRange);
-  EXPECT_EQ(pager_->Drop(Range(64)).code(), kOutOfRange);
+  EXPECT_EQ(pager_->Drop(Range(64), std::chrono::hours(1)).code(), kOutOfRange);
   EXPECT_EQ(pager_->stats().total.faults, 0u);
 }
 

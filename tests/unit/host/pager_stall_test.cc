@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A pool that does not answer, as a file server that has gone: nobody but who waits for a page may wait with
+// it.
+#include "pager_fixture.h"
+
+namespace moult::host::testing {
+namespace {
+
+using ::testing::HasSubstr;
+
+class StallingPool : public PagePool {
+ public:
+  explicit StallingPool(std::shared_ptr<PagePool> pool) : pool_(std::move(pool)) {}
+  void Open() { closed_ = false; }
+  void AwaitReader() const {
+    while (readers_ == 0) std::this_thread::yield();
+  }
+
+  absl::Status Write(absl::Span<const std::byte> pages, absl::Span<PoolSlot> slots) override {
+    return pool_->Write(pages, slots);
+  }
+  absl::Status Read(absl::Span<const PoolSlot> slots, absl::Span<std::byte> pages) override {
+    ++readers_;
+    while (closed_) std::this_thread::yield();
+    return pool_->Read(slots, pages);
+  }
+  void Free(absl::Span<const PoolSlot> slots) override { pool_->Free(slots); }
+  uint64_t used_bytes() const override { return pool_->used_bytes(); }
+  uint64_t limit_bytes() const override { return pool_->limit_bytes(); }
+  const std::string& name() const override { return pool_->name(); }
+
+ private:
+  const std::shared_ptr<PagePool> pool_;
+  std::atomic<bool> closed_{true};
+  std::atomic<int> readers_{0};
+};
+
+class PagerStall : public PagerTest {
+ protected:
+  std::shared_ptr<PagePool> PoolOf(std::shared_ptr<PageFile> file) override {
+    return stalling_ = std::make_shared<StallingPool>(std::move(file));
+  }
+  void StartOut(uint64_t pages) {
+    Start(pages);
+    FillRam();
+    Offload(Straight(0, pages));
+  }
+  std::shared_ptr<StallingPool> stalling_;
+};
+INSTANTIATE_TEST_SUITE_P(Kinds, PagerStall, ::testing::Values(Kind::kMemfd, Kind::kAnonymous), KindName);
+
+TEST_P(PagerStall, Drop_GivesUp_OnPagesThatOthersFetch) {
+  StartOut(64);
+  std::thread toucher([&] { EXPECT_TRUE(PageIsWhole(10)); });
+  stalling_->AwaitReader();
+  const absl::Status dropped = pager_->Drop(Range(0, 64), std::chrono::milliseconds(30));
+  EXPECT_EQ(dropped.code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(std::string(dropped.message()), HasSubstr("which does not answer"));
+  EXPECT_EQ(Word(40), 0u);  // That one is dropped.
+  stalling_->Open();
+  toucher.join();
+  AwaitPool(0);
+}
+
+TEST_P(PagerStall, DropOwner_DoesNotWait) {
+  StartOut(64);
+  std::thread toucher([&] { EXPECT_TRUE(PageIsWhole(10)); });
+  stalling_->AwaitReader();
+  EXPECT_FALSE(pager_->DropOwner(kOwner));
+  EXPECT_EQ(Word(40), 0u);
+  stalling_->Open();
+  toucher.join();
+  AwaitPool(0);
+  EXPECT_TRUE(pager_->DropOwner(kOwner));
+  EXPECT_EQ(pager_->owner_stats(kOwner).faults, 0u);  // Forgotten.
+}
+
+TEST_P(PagerStall, Recall_EndsWithTheReadThatWasUnderWay_WhenCancelled) {
+  StartOut(1024);
+  std::stop_source source;
+  absl::Status recalled;
+  std::thread recall([&] { recalled = pager_->Recall(kOwner, Prefetch::kAll, source.get_token()); });
+  stalling_->AwaitReader();
+  source.request_stop();
+  stalling_->Open();
+  recall.join();
+  EXPECT_EQ(recalled.code(), absl::StatusCode::kCancelled);
+  EXPECT_LT(HostBytes(), 512 * kPage);
+  ExpectWhole(0, 1024);
+}
+
+}  // namespace
+}  // namespace moult::host::testing
