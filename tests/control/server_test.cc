@@ -46,9 +46,7 @@ class Client {
     in_.erase(0, end + 1);
     return line;
   }
-  std::string Bytes() {
-    return in_.empty() ? Receive() : std::exchange(in_, "");
-  }
+  std::string Bytes() { return in_.empty() ? Receive() : std::exchange(in_, ""); }
   std::string Receive() {
     pollfd wait{fd_.get(), POLLIN, 0};
     if (poll(&wait, 1, kWaitMs) != 1) return "timeout";
@@ -203,6 +201,8 @@ TEST_F(ServerTest, Malformed_ClosesThatClientOnly) {
   }
   good.Request(1, "status");
   EXPECT_EQ(good.Answer()["result"]["embedder"]["vmm"], "test");
+  good.Request(2, "metrics");
+  EXPECT_THAT(good.Answer()["result"]["text"].get<std::string>(), HasSubstr("moult_vm_info{name=\"fake\""));
 }
 
 TEST_F(ServerTest, LongLine_IsRefused) {

@@ -26,7 +26,7 @@ import fake_vm  # noqa: E402
 from ctl import Ctl, expect, run_cases, shows_progress  # noqa: E402
 
 CASES = []
-COMMANDS = ["vm", "hello", "doctor", "status", "ps", "pages", "why", "map", "top", "freeze", "thaw", "kill", "forget", "logs", "run",
+COMMANDS = ["vm", "hello", "doctor", "status", "metrics", "ps", "pages", "why", "map", "top", "freeze", "thaw", "kill", "forget", "logs", "run",
             "invoke", "capture", "attach", "detach", "repurpose", "templates", "completion"]
 
 

@@ -64,6 +64,8 @@ def questions_are_answered(s):
     told = s.ctl.run("--json", "doctor")
     expect(told.code == 0, f"doctor: {[c for c in told.json()['checks'] if not c['ok']]}")
     status = s.ctl.json("status")
+    metrics = s.ctl.json("metrics")["text"]
+    expect(f"moult_ram_bytes {status['vm']['ram_bytes']}\n" in metrics and metrics.endswith("# EOF\n"), f"metrics: {metrics}")
     expect({"version", "embedder", "vm", "clients", "running", "recent"} <= set(status), f"status: {sorted(status)}")
     expect(s.ctl.json("ps")["functions"] == [], "a function nobody started")
 

@@ -3,6 +3,7 @@
 // What a request does, from its line to its answer.
 #include <algorithm>
 
+#include "metrics.h"
 #include "moult/base/status.h"
 #include "params.h"
 #include "server.h"
@@ -25,10 +26,12 @@ void Server::HandleLine(uint64_t number, Connection& connection, const std::stri
 
 // The methods that are about the server itself.
 absl::StatusOr<Json> Server::Immediate(uint64_t number, const Request& request, bool* handled) {
-  *handled = request.method == "status" || request.method == "cancel";
-  if (request.method == "status") {
+  *handled = request.method == "status" || request.method == "metrics" || request.method == "cancel";
+  if (request.method == "status" || request.method == "metrics") {
     MOULT_RETURN_IF_ERROR(Params(request.params).status());
-    return Status();
+    Json status = Status();
+    if (request.method == "status") return status;
+    return Json{{"text", OpenMetrics(status)}};
   }
   if (request.method != "cancel") return Json();
   const auto wanted = request.params.find("id");

@@ -280,7 +280,8 @@ MOULT_API int moult_vm_process(struct moult_vm *vm) MOULT_CHECKED;
  *    "reclaiming": [ids of functions that have ended and whose memory is being given back],
  *    "counters": {"operations", "reclaimed_bytes"},
  *    "pager" (with a pool): {"offloaded_bytes", "zero_bytes", "lost_pages", "faults", "fault_pages", "prefetched_pages",
- *      "pool_used_bytes", "pool_limit_bytes", "fault_us_log2": faults by time, [i] under 2^i us}} */
+ *      "pool_used_bytes", "pool_limit_bytes", "fault_us_log2": faults by time, [i] under 2^i us},
+ *    "offloaded" (with a pool): [{"function", "offloaded_bytes", "faults"}], of functions that had pages out} */
 MOULT_API int moult_vm_info_json(struct moult_vm *vm, char **json) MOULT_CHECKED;
 
 /* The embedder restarted the guest (reset, restore of a snapshot): all functions and connections are gone.

@@ -170,7 +170,16 @@ Json Vm::Info() const {
                {"windows", std::move(windows)},
                {"reclaiming", reclaiming_},
                {"counters", {{"operations", operations_}, {"reclaimed_bytes", reclaimed_bytes_}}}};
-  if (pager_ != nullptr) info["pager"] = ToJson(pager_->stats());
+  if (pager_ == nullptr) return info;
+  info["pager"] = ToJson(pager_->stats());
+  Json offloaded = Json::array();
+  for (const uint64_t function : offloaded_) {
+    const PagerCounts counts = pager_->owner_stats(function);
+    offloaded.push_back({{"function", function},
+                         {"offloaded_bytes", counts.offloaded_bytes + counts.zero_bytes},
+                         {"faults", counts.faults}});
+  }
+  info["offloaded"] = std::move(offloaded);
   return info;
 }
 

@@ -28,8 +28,9 @@ class Agent final : public Backend {
   }
 
   absl::StatusOr<Json> Call(const std::string& method, const Json& params) override {
-    if (method == "status")
-      return absl::FailedPreconditionError("status: only a VM's process has it; use --control");
+    if (method == "status" || method == "metrics")
+      return absl::FailedPreconditionError(
+          absl::StrCat(method, ": only a VM's process has it; use --control"));
     MOULT_ASSIGN_OR_RETURN(control::Call call, Start(method, params));
     if (call.disk) return OnDisk(method, call.disk);
     const absl::StatusOr<Json> result = Finish(method, call.op);

@@ -72,6 +72,8 @@ void Cli::AddQuestions() {
       "moultctl doctor", RunDoctor);
   Add(app_, "status", "What the VM's process knows: memory map, windows, calls under way and ended",
       "moultctl status", RunStatus);
+  Add(app_, "metrics", "The numbers of status as OpenMetrics text, for a collector", "moultctl metrics",
+      RunMetrics);
   Add(app_, "ps", "List the functions", "moultctl ps", RunPs);
   AddFunction(Add(app_, "freeze", "Stop a function where it is", "moultctl freeze web", RunFreeze));
   AddFunction(Add(app_, "thaw", "Let a frozen function run on", "moultctl thaw web", RunThaw));
@@ -149,13 +151,15 @@ void Cli::AddSwaps() {
   AddPages(attach);
   AddFunction(Add(app_, "detach", "End a function and give its pages back, so that nothing of it is left",
                   "moultctl detach web", RunDetach));
-  CLI::App* offload = Add(app_, "offload", "Move an idle function's pages out of the guest; it stands still until recall",
-                          "moultctl offload web", RunOffload);
+  CLI::App* offload =
+      Add(app_, "offload", "Move an idle function's pages out of the guest; it stands still until recall",
+          "moultctl offload web", RunOffload);
   AddFunction(offload);
   offload->add_flag("--cold-only", arguments_.cold_only, "leave what the guest's kernel has seen accessed");
   offload->add_flag("--run-on", arguments_.run_on, "let it run on: what it touches comes back");
-  CLI::App* recall = Add(app_, "recall", "Let an offloaded function run; its pages come back as it touches them",
-                         "moultctl recall web --prefetch all", RunRecall);
+  CLI::App* recall =
+      Add(app_, "recall", "Let an offloaded function run; its pages come back as it touches them",
+          "moultctl recall web --prefetch all", RunRecall);
   AddFunction(recall);
   recall
       ->add_option("--prefetch", arguments_.prefetch,
@@ -202,7 +206,8 @@ void Cli::AddVm() {
       ->capture_default_str();
   vm_command_->add_option("--dir", vm_.dir, "folder for sockets and logs; a new one by default");
   vm_command_->add_option("--qemu", vm_.qemu, "another QEMU")->capture_default_str();
-  vm_command_->add_option("--cpu", vm_.cpu, "QEMU's CPU model; by default \"host\", emulated the most that QEMU can");
+  vm_command_->add_option("--cpu", vm_.cpu,
+                          "QEMU's CPU model; by default \"host\", emulated the most that QEMU can");
   vm_command_->add_option("--accel", vm_.accel, "tcg or kvm; by default KVM if it boots a kernel here")
       ->check(CLI::IsMember({"tcg", "kvm"}));
   vm_command_->add_option("--agent-binary", vm_.agent,
@@ -213,7 +218,8 @@ void Cli::AddVm() {
       ->expected(1)
       ->allow_extra_args(false)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
-  vm_command_->add_option("--pool", vm_.pool, "folder for pages of offloaded functions; by default the one of sockets and logs");
+  vm_command_->add_option("--pool", vm_.pool,
+                          "folder for pages of offloaded functions; by default the one of sockets and logs");
   vm_command_->add_option("--pool-mib", vm_.pool_mib, "MiB that these may take; 0: as much as fits")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();

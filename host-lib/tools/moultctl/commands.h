@@ -70,6 +70,7 @@ using Command = int (*)(Backend&, const Arguments&);
 int RunHello(Backend& backend, const Arguments& arguments);
 int RunDoctor(Backend& backend, const Arguments& arguments);
 int RunStatus(Backend& backend, const Arguments& arguments);
+int RunMetrics(Backend& backend, const Arguments& arguments);
 int RunRun(Backend& backend, const Arguments& arguments);
 int RunPs(Backend& backend, const Arguments& arguments);
 int RunFreeze(Backend& backend, const Arguments& arguments);

@@ -119,6 +119,11 @@ int RunStatus(Backend& backend, const Arguments& arguments) {
   });
 }
 
+int RunMetrics(Backend& backend, const Arguments& arguments) {
+  return CallAndPrint(backend, arguments, "metrics", Json::object(),
+                      [](const Json& result) { return Text(result, "text"); });
+}
+
 int RunRun(Backend& backend, const Arguments& arguments) {
   const absl::StatusOr<Json> spec = SpecOf(arguments.run);
   if (!spec.ok()) return Fail(spec.status(), arguments.json);
@@ -131,7 +136,8 @@ int RunPs(Backend& backend, const Arguments& arguments) {
         {"ID", "NAME", "STATE", "PID", "MEMORY", "USER", "OFFLOADED", "TEMPLATE", "END"}};
     for (const Json& f : Member(result, "functions")) {
       rows.push_back({Text(f, "id"), FunctionName(f), Text(f, "state"), Text(f, "pid"),
-                      Bytes(Number(f, "memory_bytes")), BytesOrNone(UserBytes(f)), BytesOrNone(Whole(f, "offloaded_bytes")),
+                      Bytes(Number(f, "memory_bytes")), BytesOrNone(UserBytes(f)),
+                      BytesOrNone(Whole(f, "offloaded_bytes")),
                       Text(f, "template").empty() ? "-" : Text(f, "template"), Text(f, "end_reason")});
     }
     return Table(rows);
@@ -206,10 +212,14 @@ int RunDetach(Backend& backend, const Arguments& arguments) {
 int RunRepurpose(Backend& backend, const Arguments& arguments) {
   const absl::StatusOr<uint64_t> id = FunctionId(backend, arguments.function);
   if (!id.ok()) return Fail(id.status(), arguments.json);
-  const Json params{{"function", *id}, {"name", arguments.name}, {"pages", arguments.pages}, {"settled", arguments.settled}};
+  const Json params{{"function", *id},
+                    {"name", arguments.name},
+                    {"pages", arguments.pages},
+                    {"settled", arguments.settled}};
   return CallAndPrint(backend, arguments, "repurpose", params, [&](const Json& result) {
-    const std::string given =
-        Text(result, "settled") == "true" ? absl::StrCat(Bytes(Number(result, "discarded_bytes")), " given back ") : "";
+    const std::string given = Text(result, "settled") == "true"
+                                  ? absl::StrCat(Bytes(Number(result, "discarded_bytes")), " given back ")
+                                  : "";
     return absl::StrCat(*id, " is now ", Text(Member(result, "function"), "id"), " ", arguments.name, " in ",
                         Millis(Number(result, "total_us")), ", ", given, "(", Phases(result), ")\n");
   });
@@ -221,18 +231,22 @@ int RunOffload(Backend& backend, const Arguments& arguments) {
   const Json params{{"function", *id}, {"cold_only", arguments.cold_only}, {"run_on", arguments.run_on}};
   return CallAndPrint(backend, arguments, "offload", params, [&](const Json& result) {
     const uint64_t out = Number(result, "offloaded_bytes") + Number(result, "zero_bytes");
-    return absl::StrCat(*id, " offloaded in ", Millis(Number(result, "total_us")), ": ", Bytes(out), " out of the guest, ",
-                        Bytes(Number(result, "offloaded_bytes")), " of it in the pool (", Phases(result), ")\n");
+    return absl::StrCat(*id, " offloaded in ", Millis(Number(result, "total_us")), ": ", Bytes(out),
+                        " out of the guest, ", Bytes(Number(result, "offloaded_bytes")),
+                        " of it in the pool (", Phases(result), ")\n");
   });
 }
 
 int RunRecall(Backend& backend, const Arguments& arguments) {
   const absl::StatusOr<uint64_t> id = FunctionId(backend, arguments.function);
   if (!id.ok()) return Fail(id.status(), arguments.json);
-  return CallAndPrint(backend, arguments, "recall", {{"function", *id}, {"prefetch", arguments.prefetch}}, [&](const Json& result) {
-    return absl::StrCat(*id, " recalled in ", Millis(Number(result, "total_us")), ": ", Bytes(Number(result, "prefetched_bytes")),
-                        " fetched, ", Bytes(Number(result, "left_bytes")), " come when touched (", Phases(result), ")\n");
-  });
+  return CallAndPrint(backend, arguments, "recall", {{"function", *id}, {"prefetch", arguments.prefetch}},
+                      [&](const Json& result) {
+                        return absl::StrCat(*id, " recalled in ", Millis(Number(result, "total_us")), ": ",
+                                            Bytes(Number(result, "prefetched_bytes")), " fetched, ",
+                                            Bytes(Number(result, "left_bytes")), " come when touched (",
+                                            Phases(result), ")\n");
+                      });
 }
 
 }  // namespace moult::ctl

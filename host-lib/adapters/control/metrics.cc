@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "metrics.h"
+
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_replace.h"
+
+namespace moult::control {
+namespace {
+
+using Labels = std::vector<std::pair<std::string, std::string>>;
+
+std::string Text(const Labels& labels) {
+  if (labels.empty()) return "";
+  return absl::StrCat("{",
+                      absl::StrJoin(labels, ",",
+                                    [](std::string* out, const auto& label) {
+                                      const std::string value = absl::StrReplaceAll(
+                                          label.second, {{"\\", "\\\\"}, {"\"", "\\\""}, {"\n", "\\n"}});
+                                      absl::StrAppend(out, label.first, "=\"", value, "\"");
+                                    }),
+                      "}");
+}
+
+class Writer {
+ public:
+  // The samples of a family follow it. A counter's samples end in _total.
+  void Family(const char* name, const char* type, const char* help) {
+    name_ = name;
+    counter_ = std::string_view(type) == "counter";
+    absl::StrAppend(&text_, "# TYPE ", name, " ", type, "\n");
+    if (std::string_view(name).ends_with("_bytes")) absl::StrAppend(&text_, "# UNIT ", name, " bytes\n");
+    if (std::string_view(name).ends_with("_seconds")) absl::StrAppend(&text_, "# UNIT ", name, " seconds\n");
+    absl::StrAppend(&text_, "# HELP ", name, " ", help, "\n");
+  }
+  void Sample(const Labels& labels, uint64_t value) { Sample(counter_ ? "_total" : "", labels, value); }
+  void Sample(const char* suffix, const Labels& labels, uint64_t value) {
+    absl::StrAppend(&text_, name_, suffix, Text(labels), " ", value, "\n");
+  }
+  // A family of one sample, if there is such a number.
+  void Single(const Json& from, const char* key, const char* name, const char* type, const char* help) {
+    const auto found = from.find(key);
+    if (found == from.end() || !found->is_number_unsigned()) return;
+    Family(name, type, help);
+    Sample({}, found->get<uint64_t>());
+  }
+  std::string Take() && { return absl::StrCat(text_, "# EOF\n"); }
+
+ private:
+  std::string text_;
+  std::string name_;
+  bool counter_ = false;
+};
+
+std::string Label(const Json& from, const char* key) {
+  const auto found = from.find(key);
+  return found != from.end() && found->is_string() ? found->get<std::string>() : "";
+}
+
+void WriteWindows(const Json& windows, Writer* out) {
+  out->Family("moult_window_bytes", "gauge", "Size of the window.");
+  for (const Json& window : windows) {
+    out->Sample({{"window", window["number"].dump()}}, window["length"].get<uint64_t>());
+  }
+  out->Family("moult_window_shown_bytes", "gauge", "Address space of the window that shows a template.");
+  for (const Json& window : windows) {
+    for (const Json& slot : window["slots"]) {
+      // One template may be in several slots of a window.
+      out->Sample({{"window", window["number"].dump()},
+                   {"offset", slot["offset"].dump()},
+                   {"template", Label(slot, "template")}},
+                  slot["length"].get<uint64_t>());
+    }
+  }
+  out->Family("moult_template_functions", "gauge", "Functions that use the template there.");
+  for (const Json& window : windows) {
+    for (const Json& slot : window["slots"]) {
+      out->Sample({{"window", window["number"].dump()},
+                   {"offset", slot["offset"].dump()},
+                   {"template", Label(slot, "template")}},
+                  slot["users"].size());
+    }
+  }
+}
+
+// Entry i of the array counts what took less than 2^i us, and no less than 2^(i-1); the last all that took
+// longer.
+void WriteFaultTimes(const Json& log2, Writer* out) {
+  out->Family("moult_fault_seconds", "histogram", "From the fault's message to its page.");
+  uint64_t sum = 0;
+  for (size_t i = 0; i < log2.size(); ++i) {
+    sum += log2[i].get<uint64_t>();
+    const bool last = i + 1 == log2.size();
+    const std::string bound = last ? "+Inf" : absl::StrCat(static_cast<double>(uint64_t{1} << i) / 1e6);
+    out->Sample("_bucket", {{"le", bound}}, sum);
+  }
+  out->Sample("_count", {}, sum);
+}
+
+void WritePager(const Json& pager, Writer* out) {
+  out->Single(pager, "pool_used_bytes", "moult_pool_used_bytes", "gauge",
+              "Room taken in the pool of offloaded pages.");
+  out->Single(pager, "pool_limit_bytes", "moult_pool_limit_bytes", "gauge", "Room that may be taken there.");
+  out->Single(pager, "offloaded_bytes", "moult_offloaded_bytes", "gauge",
+              "Pages of guest RAM that are in the pool.");
+  out->Single(pager, "zero_bytes", "moult_offloaded_zero_bytes", "gauge",
+              "Pages that are out and zero: no room in the pool.");
+  out->Single(pager, "lost_pages", "moult_lost_pages", "gauge",
+              "Pages that the pool did not give back, unresolved.");
+  out->Single(pager, "faults", "moult_faults", "counter", "Faults on offloaded pages that were served.");
+  out->Single(pager, "fault_pages", "moult_fault_pages", "counter",
+              "Pages that faults brought in, neighbours among them.");
+  out->Single(pager, "prefetched_pages", "moult_prefetched_pages", "counter",
+              "Pages that recalls brought in.");
+  if (pager.contains("fault_us_log2")) WriteFaultTimes(pager["fault_us_log2"], out);
+}
+
+void WriteFunctions(const Json& functions, Writer* out) {
+  out->Family("moult_function_offloaded_bytes", "gauge",
+              "Pages of the function that are out, zeros among them.");
+  for (const Json& f : functions) {
+    out->Sample({{"function", f["function"].dump()}}, f["offloaded_bytes"].get<uint64_t>());
+  }
+  out->Family("moult_function_faults", "counter", "Faults on pages of the function that were served.");
+  for (const Json& f : functions)
+    out->Sample({{"function", f["function"].dump()}}, f["faults"].get<uint64_t>());
+}
+
+}  // namespace
+
+std::string OpenMetrics(const Json& status) {
+  Writer out;
+  out.Family("moult_up", "gauge", "Whether the VM's process has a VM to work on.");
+  const auto vm = status.find("vm");
+  out.Sample({}, vm != status.end() && !status.contains("fault") ? 1 : 0);
+  if (vm == status.end()) return std::move(out).Take();
+  out.Family("moult_vm", "info", "The VM, and who speaks for its guest.");
+  out.Sample("_info",
+             {{"name", Label(*vm, "name")},
+              {"tenant", Label(*vm, "tenant")},
+              {"version", Label(status, "version")},
+              {"agent_version", Label(*vm, "agent_version")}},
+             1);
+  out.Single(*vm, "ram_bytes", "moult_ram_bytes", "gauge", "Guest RAM.");
+  out.Single(*vm, "connections", "moult_connections", "gauge", "Open connections to the agent.");
+  out.Single(*vm, "operations", "moult_operations_running", "gauge", "Operations under way.");
+  const Json counters = vm->value("counters", Json::object());
+  out.Single(counters, "operations", "moult_operations", "counter", "Operations that were begun.");
+  out.Single(counters, "reclaimed_bytes", "moult_reclaimed_bytes", "counter",
+             "Guest RAM of ended functions given back to the host.");
+  if (vm->contains("windows")) WriteWindows((*vm)["windows"], &out);
+  if (vm->contains("pager")) WritePager((*vm)["pager"], &out);
+  if (vm->contains("offloaded")) WriteFunctions((*vm)["offloaded"], &out);
+  return std::move(out).Take();
+}
+
+}  // namespace moult::control
