@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "memory/cut_runs.h"
 #include "moult/base/status.h"
 
 namespace moult::host {
@@ -21,6 +22,21 @@ PageRun Hole(uint64_t gpa, uint64_t length) {
   return {gpa, length, 0, 0, 0, 0, 0, PageClass::Reserved, rpc::PageKind::Hole, 0, rpc::Segment::None, rpc::PageFlag{}};
 }
 
+PageRun PartOf(const PageRun& run, uint64_t at, uint64_t length) {
+  return {run.gpa() + at,
+          length,
+          run.va() != 0 ? run.va() + at : 0,
+          run.file() != 0 ? run.file_offset() + at : 0,
+          run.function(),
+          run.pid(),
+          run.file(),
+          run.page_class(),
+          run.kind(),
+          run.prot(),
+          run.segment(),
+          run.flags()};
+}
+
 }  // namespace
 
 absl::StatusOr<PageLedger> PageLedger::Make(rpc::PagesReportT report, std::vector<PageRun> runs, const GuestMemory& memory) {
@@ -29,6 +45,7 @@ absl::StatusOr<PageLedger> PageLedger::Make(rpc::PagesReportT report, std::vecto
   ledger.runs_ = std::move(runs);
   MOULT_RETURN_IF_ERROR(rpc::CheckPageRuns(ledger.report_, ledger.runs_));
   if (!memory.empty()) {
+    CutAtRegions(memory, &ledger.runs_, PartOf);
     for (const PageRun& run : ledger.runs_) {
       if (!IsRam(run)) break;
       const auto there = memory.Translate({GuestPhys(run.gpa()), run.length()});

@@ -75,15 +75,25 @@ absl::StatusOr<GuestMemory> GuestMemory::Create(absl::Span<const RegionConfig> r
   return memory;
 }
 
+const GuestMemory::Region* GuestMemory::RegionOf(GuestPhys gpa) const {
+  const auto address = static_cast<uint64_t>(gpa);
+  const auto next = std::upper_bound(regions_.begin(), regions_.end(), address, [](uint64_t at, const Region& region) {
+    return at < region.range.first();
+  });
+  if (next == regions_.begin()) return nullptr;
+  const Region& region = *std::prev(next);
+  return address - region.range.first() < region.range.length ? &region : nullptr;
+}
+
+uint64_t GuestMemory::LengthWithin(GuestPhys gpa, uint64_t length) const {
+  const Region* const region = RegionOf(gpa);
+  if (region == nullptr) return length;
+  return std::min(length, region->range.length - (static_cast<uint64_t>(gpa) - region->range.first()));
+}
+
 absl::StatusOr<const GuestMemory::Region*> GuestMemory::Find(GuestRange range) const {
-  auto next = std::upper_bound(regions_.begin(), regions_.end(), range.first(),
-                               [](uint64_t gpa, const Region& region) { return gpa < region.range.first(); });
-  if (next != regions_.begin()) {
-    const Region& region = *std::prev(next);
-    const uint64_t inside = range.first() - region.range.first();
-    // No sums: neither side can wrap.
-    if (inside < region.range.length && range.length <= region.range.length - inside) return &region;
-  }
+  const Region* const region = RegionOf(GuestPhys(range.first()));
+  if (region != nullptr && LengthWithin(GuestPhys(range.first()), range.length) == range.length) return region;
   return absl::OutOfRangeError(absl::StrCat(range.Text(), ": not inside one region of the guest's RAM"));
 }
 

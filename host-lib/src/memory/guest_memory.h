@@ -49,6 +49,9 @@ class GuestMemory {
   // The host memory of a range that lies inside exactly one region; kOutOfRange otherwise.
   absl::StatusOr<absl::Span<std::byte>> Translate(GuestRange range) const;
 
+  // How much of [gpa, gpa + length) lies in the region of `gpa`; all of it when that is in none.
+  uint64_t LengthWithin(GuestPhys gpa, uint64_t length) const;
+
   // The way back, for addresses that the kernel tells. kOutOfRange: in no region.
   absl::StatusOr<GuestPhys> GuestOf(const std::byte* host) const;
 
@@ -79,6 +82,7 @@ class GuestMemory {
     UniqueFd fd;
     uint64_t fd_offset;
   };
+  const Region* RegionOf(GuestPhys gpa) const;  // null: none
   absl::StatusOr<const Region*> Find(GuestRange range) const;
   absl::StatusOr<const Region*> FindPages(GuestRange range) const;  // whole pages, at least one
 

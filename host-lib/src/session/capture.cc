@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "memory/cut_runs.h"
 #include "moult/base/status.h"
 #include "moult/protocol/parse.h"
 #include "moult/protocol/validate.h"
@@ -73,6 +74,7 @@ absl::StatusOr<Captured> Check(Vm* vm, rpc::CaptureReportT report, bool in_place
   MOULT_RETURN_IF_ERROR(image::ValidateImage(*captured.image, report.pages_size));
   MOULT_ASSIGN_OR_RETURN(captured.manifest, image::ParseDraftManifest(text(report.manifest)));
   captured.pages = std::move(report.pages);
+  CutAtRegions(vm->memory(), &captured.pages);
   captured.pages_size = report.pages_size;
   MOULT_RETURN_IF_ERROR(CheckPages(vm, captured, in_place));
   const std::string spec = rpc::SerializeFunctionSpec(*report.spec);

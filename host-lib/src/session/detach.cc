@@ -7,6 +7,7 @@
 
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
+#include "memory/cut_runs.h"
 #include "moult/base/status.h"
 #include "moult/protocol/frame.h"
 #include "session/ops.h"
@@ -146,6 +147,7 @@ Task<absl::Status> DiscardReported(Vm* vm, Op* op, Connection* connection) {
   if (!report.ok()) co_return report.status();
   op->AddAgentPhases(report->phases);
   op->EndPhase("await_report");
+  CutAtRegions(vm->memory(), &report->exclusive);
   MOULT_CO_RETURN_IF_ERROR(CheckRanges(vm, *report));
   op->strand()->set_shielded(true);
   absl::Status discarded = co_await DiscardAll(vm, op, connection, &*report);

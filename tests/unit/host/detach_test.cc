@@ -59,6 +59,25 @@ TEST_F(DetachTest, Pages_AreGone_AndNoOthers) {
   EXPECT_THAT(agent_->Verbs(), ElementsAre("Detach", "DetachPages", "DetachEnd"));
 }
 
+// As with a memory backend for each node.
+TEST_F(DetachTest, Range_MayCrossRegionsThatTouch) {
+  moult_vm_close(vm_);
+  Options options = DefaultOptions(&guest_);
+  options.halves = true;
+  vm_ = Create(options);
+  const uint64_t before = guest_.AllocatedBytes();
+  constexpr uint64_t kFirst = kRamBytes / 2 - 3 * kPageBytes;
+  ScriptDetach({GpaRun(kRamGpa + kFirst, 8 * kPageBytes)});
+  nlohmann::json json;
+  ASSERT_EQ(Detach(7, &json), 0) << moult_last_error();
+  EXPECT_EQ(json["discarded_bytes"], 8 * kPageBytes);
+  EXPECT_EQ(guest_.AllocatedBytes(), before - 8 * kPageBytes);
+  for (uint64_t i = kFirst - 1; i <= kFirst + 8 * kPageBytes; ++i) {
+    const bool gone = i >= kFirst && i < kFirst + 8 * kPageBytes;
+    ASSERT_EQ(guest_.ram[i], gone ? 0 : static_cast<uint8_t>(i * 7 + i / kPageBytes + 1)) << i;
+  }
+}
+
 TEST_F(DetachTest, LyingReport_DiscardsNothing) {
   const uint64_t before = guest_.AllocatedBytes();
   const struct {

@@ -111,6 +111,7 @@ class HostTest : public ::testing::Test {
     moult_region region{};
     moult_window window{};
     moult_vm_options vm{};
+    bool halves = false;  // the region as two that touch
   };
   Options DefaultOptions(FakeGuest* guest) {
     Options options;
@@ -128,6 +129,16 @@ class HostTest : public ::testing::Test {
     options.vm.regions = &options.region;
     options.vm.region_count = options.region.hva != nullptr ? 1 : 0;
     options.vm.region_size = sizeof(options.region);
+    moult_region halves[2] = {options.region, options.region};
+    if (options.halves) {
+      const uint64_t half = options.region.length / 2;
+      halves[0].length = halves[1].length = half;
+      halves[1].gpa += half;
+      halves[1].hva = static_cast<uint8_t*>(options.region.hva) + half;
+      halves[1].fd_offset += half;
+      options.vm.regions = halves;
+      options.vm.region_count = 2;
+    }
     options.vm.windows = &options.window;
     options.vm.window_count = options.window.hva != nullptr ? 1 : 0;
     options.vm.window_size = sizeof(options.window);

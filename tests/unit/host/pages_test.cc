@@ -107,6 +107,31 @@ TEST_F(PagesTest, Sums_AddUpToRam_HolesIncluded) {
   EXPECT_FALSE(json.contains("runs"));
 }
 
+TEST_F(PagesTest, Run_MayCrossRegionsThatTouch) {
+  moult_vm_close(vm_);
+  Options halves = DefaultOptions(&guest_);
+  halves.halves = true;
+  vm_ = Create(halves);
+  // Ten pages of a file, three of which are behind the border.
+  constexpr uint64_t kFirst = kPages / 2 - 7;
+  std::vector<PageRun> all = Runs();
+  all.back() = Of(30, kFirst - 30, PageClass::Free);
+  all.push_back(Of(kFirst, 10, PageClass::UserFile, PageKind::File, 7, 0x90000, 1));
+  all.push_back(Of(kFirst + 10, kPages - kFirst - 10, PageClass::Free));
+  ScriptPages(all);
+  OpHandle op;
+  ASSERT_EQ(Pages(&op), 0) << moult_last_error();
+  EXPECT_EQ(op.Json()["classes"]["user_file"], 20 * kPageBytes);
+  const moult_page_run* run = nullptr;
+  ASSERT_EQ(moult_op_page_at(op.get(), At(kPages / 2 - 1), &run), 0) << moult_last_error();
+  EXPECT_EQ(run->length, 7 * kPageBytes);
+  ASSERT_EQ(moult_op_page_at(op.get(), At(kPages / 2), &run), 0) << moult_last_error();
+  EXPECT_EQ(run->gpa, At(kPages / 2));
+  EXPECT_EQ(run->length, 3 * kPageBytes);
+  EXPECT_EQ(run->va, 0x90000 + 7 * kPageBytes);
+  EXPECT_EQ(run->file_offset, 0x3000 + 7 * kPageBytes);
+}
+
 TEST_F(PagesTest, Runs_AreInTheJson_WhenAskedFor) {
   ScriptPages(Runs());
   OpHandle op;
