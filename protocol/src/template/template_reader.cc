@@ -73,18 +73,15 @@ absl::StatusOr<std::string> ReadFile(const OpenedFile& file, uint64_t limit, con
   return bytes;
 }
 
+absl::Status CheckSize(uint64_t size, const ContentDigestT& expected) {
+  if (size == expected.size) return absl::OkStatus();
+  return absl::DataLossError(absl::StrCat("image: ", size, " bytes, the manifest says ", expected.size));
+}
+
 absl::StatusOr<std::string> ReadImage(int folder, const ContentDigestT& expected) {
   MOULT_ASSIGN_OR_RETURN(const OpenedFile file, OpenRegular(folder, kImageFile));
-  if (file.size != expected.size) {
-    return absl::DataLossError(
-        absl::StrCat("image: ", file.size, " bytes, the manifest says ", expected.size));
-  }
-  MOULT_ASSIGN_OR_RETURN(std::string bytes, ReadFile(file, kMaxImageSize, kImageFile));
-  const Sha256Digest digest = Sha256Of(bytes);
-  if (!std::equal(digest.begin(), digest.end(), expected.sha256.begin(), expected.sha256.end())) {
-    return absl::DataLossError("image: does not match its digest in the manifest");
-  }
-  return bytes;
+  MOULT_RETURN_IF_ERROR(CheckSize(file.size, expected));
+  return ReadFile(file, kMaxImageSize, kImageFile);
 }
 
 absl::StatusOr<UniqueFd> OpenPages(int folder, uint64_t size) {
@@ -112,11 +109,38 @@ absl::StatusOr<TemplateReader::Parts> TemplateReader::ReadParts(int folder) {
                          ReadFile(file, kManifestHeaderSize + kMaxManifestPayload, kManifestFile));
   MOULT_ASSIGN_OR_RETURN(parts.manifest, ParseManifest(parts.manifest_file));
   MOULT_ASSIGN_OR_RETURN(parts.image_file, ReadImage(folder, *parts.manifest->image));
-  MOULT_ASSIGN_OR_RETURN(parts.image, ParseImage(parts.image_file));
   MOULT_ASSIGN_OR_RETURN(parts.pages, OpenPages(folder, parts.manifest->pages->size));
-  MOULT_RETURN_IF_ERROR(ValidateImage(*parts.image, parts.manifest->pages->size));
-  MOULT_RETURN_IF_ERROR(ValidateMatch(*parts.manifest, *parts.image));
+  MOULT_RETURN_IF_ERROR(CheckParts(&parts));
   return parts;
+}
+
+absl::Status TemplateReader::CheckParts(Parts* parts) {
+  const ContentDigestT& expected = *parts->manifest->image;
+  MOULT_RETURN_IF_ERROR(CheckSize(parts->image_file.size(), expected));
+  const Sha256Digest digest = Sha256Of(parts->image_file);
+  if (!std::equal(digest.begin(), digest.end(), expected.sha256.begin(), expected.sha256.end())) {
+    return absl::DataLossError("image: does not match its digest in the manifest");
+  }
+  MOULT_ASSIGN_OR_RETURN(parts->image, ParseImage(parts->image_file));
+  MOULT_RETURN_IF_ERROR(ValidateImage(*parts->image, parts->manifest->pages->size));
+  return ValidateMatch(*parts->manifest, *parts->image);
+}
+
+absl::StatusOr<std::unique_ptr<TemplateReader>> TemplateReader::FromFiles(const std::string& name,
+                                                                          std::string manifest_file,
+                                                                          std::string image_file, UniqueFd pages) {
+  Parts parts;
+  parts.manifest_file = std::move(manifest_file);
+  parts.image_file = std::move(image_file);
+  parts.pages = std::move(pages);
+  auto manifest = ParseManifest(parts.manifest_file);
+  absl::Status status = manifest.status();
+  if (manifest.ok()) {
+    parts.manifest = *std::move(manifest);
+    status = CheckParts(&parts);
+  }
+  if (!status.ok()) return Annotate(status, absl::StrCat("read template ", name));
+  return std::unique_ptr<TemplateReader>(new TemplateReader(name, std::move(parts)));
 }
 
 absl::StatusOr<std::unique_ptr<TemplateReader>> TemplateReader::Open(const std::string& dir) {

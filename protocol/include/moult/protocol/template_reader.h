@@ -26,6 +26,11 @@ class TemplateReader {
   // kFailedPrecondition: another format version. kPermissionDenied.
   static absl::StatusOr<std::unique_ptr<TemplateReader>> Open(const std::string& dir);
 
+  // The same checks of files that came from elsewhere. `pages` may lack content: it is as good as what is in it.
+  // `name`: for messages.
+  static absl::StatusOr<std::unique_ptr<TemplateReader>> FromFiles(const std::string& name, std::string manifest_file,
+                                                                   std::string image_file, UniqueFd pages);
+
   const ProcessImageT& image() const { return *image_; }
   const ManifestT& manifest() const { return *manifest_; }
   // The files as they are on disk.
@@ -47,6 +52,7 @@ class TemplateReader {
   struct Parts;
   TemplateReader(std::string dir, Parts parts);
   static absl::StatusOr<Parts> ReadParts(int folder);
+  static absl::Status CheckParts(Parts* parts);
   absl::Status ReadChunk(uint64_t chunk, absl::Span<std::byte> out) const;
 
   const std::string dir_;
