@@ -15,10 +15,10 @@ inline constexpr uint32_t kMostNeighbours = 255;
 // What a thread in Serve waits for.
 enum class Event : uint32_t { kStop, kTimer, kFault };
 
-// Faults come edge-triggered, so that one thread wakes for each; who reads them reads all.
-inline absl::Status AddEvent(int epoll, int fd, Event event) {
+// With `once` one thread wakes for each time that it becomes readable, and who reads reads all.
+inline absl::Status AddEvent(int epoll, int fd, Event event, bool once) {
   epoll_event entry = {};
-  entry.events = event == Event::kFault ? EPOLLIN | static_cast<uint32_t>(EPOLLET) : EPOLLIN;
+  entry.events = once ? EPOLLIN | static_cast<uint32_t>(EPOLLET) : EPOLLIN;
   entry.data.u32 = static_cast<uint32_t>(event);
   if (epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &entry) == 0) return absl::OkStatus();
   return ErrnoStatus("pager: epoll_ctl");

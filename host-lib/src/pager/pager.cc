@@ -26,8 +26,8 @@ absl::StatusOr<std::unique_ptr<Pager>> Pager::Create(const GuestMemory* memory, 
   if (!pager->stop_.valid()) return ErrnoStatus("pager: eventfd");
   pager->timer_ = UniqueFd(timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
   if (!pager->timer_.valid()) return ErrnoStatus("pager: timerfd_create");
-  MOULT_RETURN_IF_ERROR(AddEvent(pager->epoll_.get(), pager->stop_.get(), Event::kStop));
-  MOULT_RETURN_IF_ERROR(AddEvent(pager->epoll_.get(), pager->timer_.get(), Event::kTimer));
+  MOULT_RETURN_IF_ERROR(AddEvent(pager->epoll_.get(), pager->stop_.get(), Event::kStop, false));
+  MOULT_RETURN_IF_ERROR(AddEvent(pager->epoll_.get(), pager->timer_.get(), Event::kTimer, false));
   return pager;
 }
 

@@ -98,8 +98,12 @@ class Pager {
   // kResourceExhausted: the pool is full.
   absl::StatusOr<OffloadResult> Offload(uint64_t owner, absl::Span<const OffloadRun> runs);
 
-  // Serves faults until Stop; as many threads of the embedder as it likes. Takes no lock of the embedder.
+  // Serves faults until Stop; as many threads of the embedder as it likes. Takes no lock of the embedder. For a loop that
+  // serves others as well: ServeReady when fd() is readable, with a buffer of buffer_pages(); false: it was stopped.
   void Serve();
+  int fd() const { return epoll_.get(); }
+  size_t buffer_pages() const { return config_.neighbours + 1; }
+  bool ServeReady(PageBuffer* buffer);
   void Stop();
 
   // The owner runs again: fetches what `prefetch` says, and starts to record its working set: pages that

@@ -13,7 +13,7 @@ absl::Status Pager::OpenUffd() {
   for (const GuestMemory::Extent& extent : memory_->Extents()) (extent.shared ? shared : anonymous) = true;
   MOULT_ASSIGN_OR_RETURN(Uffd uffd, Uffd::Open(shared, anonymous));
   uffd_.emplace(std::move(uffd));
-  const absl::Status status = AddEvent(epoll_.get(), uffd_->fd(), Event::kFault);
+  const absl::Status status = AddEvent(epoll_.get(), uffd_->fd(), Event::kFault, true);
   if (!status.ok()) uffd_.reset();
   return status;
 }

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <poll.h>
 #include <sys/epoll.h>
 #include <sys/timerfd.h>
 
@@ -19,15 +20,19 @@ constexpr std::chrono::milliseconds kLongestPause{1000};
 }  // namespace
 
 void Pager::Serve() {
-  PageBuffer buffer(config_.neighbours + 1);
-  for (;;) {
-    epoll_event event;
-    const int n = epoll_wait(epoll_.get(), &event, 1, -1);
-    if (n < 0 && errno != EINTR) return;
-    if (n <= 0) continue;
+  PageBuffer buffer(buffer_pages());
+  do {
+    pollfd ready{fd(), POLLIN, 0};
+    (void)poll(&ready, 1, -1);
+  } while (ServeReady(&buffer));
+}
+
+bool Pager::ServeReady(PageBuffer* buffer) {
+  epoll_event event;
+  while (epoll_wait(epoll_.get(), &event, 1, 0) > 0) {
     switch (Event(event.data.u32)) {
       case Event::kStop:
-        return;
+        return false;
       case Event::kTimer:
         OnTimer();
         break;
@@ -35,11 +40,12 @@ void Pager::Serve() {
         for (;;) {
           const std::vector<Uffd::Fault> faults = uffd_->Read(kFaultsAtOnce);
           if (faults.empty()) break;
-          for (const Uffd::Fault& fault : faults) ServeFault(fault, &buffer);
+          for (const Uffd::Fault& fault : faults) ServeFault(fault, buffer);
         }
         break;
     }
   }
+  return true;
 }
 
 void Pager::ServeFault(const Uffd::Fault& fault, PageBuffer* buffer) {

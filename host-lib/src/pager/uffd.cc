@@ -68,14 +68,19 @@ absl::StatusOr<Uffd> Uffd::Open(bool shared, bool anonymous) {
   uint64_t wanted = 0;
   if (shared) wanted |= UFFD_FEATURE_MISSING_SHMEM | UFFD_FEATURE_WP_HUGETLBFS_SHMEM;
   if (shared || anonymous) wanted |= UFFD_FEATURE_PAGEFAULT_FLAG_WP;
+  return OpenWith(wanted, "5.19 or later for a guest's RAM on a memfd, 5.7 or later for anonymous memory");
+}
+
+absl::StatusOr<Uffd> Uffd::OpenForFiles() {
+  return OpenWith(UFFD_FEATURE_MISSING_SHMEM | UFFD_FEATURE_MINOR_SHMEM, "5.14 or later");
+}
+
+absl::StatusOr<Uffd> Uffd::OpenWith(uint64_t wanted, const char* since) {
   MOULT_ASSIGN_OR_RETURN(const UniqueFd probe, OpenFd());
   MOULT_ASSIGN_OR_RETURN(const uint64_t offered, Handshake(probe.get(), 0));
   if ((offered & wanted) != wanted) {
-    return absl::UnimplementedError(
-        absl::StrFormat("userfaultfd: the host kernel lacks features %#x; it must be Linux 5.19 or later for "
-                        "a guest's RAM on a memfd, "
-                        "5.7 or later for anonymous memory",
-                        wanted & ~offered));
+    return absl::UnimplementedError(absl::StrFormat(
+        "userfaultfd: the host kernel lacks features %#x; it must be Linux %s", wanted & ~offered, since));
   }
   wanted |= offered & UFFD_FEATURE_POISON;
   MOULT_ASSIGN_OR_RETURN(UniqueFd fd, OpenFd());
@@ -84,8 +89,19 @@ absl::StatusOr<Uffd> Uffd::Open(bool shared, bool anonymous) {
 }
 
 absl::Status Uffd::Register(absl::Span<std::byte> range) const {
-  uffdio_register request = {
-      .range = Range(range), .mode = UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_WP, .ioctls = 0};
+  return RegisterAs(range, UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_WP);
+}
+
+absl::Status Uffd::RegisterFile(absl::Span<std::byte> range) const {
+  return RegisterAs(range, UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_MINOR);
+}
+
+absl::Status Uffd::RegisterFiller(absl::Span<std::byte> range) const {
+  return RegisterAs(range, UFFDIO_REGISTER_MODE_MISSING);
+}
+
+absl::Status Uffd::RegisterAs(absl::Span<std::byte> range, uint64_t mode) const {
+  uffdio_register request = {.range = Range(range), .mode = mode, .ioctls = 0};
   if (ioctl(fd_.get(), UFFDIO_REGISTER, &request) == 0) return absl::OkStatus();
   switch (errno) {
     case ENOMEM:
@@ -178,6 +194,27 @@ absl::Status Uffd::Poison(absl::Span<std::byte> range) const {
   });
 }
 
+uint64_t Uffd::Continue(absl::Span<std::byte> range) const {
+  uint64_t mapped = 0;
+  for (int tries = 0; !range.empty();) {
+    uffdio_continue request = {.range = Range(range), .mode = 0, .mapped = 0};
+    // SAFETY: maps pages that the file has where there are none, within what was registered.
+    const bool all = ioctl(fd_.get(), UFFDIO_CONTINUE, &request) == 0;
+    if (all || request.mapped > 0) {
+      mapped += static_cast<uint64_t>(request.mapped);
+      range.remove_prefix(all ? range.size() : static_cast<size_t>(request.mapped));
+      tries = 0;
+    } else if (request.mapped == -EAGAIN && ++tries < kMostRetries) {
+      sched_yield();
+    } else {
+      // Mapped already, and then nobody was woken for it; or a hole of the file.
+      if (request.mapped == -EEXIST) Wake(range.first(kPage));
+      range.remove_prefix(std::min<size_t>(range.size(), kPage));
+    }
+  }
+  return mapped;
+}
+
 void Uffd::Wake(absl::Span<std::byte> range) const {
   uffdio_range request = Range(range);
   (void)ioctl(fd_.get(), UFFDIO_WAKE, &request);  // Fails for a bad range only.
@@ -191,7 +228,8 @@ std::vector<Uffd::Fault> Uffd::Read(size_t most) const {
     if (messages[i].event != UFFD_EVENT_PAGEFAULT) continue;
     // SAFETY: an address that the kernel tells; it is only looked up.
     faults.push_back({reinterpret_cast<std::byte*>(messages[i].arg.pagefault.address & ~(kPage - 1)),
-                      (messages[i].arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WP) != 0});
+                      (messages[i].arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WP) != 0,
+                      (messages[i].arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_MINOR) != 0});
   }
   return faults;
 }

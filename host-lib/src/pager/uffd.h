@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// userfaultfd(2), with its quirks dealt with here. Missing and write-protect faults, in kernel mode as well:
+// userfaultfd(2), with its quirks dealt with here. Missing, write-protect and minor faults, in kernel mode as well:
 // a VMM reads and writes guest memory by system calls, and KVM on its behalf.
 #ifndef MOULT_HOST_PAGER_UFFD_H_
 #define MOULT_HOST_PAGER_UFFD_H_
@@ -22,11 +22,14 @@ class Uffd {
   struct Fault {
     std::byte* page;
     bool write_protected;  // the page is there and must not be written; else there is none
+    bool minor = false;    // the file has the page, the mapping has not
   };
 
   // `shared`, `anonymous`: the kinds of memory that are to be registered. kUnimplemented: the kernel lacks
   // it; kFailedPrecondition: this process may not.
   static absl::StatusOr<Uffd> Open(bool shared, bool anonymous);
+  // For mappings of a tmpfs file whose pages come one by one: RegisterFile, RegisterFiller, Continue. Linux 5.14.
+  static absl::StatusOr<Uffd> OpenForFiles();
 
   // Does not block.
   int fd() const { return fd_.get(); }
@@ -34,6 +37,12 @@ class Uffd {
 
   // kResourceExhausted: too many mappings. kFailedPrecondition: another userfaultfd has it.
   absl::Status Register(absl::Span<std::byte> range) const;
+  // A mapping, private or shared, of a tmpfs file: a page that the file has not is a fault, and one that it has is a
+  // minor one.
+  absl::Status RegisterFile(absl::Span<std::byte> range) const;
+  // A shared one that nobody touches: Copy to it puts pages into the file, whole or not at all, and leaves those that
+  // are there.
+  absl::Status RegisterFiller(absl::Span<std::byte> range) const;
   // Wakes who waits, and lifts write protection. The kernel does so even where the call fails half way.
   absl::Status Unregister(absl::Span<std::byte> range) const;
 
@@ -48,6 +57,9 @@ class Uffd {
   absl::Status Zero(absl::Span<std::byte> range) const;
   absl::Status Poison(
       absl::Span<std::byte> range) const;  // an access is SIGBUS, or a machine check for a guest
+  // Maps those pages of `range` that the file has; bytes that were not mapped before. A private mapping gets them
+  // read-only: a write makes a copy.
+  uint64_t Continue(absl::Span<std::byte> range) const;
   void Wake(absl::Span<std::byte> range) const;
 
   // Up to `most` faults that wait; none is no error.
@@ -58,6 +70,8 @@ class Uffd {
   template <typename Request>
   absl::Status InSteps(absl::Span<std::byte> range, const char* what, Request request) const;
   absl::Status SetProtection(absl::Span<std::byte> range, uint64_t mode) const;
+  absl::Status RegisterAs(absl::Span<std::byte> range, uint64_t mode) const;
+  static absl::StatusOr<Uffd> OpenWith(uint64_t wanted, const char* since);
 
   UniqueFd fd_;
   bool can_poison_;
