@@ -2,6 +2,7 @@
  *
  * libmoult: swap the function's process image inside a running microVM, from the VMM's side.
  *
+ *   pool    where templates lie that are not this host's own
  *   store   a folder of templates (captured functions), shared by any number of VMs and processes
  *   vm      one guest: its RAM, its windows, a way to its agent
  *   op      one running operation on a vm
@@ -66,6 +67,7 @@ T moult_init() {
 #endif
 
 struct moult_store;
+struct moult_pool;
 struct moult_vm;
 struct moult_op;
 
@@ -164,6 +166,54 @@ MOULT_API int moult_store_import(struct moult_store *store, const char *name, co
                                  const struct moult_import_options *options) MOULT_CHECKED;
 
 /* ---------------------------------------------------------------------------------------------------------
+ * Pools: where templates lie that are not this host's own, by URI
+ *
+ *   file:/PATH                            a store's folder, on a file system that hosts share
+ *   rdma://HOST:PORT[,HOST:PORT...]/      memory of other hosts (moult-poold); what follows the first is used when it fails
+ *
+ * All calls block, for at most timeout_ms (0: 60 s, or, where pages move, as long as it takes); a file system that hangs
+ * makes them hang. Any thread. Errors, besides those that are named: INVALID_ARGUMENT (no such URI), UNIMPLEMENTED (a
+ * kind that this build lacks), UNAVAILABLE, DEADLINE_EXCEEDED, PERMISSION_DENIED (no key, or another tenant's).
+ * ------------------------------------------------------------------------------------------------------ */
+
+struct moult_pool_options {
+  size_t size;
+  const char *tenant;   /* as whom; "" when NULL */
+  const char *key_file; /* that tenant's key, for pools that ask for one; may be NULL */
+  uint32_t timeout_ms;  /* of each call */
+  uint32_t reserved;
+  /* How far a call has come that moves pages; on the calling thread. May be NULL. */
+  void (*progress)(void *user, uint64_t done_bytes, uint64_t total_bytes);
+  void *user;
+};
+
+/* `options` may be NULL. */
+MOULT_API int moult_pool_open(const char *uri, const struct moult_pool_options *options,
+                              struct moult_pool **pool) MOULT_CHECKED;
+
+/* NULL is allowed. */
+MOULT_API void moult_pool_close(struct moult_pool *pool);
+
+/* [{"name", "digest", "tenant", "bytes"}]; free it with moult_free(). `digest` is "" for one that is damaged. */
+MOULT_API int moult_pool_list_json(struct moult_pool *pool, char **json) MOULT_CHECKED;
+
+/* {"uri", "used_bytes", "limit_bytes", "templates"} */
+MOULT_API int moult_pool_stat_json(struct moult_pool *pool, char **json) MOULT_CHECKED;
+
+/* Copies a template of the store, checked, into the pool, whole or not at all.
+ * Errors: NOT_FOUND, ALREADY_EXISTS, RESOURCE_EXHAUSTED, DATA_LOSS (the store's is damaged). */
+MOULT_API int moult_pool_push(struct moult_pool *pool, struct moult_store *store, const char *name) MOULT_CHECKED;
+
+/* The other way, under the same name. */
+MOULT_API int moult_pool_pull(struct moult_pool *pool, const char *name, struct moult_store *store) MOULT_CHECKED;
+
+/* VMs that have it attached: see the kind of pool. Errors: NOT_FOUND. */
+MOULT_API int moult_pool_remove(struct moult_pool *pool, const char *name) MOULT_CHECKED;
+
+/* Fetches and checks every byte. Errors: NOT_FOUND, DATA_LOSS. */
+MOULT_API int moult_pool_verify(struct moult_pool *pool, const char *name) MOULT_CHECKED;
+
+/* ---------------------------------------------------------------------------------------------------------
  * VM
  * ------------------------------------------------------------------------------------------------------ */
 
@@ -247,8 +297,19 @@ struct moult_vm_options {
   uint64_t pool_bytes; /* at most so much; 0: as much as fits */
   /* Page `gpa` of `function`, which was touched, cannot be had back from the pool, and whoever touched it waits until
    * moult_pager_resolve(). Once for a function until then, on a thread in moult_pager_run(); must not block, and may call
-   * nothing of this library. */
+   * nothing of this library. `function` 0: the guest did not end a function that an attach was making, and which waits;
+   * resolve 0 with MOULT_RESOLVE_POISON, or end the VM. */
   void (*page_lost)(void *user, uint64_t function, uint64_t gpa, const char *why);
+
+  /* For templates that lie in pools elsewhere (moult_attach_options.from). Their pages come as they are touched, checked,
+   * through threads in moult_pager_run(). */
+  const char *cache;           /* folder on a tmpfs, for what this host has of them, shared by its VMs; made when absent.
+                                  NULL: each VM has its own, which goes with it */
+  uint64_t cache_bytes;        /* at most so much, all templates' sizes counted in full; 0: half of the file system */
+  const char *pool_key;        /* file with this tenant's key, for pools that ask for one */
+  uint64_t prefetch_bytes_per_s; /* fetched behind what was touched after earlier attaches; 0: nothing */
+  uint32_t fault_timeout_ms;   /* after which a page that the pool does not give is lost (page_lost); 0: 10 s */
+  uint32_t reserved2;
 };
 #define MOULT_VM_CROSS_TENANT 1u /* let templates of other tenants in. Reuse of a VM does not undo a compromise
                                     of its kernel: know what you do. */
@@ -281,7 +342,10 @@ MOULT_API int moult_vm_process(struct moult_vm *vm) MOULT_CHECKED;
  *    "counters": {"operations", "reclaimed_bytes"},
  *    "pager" (with a pool): {"offloaded_bytes", "zero_bytes", "lost_pages", "faults", "fault_pages", "prefetched_pages",
  *      "pool_used_bytes", "pool_limit_bytes", "fault_us_log2": faults by time, [i] under 2^i us},
- *    "offloaded" (with a pool): [{"function", "offloaded_bytes", "faults"}], of functions that had pages out} */
+ *    "offloaded" (with a pool): [{"function", "offloaded_bytes", "faults"}], of functions that had pages out,
+ *    "remote" (with a window): {"faults", "hits": of them without the pool, "hit_bytes", "fetched_bytes", "prefetched_bytes",
+ *      "prefetch_failures", "unkept_bytes", "lost_slots", "fault_us_log2"},
+ *    "cache" (once used): {"used_bytes", "limit_bytes", "templates"}} */
 MOULT_API int moult_vm_info_json(struct moult_vm *vm, char **json) MOULT_CHECKED;
 
 /* The embedder restarted the guest (reset, restore of a snapshot): all functions and connections are gone.
@@ -449,8 +513,9 @@ MOULT_API int moult_pages_compare(const struct moult_op *before, const struct mo
  * devices that have pinned it.
  * ------------------------------------------------------------------------------------------------------ */
 
-/* Serves faults until moult_pager_stop(). Blocks. Several threads may be in it, none of which may ever wait for something
- * that a vCPU holds. All must have returned before moult_vm_close(). Errors: FAILED_PRECONDITION (no pool). */
+/* Serves faults, of pages that are out and of templates that lie elsewhere, and fetches ahead, until moult_pager_stop().
+ * Blocks. Several threads may be in it, none of which may ever wait for something that a vCPU holds. All must have
+ * returned before moult_vm_close(). Errors: FAILED_PRECONDITION (neither pool nor window). */
 MOULT_API int moult_pager_run(struct moult_vm *vm) MOULT_CHECKED;
 
 /* Lets them return. Any thread. Bring everything back first (moult_vm_recall_all()), unless the guest has ended: what is
@@ -555,12 +620,16 @@ struct moult_attach_options {
   const char *name;  /* the template's */
   uint32_t pages;    /* enum moult_page_mode */
   uint32_t flags;    /* MOULT_ATTACH_* */
+  const char *from;   /* URI of the pool that has it: "file:/PATH", "rdma://HOST:PORT/"; NULL: the vm's store */
+  const char *digest; /* with `from`: of the manifest that it must have, hex; NULL: whatever is there */
 };
 #define MOULT_ATTACH_SETTLED 1u /* repurpose: end only when the old function's memory has been given back */
 
 /* Makes a function of a template; ends when it is ready. On failure the guest is as before. A place in a window that
  * no function uses any more keeps its template, for the next attach, until another needs it or moult_vm_detach() ends
  * the last one, and longer where the agent says that something in the guest still has its pages.
+ * From a pool elsewhere it starts when manifest and image are here and checked; in place its pages come, checked, as they
+ * are touched, and "bytes_by_source": {"cache", "pool"} tells where they came from until it was ready.
  * Result: {"function": {...}, "pages": "in_place" | "copy", "phases", "notes"} */
 MOULT_API int moult_vm_attach(struct moult_vm *vm, const struct moult_attach_options *attach,
                               const struct moult_op_options *options, struct moult_op **op) MOULT_CHECKED;

@@ -87,9 +87,16 @@ int StartSimple(
 
 absl::StatusOr<ops::AttachConfig> TakeAttach(moult_vm* vm, const moult_attach_options* attach) {
   MOULT_ASSIGN_OR_RETURN(const moult_attach_options ours, TakeOptions(attach, "moult_attach_options"));
-  MOULT_RETURN_IF_ERROR(NeedStore(vm));
   ops::AttachConfig config;
   config.name = Text(ours.name);
+  config.from = Text(ours.from);
+  config.digest = Text(ours.digest);
+  if (config.from.empty()) {
+    MOULT_RETURN_IF_ERROR(NeedStore(vm));
+    if (!config.digest.empty()) return absl::InvalidArgumentError("digest: only with from");
+  } else {
+    MOULT_RETURN_IF_ERROR(moult::host::ParsePoolUri(config.from).status());
+  }
   MOULT_ASSIGN_OR_RETURN(config.pages, TakePages(ours.pages));
   if ((ours.flags & ~MOULT_ATTACH_SETTLED) != 0) return absl::InvalidArgumentError("flags: unknown ones are set");
   config.settled = (ours.flags & MOULT_ATTACH_SETTLED) != 0;

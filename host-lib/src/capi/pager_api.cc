@@ -1,17 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "absl/cleanup/cleanup.h"
 #include "capi/capi.h"
-#include "pager/pager.h"
 
 using moult::capi::Guarded;
 using moult::host::Resolution;
 
 namespace {
 
-absl::StatusOr<moult::host::Pager*> PagerOf(moult_vm* vm) {
+absl::StatusOr<moult::host::Vm*> PagedVm(moult_vm* vm) {
   if (vm == nullptr) return absl::InvalidArgumentError("vm is NULL");
-  if (vm->vm->pager() != nullptr) return vm->vm->pager();
-  return absl::FailedPreconditionError("this vm has no pool for pages, or no RAM regions");
+  if (vm->vm->pager() != nullptr || vm->vm->remote_pager() != nullptr) return vm->vm.get();
+  return absl::FailedPreconditionError("this vm has neither a pool for pages and RAM regions, nor a window");
 }
 
 }  // namespace
@@ -20,32 +18,30 @@ extern "C" {
 
 int moult_pager_run(struct moult_vm* vm) {
   return Guarded([&]() -> absl::Status {
-    MOULT_ASSIGN_OR_RETURN(moult::host::Pager* pager, PagerOf(vm));
-    ++vm->vm->fault_servers();
-    const absl::Cleanup gone = [vm] { --vm->vm->fault_servers(); };
-    pager->Serve();
+    MOULT_ASSIGN_OR_RETURN(moult::host::Vm* paged, PagedVm(vm));
+    paged->ServeFaults();
     return absl::OkStatus();
   });
 }
 
 int moult_pager_stop(struct moult_vm* vm) {
   return Guarded([&]() -> absl::Status {
-    MOULT_ASSIGN_OR_RETURN(moult::host::Pager* pager, PagerOf(vm));
-    pager->Stop();
+    MOULT_ASSIGN_OR_RETURN(moult::host::Vm* paged, PagedVm(vm));
+    paged->StopFaults();
     return absl::OkStatus();
   });
 }
 
 int moult_pager_resolve(struct moult_vm* vm, uint64_t function, enum moult_resolution resolution) {
   return Guarded([&]() -> absl::Status {
-    MOULT_ASSIGN_OR_RETURN(moult::host::Pager* pager, PagerOf(vm));
+    MOULT_ASSIGN_OR_RETURN(moult::host::Vm* paged, PagedVm(vm));
     switch (resolution) {
       case MOULT_RESOLVE_ZERO:
-        return pager->Resolve(function, Resolution::kZero);
+        return paged->ResolveLost(function, Resolution::kZero);
       case MOULT_RESOLVE_POISON:
-        return pager->Resolve(function, Resolution::kPoison);
+        return paged->ResolveLost(function, Resolution::kPoison);
       case MOULT_RESOLVE_RETRY:
-        return pager->Resolve(function, Resolution::kRetry);
+        return paged->ResolveLost(function, Resolution::kRetry);
     }
     return absl::InvalidArgumentError("resolution: unknown");
   });

@@ -71,6 +71,12 @@ absl::Status TakePool(const moult_vm_options& from, moult::host::VmConfig* to) {
   return absl::OkStatus();
 }
 
+void TakeRemote(const moult_vm_options& from, moult::host::VmConfig* to) {
+  to->remote = {{to->tenant, Text(from.pool_key)}, Text(from.cache), from.cache_bytes};
+  to->remote_pager.prefetch_bytes_per_s = from.prefetch_bytes_per_s;
+  if (from.fault_timeout_ms != 0) to->remote_pager.retry.deadline = std::chrono::milliseconds(from.fault_timeout_ms);
+}
+
 void TakeHooks(const moult_vm_options& from, moult::host::VmConfig* to) {
   void* const user = from.user;
   if (from.page_lost != nullptr) {
@@ -111,6 +117,7 @@ absl::StatusOr<moult::host::VmConfig> TakeConfig(const moult_vm_options* options
   MOULT_RETURN_IF_ERROR(TakeTransport(ours.transport, &config.transport));
   MOULT_RETURN_IF_ERROR(TakeMemory(ours, &config));
   MOULT_RETURN_IF_ERROR(TakePool(ours, &config));
+  TakeRemote(ours, &config);
   TakeHooks(ours, &config);
   return config;
 }

@@ -53,6 +53,22 @@ Json ToJson(const PagerStats& stats) {
           {"fault_us_log2", stats.fault_us}};
 }
 
+Json ToJson(const RemoteStats& stats) {
+  return {{"faults", stats.faults},
+          {"hits", stats.hits},
+          {"hit_bytes", stats.hit_bytes},
+          {"fetched_bytes", stats.fetched_bytes},
+          {"prefetched_bytes", stats.prefetched_bytes},
+          {"prefetch_failures", stats.prefetch_failures},
+          {"unkept_bytes", stats.unkept_bytes},
+          {"lost_slots", stats.lost_slots},
+          {"fault_us_log2", stats.fault_us}};
+}
+
+Json ToJson(const CacheUse& use) {
+  return {{"used_bytes", use.used_bytes}, {"limit_bytes", use.limit_bytes}, {"templates", use.templates}};
+}
+
 Json ToJson(const Template& content) {
   const image::ManifestT& manifest = content.reader->manifest();
   return {{"name", content.name},

@@ -13,7 +13,9 @@
 #include "moult/protocol/function_spec.h"
 #include "nlohmann/json.hpp"
 #include "pager/stats.h"
+#include "pool/cache/template_cache.h"
 #include "pool/file/store.h"
+#include "remote/stats.h"
 
 namespace moult::host {
 
@@ -29,6 +31,8 @@ Json ToJson(const rpc::FunctionSpecT& spec);
 Json ToJson(const rpc::FunctionInfoT& info);
 Json ToJson(const rpc::HelloReplyT& hello);
 Json ToJson(const PagerStats& stats);
+Json ToJson(const RemoteStats& stats);
+Json ToJson(const CacheUse& use);
 Json ToJson(const Template& content);
 // The same with what only show says.
 Json ToJsonInFull(const Template& content);

@@ -20,15 +20,21 @@ constexpr uint64_t kStreamStep = 1 << 20;
 
 using TemplatePtr = std::shared_ptr<const Template>;
 
-// The template, checked to its last byte, and allowed here.
-Task<absl::StatusOr<TemplatePtr>> Prepare(Vm* vm, Op* op, std::string name) {
+// The template, checked to its last byte, and allowed here. One from a pool may lack pages, which are checked when they
+// come.
+Task<absl::StatusOr<TemplatePtr>> Prepare(Vm* vm, Op* op, AttachConfig config) {
+  const std::string& name = config.name;
   absl::StatusOr<TemplatePtr> content = absl::UnknownError("not read");
-  Store* const store = vm->config().store.get();
-  std::function<absl::Status()> work = [&content, store, &name] {
-    content = store->Get(name);
+  std::vector<std::string> notes;
+  const Clock::time_point deadline = op->strand()->deadline();
+  std::function<absl::Status()> work = [&, vm] {
+    content = config.from.empty()
+                  ? vm->config().store->Get(name)
+                  : vm->remote_store().Open({config.from, name, config.digest}, deadline, &notes);
     return content.status();
   };
   MOULT_CO_RETURN_IF_ERROR(co_await op->strand()->Work(std::move(work)));
+  for (std::string& note : notes) op->result().json["notes"].push_back(std::move(note));
   const std::string& theirs = (*content)->tenant();
   const std::string& ours = vm->config().tenant;
   if (theirs != ours && !vm->config().cross_tenant) {
@@ -58,11 +64,15 @@ std::optional<SlotHold> TakeSlot(Vm* vm, const Template& content, absl::Status* 
   *why = absl::FailedPreconditionError(
       "no window that both this VM and the guest's driver have; load the driver, or use copy mode");
   if (!absl::c_linear_search(vm->hello().features, "window")) return std::nullopt;
+  if (content.remote != nullptr && vm->fault_servers() == 0) {
+    *why = absl::FailedPreconditionError("no thread serves faults of this vm; let one run moult_pager_run()");
+    return std::nullopt;
+  }
   for (Window& window : vm->windows()) {
     const uint64_t usable = Usable(vm, window);
     if (usable == 0) continue;
-    auto slot = window.Take(content.digest, content.name, content.pages_fd(),
-                            content.reader->pages_size(), usable);
+    auto slot = window.Take(
+        {content.digest, content.name, content.pages_fd(), content.reader->pages_size(), content.remote}, usable);
     if (slot.ok()) return SlotHold(&window, *slot);
     *why = slot.status();
   }
@@ -92,6 +102,61 @@ Task<absl::StatusOr<std::optional<SlotHold>>> Place(Vm* vm, Op* op, Connection* 
     op->result().json["notes"].push_back(absl::StrCat("copied, because: ", why.message()));
   co_return std::move(hold);
 }
+
+// Before it is sent, all of it must be here.
+Task<absl::Status> Fetch(Op* op, const Template* content) {
+  if (content->remote == nullptr) co_return absl::OkStatus();
+  RemotePages* const pages = content->remote.get();
+  std::function<absl::Status()> work = [pages, deadline = op->strand()->deadline()] { return pages->FetchAll(deadline); };
+  MOULT_CO_RETURN_IF_ERROR(co_await op->strand()->Work(std::move(work)));
+  op->EndPhase("fetch_pages");
+  co_return absl::OkStatus();
+}
+
+// Where the pages came from up to now, of which there is a part in place.
+class Sources {
+ public:
+  Sources(Vm* vm, Op* op, const Template& content, const SlotHold* hold)
+      : pager_(vm->remote_pager()), op_(op), content_(content) {
+    if (hold != nullptr && hold->slot().remote) at_ = hold->window().config().hva + hold->slot().offset;
+    before_ = Now();
+    if (at_ == nullptr) return;
+    vm_ = vm;
+    vm->Attaching(at_, op);
+  }
+  Sources(const Sources&) = delete;
+  Sources& operator=(const Sources&) = delete;
+  ~Sources() {
+    if (vm_ != nullptr) vm_->NotAttaching(at_, op_);
+    if (content_.remote == nullptr && at_ == nullptr) return;
+    const SlotBytes since = Since();
+    op_->result().json["bytes_by_source"] = {{"cache", since.cache}, {"pool", since.pool}};
+  }
+
+ private:
+  SlotBytes Now() const {
+    if (at_ != nullptr) return pager_->bytes(at_);
+    if (content_.remote == nullptr) return {};
+    // What is sent was fetched, or was there.
+    const uint64_t fetched = content_.remote->fetched_bytes();
+    return {.cache = 0, .pool = fetched};
+  }
+  SlotBytes Since() const {
+    SlotBytes since = Now();
+    since.cache -= before_.cache;
+    since.pool -= before_.pool;
+    const uint64_t size = content_.reader->pages_size();
+    if (at_ == nullptr) since.cache = size - std::min(since.pool, size);
+    return since;
+  }
+
+  RemotePager* const pager_;
+  Op* const op_;
+  const Template& content_;
+  const std::byte* at_ = nullptr;
+  Vm* vm_ = nullptr;
+  SlotBytes before_;
+};
 
 Task<absl::Status> Stream(Op* op, Connection* connection, const Template* content) {
   std::vector<std::byte> buffer(std::min(content->reader->pages_size(), kStreamStep));
@@ -132,9 +197,11 @@ rpc::AttachT Request(const Template& content, const SlotHold* hold, bool in_shor
   return attach;
 }
 
-Task<absl::Status> AttachOn(Op* op, Connection* connection, const Template* content,
+Task<absl::Status> AttachOn(Vm* vm, Op* op, Connection* connection, const Template* content,
                             std::optional<SlotHold>* hold) {
   const bool in_place = hold->has_value();
+  const Sources sources(vm, op, *content, in_place ? &**hold : nullptr);
+  if (!in_place) MOULT_CO_RETURN_IF_ERROR(co_await Fetch(op, content));
   op->result().pages = in_place ? PageMode::kInPlace : PageMode::kCopy;
   op->result().json["pages"] = in_place ? "in_place" : "copy";
   op->result().json["template"] = content->name;
@@ -193,7 +260,7 @@ Task<absl::Status> AttachAfter(Vm* vm, Op* op, Lease old, uint64_t function, Tem
     if (!again.ok()) co_return again.status();
     hold = std::move(*again);
   }
-  co_return co_await AttachOn(op, &**lease, content.get(), &hold);
+  co_return co_await AttachOn(vm, op, &**lease, content.get(), &hold);
 }
 
 // The new function first, over another connection; the old one's memory is given back when that is done.
@@ -201,11 +268,11 @@ Task<absl::Status> AttachBeside(Vm* vm, Op* op, Lease old, uint64_t function, Te
                                 std::optional<SlotHold> hold) {
   auto lease = co_await vm->Acquire(op);
   absl::Status attached = lease.status();
-  if (lease.ok()) attached = co_await AttachOn(op, &**lease, content.get(), &hold);
+  if (lease.ok()) attached = co_await AttachOn(vm, op, &**lease, content.get(), &hold);
   if (absl::IsResourceExhausted(attached) && !(*lease)->broken()) {
     MOULT_CO_RETURN_IF_ERROR(co_await Reclaim(vm, op, &*old, function));
     op->result().json["settled"] = true;
-    co_return co_await AttachOn(op, &**lease, content.get(), &hold);
+    co_return co_await AttachOn(vm, op, &**lease, content.get(), &hold);
   }
   StartReclaim(vm, std::move(old), function);
   co_return attached;
@@ -214,17 +281,17 @@ Task<absl::Status> AttachBeside(Vm* vm, Op* op, Lease old, uint64_t function, Te
 }  // namespace
 
 Task<absl::Status> Attach(Vm* vm, Op* op, AttachConfig config) {
-  MOULT_CO_ASSIGN_OR_RETURN(const TemplatePtr content, co_await Prepare(vm, op, config.name));
+  MOULT_CO_ASSIGN_OR_RETURN(const TemplatePtr content, co_await Prepare(vm, op, config));
   MOULT_CO_ASSIGN_OR_RETURN(Lease lease, co_await vm->Acquire(op));
   MOULT_CO_ASSIGN_OR_RETURN(auto hold, co_await Place(vm, op, &*lease, content.get(), config.pages));
-  co_return co_await AttachOn(op, &*lease, content.get(), &hold);
+  co_return co_await AttachOn(vm, op, &*lease, content.get(), &hold);
 }
 
 Task<absl::Status> Repurpose(Vm* vm, Op* op, uint64_t function, AttachConfig config) {
   op->result().function = function;
   op->result().json["detached"] = false;
   op->result().json["settled"] = false;
-  MOULT_CO_ASSIGN_OR_RETURN(const TemplatePtr content, co_await Prepare(vm, op, config.name));
+  MOULT_CO_ASSIGN_OR_RETURN(const TemplatePtr content, co_await Prepare(vm, op, config));
   MOULT_CO_ASSIGN_OR_RETURN(Lease lease, co_await vm->Acquire(op));
   // Its place is found while the old function runs on. Where there is room only after it, that is known now,
   // and the place taken then.

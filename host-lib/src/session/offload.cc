@@ -19,13 +19,6 @@ using rpc::PageClass;
 using rpc::PageFlag;
 using rpc::PageRun;
 
-template <typename Body>
-Body Of(uint64_t function) {
-  Body body;
-  body.function = function;
-  return body;
-}
-
 absl::Status NeedPager(const Vm& vm) {
   if (vm.pager() != nullptr) return absl::OkStatus();
   return absl::FailedPreconditionError(

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 
 #include "ledger/page_ledger.h"
@@ -56,14 +57,28 @@ Task<absl::Status> Capture(Vm* vm, Op* op, CaptureConfig config);
 
 struct AttachConfig {
   std::string name;
+  std::string from;    // URI of a pool; "": the vm's store
+  std::string digest;  // with it: hex, of the manifest that it must have; "": any
   PageMode pages = PageMode::kAuto;
   bool settled = false;  // Repurpose: ends only when the old function's memory is given back
 };
+// The pool did not give a page of these templates, and attaches of them were ended for it: what their functions wait for
+// is resolved when they have ended.
+inline constexpr uint32_t kEndLostAttachMs = 6000;
+Task<absl::Status> EndLostAttach(Vm* vm, Op* op, std::set<std::string> templates);
 Task<absl::Status> Attach(Vm* vm, Op* op, AttachConfig config);
 Task<absl::Status> Detach(Vm* vm, Op* op, uint64_t function);
 Task<absl::Status> Repurpose(Vm* vm, Op* op, uint64_t function, AttachConfig config);
 
 // Parts that operations share.
+
+// A request that says nothing but which function.
+template <typename Body>
+Body Of(uint64_t function) {
+  Body body;
+  body.function = function;
+  return body;
+}
 
 // The page ledger of one function, or of all for 0.
 Task<absl::StatusOr<PageLedger>> FetchLedger(Vm* vm, Op* op, Connection* connection, uint64_t function);

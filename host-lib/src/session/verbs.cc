@@ -47,13 +47,6 @@ Task<absl::Status> AskForStream(Vm* vm, Op* op, Body body) {
   co_return absl::OkStatus();
 }
 
-template <typename Body>
-Body Of(uint64_t function) {
-  Body body;
-  body.function = function;
-  return body;
-}
-
 Json Check(const char* name, bool ok, std::string detail, const char* remedy) {
   return {{"name", name}, {"ok", ok}, {"detail", std::move(detail)}, {"remedy", ok ? "" : remedy}};
 }

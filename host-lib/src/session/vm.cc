@@ -15,6 +15,13 @@ absl::StatusOr<std::unique_ptr<Vm>> Vm::Create(VmConfig config) {
   MOULT_ASSIGN_OR_RETURN(GuestMemory memory, GuestMemory::Create(config.regions));
   MOULT_ASSIGN_OR_RETURN(auto reactor, Reactor::Create());
   std::unique_ptr<Vm> vm(new Vm(std::move(config), std::move(memory), std::move(reactor)));
+  if (!vm->config_.windows.empty()) {
+    RemoteConfig remote = vm->config_.remote_pager;
+    remote.lost = [self = vm.get()](uint64_t function, const std::byte* page, const absl::Status& why) {
+      self->OnRemoteLost(function, page, why);
+    };
+    MOULT_ASSIGN_OR_RETURN(vm->remote_pager_, RemotePager::Create(std::move(remote)));
+  }
   MOULT_RETURN_IF_ERROR(vm->AddWindows());
   if (vm->config_.pool != nullptr && !vm->memory_.empty()) {
     PagerConfig pager;
@@ -28,6 +35,7 @@ absl::StatusOr<std::unique_ptr<Vm>> Vm::Create(VmConfig config) {
 Vm::Vm(VmConfig config, GuestMemory memory, std::unique_ptr<Reactor> reactor)
     : config_(std::move(config)),
       memory_(std::move(memory)),
+      remote_store_(config_.remote),
       reactor_(std::move(reactor)),
       transport_(config_.transport) {
   if (config_.work) {
@@ -65,7 +73,7 @@ absl::Status Vm::AddWindows() {
         return bad("overlaps another window");
       }
     }
-    windows_.emplace_back(config, config_.memory_changed);
+    windows_.emplace_back(config, config_.memory_changed, remote_pager_.get());
   }
   return absl::OkStatus();
 }
@@ -90,6 +98,7 @@ std::shared_ptr<Op> Vm::Start(const char* verb, uint32_t timeout_ms, uint32_t de
 
 size_t Vm::Process() {
   processing_ = true;
+  if (attach_lost_.exchange(false)) EndLostAttaches();
   for (size_t i = 0; i < ops_.size(); ++i) {
     Op* op = ops_[i].get();
     if (!op->started_) {
@@ -138,7 +147,12 @@ void Vm::ForgetOffloaded() {
 }
 
 absl::Status Vm::Populate(GuestRange range) const {
-  if (pager_ == nullptr || offloaded_.empty() || !memory_.Overlaps(range)) return absl::OkStatus();
+  if (!memory_.Overlaps(range)) {
+    const auto shown = GuestView(range);
+    if (remote_pager_ == nullptr || !shown.ok()) return absl::OkStatus();
+    return remote_pager_->Populate(*shown);
+  }
+  if (pager_ == nullptr || offloaded_.empty()) return absl::OkStatus();
   const uint64_t first = range.first() & ~(kPage - 1);
   const uint64_t end = (range.first() + range.length + kPage - 1) & ~(kPage - 1);
   return pager_->Populate({GuestPhys(first), end - first});
@@ -152,6 +166,7 @@ Json Vm::Info() const {
       slots.push_back({{"offset", slot.offset},
                        {"length", slot.length},
                        {"template", slot.template_name},
+                       {"remote", slot.remote},
                        {"users", slot.users}});
     }
     windows.push_back({{"number", window.config().number},
@@ -170,6 +185,8 @@ Json Vm::Info() const {
                {"windows", std::move(windows)},
                {"reclaiming", reclaiming_},
                {"counters", {{"operations", operations_}, {"reclaimed_bytes", reclaimed_bytes_}}}};
+  if (remote_pager_ != nullptr) info["remote"] = ToJson(remote_pager_->stats());
+  if (const auto cache = remote_store_.Use(); cache.ok()) info["cache"] = ToJson(*cache);
   if (pager_ == nullptr) return info;
   info["pager"] = ToJson(pager_->stats());
   Json offloaded = Json::array();

@@ -20,6 +20,8 @@
 #include "pool/file/store.h"
 #include "reactor/reactor.h"
 #include "reactor/task.h"
+#include "remote/remote_pager.h"
+#include "remote/remote_store.h"
 #include "session/connection.h"
 #include "session/op.h"
 #include "transport/transport.h"
@@ -39,6 +41,8 @@ struct VmConfig {
   // Where offloaded pages go; null: nowhere, no offload.
   std::shared_ptr<PagePool> pool;
   std::function<void(uint64_t function, GuestPhys gpa, const absl::Status& why)> page_lost;
+  RemoteStoreConfig remote;
+  RemoteConfig remote_pager;  // `lost` is the vm's own
   std::function<void(Op*)> work;  // empty: none
   std::function<void(int, const std::string&)> log = [](int, const std::string&) {};
 };
@@ -83,13 +87,23 @@ class Vm {
   std::list<Window>& windows() { return windows_; }
   // Null without a pool. May be used by any thread while the vm is there.
   Pager* pager() const { return pager_.get(); }
-  // Threads that serve faults. Any thread.
-  std::atomic<int>& fault_servers() { return fault_servers_; }
+  // Null without a window. As pager().
+  RemotePager* remote_pager() const { return remote_pager_.get(); }
+  RemoteStore& remote_store() { return remote_store_; }
+  // Serves faults, of pages that are out and of remote templates, until StopFaults. Any number of threads.
+  void ServeFaults();
+  void StopFaults();
+  int fault_servers() const { return fault_servers_; }
+  // Of a function of either kind.
+  absl::Status ResolveLost(uint64_t function, Resolution resolution);
+  // An attach waits for its function, which may be what touches pages of the slot at `at`.
+  void Attaching(const std::byte* at, Op* op) { attaching_.insert({at, op}); }
+  void NotAttaching(const std::byte* at, Op* op) { attaching_.erase({at, op}); }
   // Functions that may have pages out.
   std::set<uint64_t>& offloaded() { return offloaded_; }
   // Functions whose pages an operation moves or reads now: one at a time.
   std::set<uint64_t>& moving() { return moving_; }
-  // What is out in this range comes in, without a fault. Blocks on the pool.
+  // What is out in this range, or of a remote template and not here, comes in, without a fault. Blocks on the pool.
   absl::Status Populate(GuestRange range) const;
   // What the guest sees at `range`: its RAM, or template pages in one slot of a window. kOutOfRange: neither.
   absl::StatusOr<absl::Span<const std::byte>> GuestView(GuestRange range) const;
@@ -120,10 +134,16 @@ class Vm {
   void Return(std::unique_ptr<Connection> connection);
   void TookHello(rpc::HelloReplyT hello);
   void ForgetOffloaded();
+  void OnRemoteLost(uint64_t function, const std::byte* page, const absl::Status& why);
+  void EndLostAttaches();
 
   const VmConfig config_;
   const GuestMemory memory_;
   std::unique_ptr<Pager> pager_;
+  std::unique_ptr<RemotePager> remote_pager_;
+  RemoteStore remote_store_;
+  std::set<std::pair<const std::byte*, Op*>> attaching_;
+  std::atomic<bool> attach_lost_ = false;
   std::atomic<int> fault_servers_ = 0;
   std::set<uint64_t> offloaded_;
   std::set<uint64_t> moving_;

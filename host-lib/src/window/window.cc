@@ -55,7 +55,17 @@ absl::StatusOr<uint64_t> Window::FindRoom(uint64_t length, uint64_t limit, uint6
                    "; detach functions of other templates, give the VM a larger window, or use copy mode"));
 }
 
-absl::Status Window::Show(const Slot& slot, int fd, uint64_t size) {
+absl::Status Window::Show(Slot* slot, const SlotContent& content) {
+  if (remote_ != nullptr) remote_->Forget(config_.hva + slot->offset);
+  slot->remote = content.remote != nullptr;
+  if (!slot->remote) return ShowFile(*slot, content);
+  if (remote_ != nullptr) return remote_->Show(config_.hva + slot->offset, content.remote);
+  return absl::FailedPreconditionError("nobody serves faults of this window");
+}
+
+absl::Status Window::ShowFile(const Slot& slot, const SlotContent& content) {
+  const int fd = content.fd;
+  const uint64_t size = content.size;
   struct stat info;
   if (fstat(fd, &info) != 0) return ErrnoStatus(absl::StrCat("stat pages of ", slot.template_name));
   if (static_cast<uint64_t>(info.st_size) < size) {
@@ -74,6 +84,7 @@ absl::Status Window::Show(const Slot& slot, int fd, uint64_t size) {
 }
 
 absl::Status Window::Hide(const Slot& slot) {
+  if (slot.remote) remote_->Forget(config_.hva + slot.offset);
   // SAFETY: as in Show. Fresh anonymous memory: reads as zero, keeps nothing of what was there.
   void* at = config_.hva + slot.offset;
   if (mmap(at, slot.length, PROT_READ | PROT_WRITE, MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
@@ -87,22 +98,29 @@ bool Window::FitsWithout(uint64_t function, uint64_t size, uint64_t limit) const
   return FindRoom(SlotLength(size), limit, function).ok();
 }
 
-absl::StatusOr<Slot*> Window::Take(const std::string& digest, const std::string& template_name, int fd,
-                                   uint64_t size, uint64_t limit) {
+absl::StatusOr<Slot*> Window::Take(const SlotContent& content, uint64_t limit) {
   for (Slot& slot : slots_) {
-    if (slot.digest != digest || slot.offset + slot.length > limit) continue;
+    if (slot.digest != content.digest || slot.offset + slot.length > limit) continue;
+    std::byte* const at = config_.hva + slot.offset;
+    const bool spoiled = slot.remote && remote_->spoiled(at);
+    // What its functions wait for, or were given instead, is for no other.
+    if (spoiled && slot.used()) continue;
     // Kept, and written to by the guest meanwhile: the function gets the template, not that.
-    if (!slot.used() && IsWritten(config_.hva + slot.offset, slot.length)) {
-      MOULT_RETURN_IF_ERROR(Show(slot, fd, size));
+    if (!slot.used() && (spoiled || IsWritten(at, slot.length))) {
+      MOULT_RETURN_IF_ERROR(Show(&slot, content));
       changed_(config_.number, slot.offset, slot.length);
     }
     ++slot.attaching;
     return &slot;
   }
-  Slot slot{0, SlotLength(size), digest, template_name, {}, 1, false};
+  Slot slot{};
+  slot.length = SlotLength(content.size);
+  slot.digest = content.digest;
+  slot.template_name = content.template_name;
+  slot.attaching = 1;
   MOULT_ASSIGN_OR_RETURN(slot.offset, FindRoom(slot.length, limit, /*without=*/0));
   MOULT_RETURN_IF_ERROR(Hide(slot));
-  if (const absl::Status shown = Show(slot, fd, size); !shown.ok()) {
+  if (const absl::Status shown = Show(&slot, content); !shown.ok()) {
     (void)Hide(slot);  // A failed MAP_FIXED may leave a hole.
     return shown;
   }
@@ -112,9 +130,14 @@ absl::StatusOr<Slot*> Window::Take(const std::string& digest, const std::string&
   return &*slots_.insert(next, std::move(slot));
 }
 
+void Window::TellUsers(const Slot& slot) {
+  if (slot.remote) remote_->SetUsers(config_.hva + slot.offset, slot.users);
+}
+
 void Window::Attached(Slot* slot, uint64_t function) {
   --slot->attaching;
   if (function != 0) slot->users.insert(function);
+  TellUsers(*slot);
   FreeUnused();
 }
 
@@ -124,14 +147,17 @@ void Window::Uncertain(Slot* slot) {
 }
 
 void Window::Drop(uint64_t function) {
-  for (Slot& slot : slots_) slot.users.erase(function);
+  for (Slot& slot : slots_) {
+    if (slot.users.erase(function) != 0) TellUsers(slot);
+  }
   FreeUnused();
 }
 
 void Window::Reconcile(const std::function<bool(uint64_t)>& is_live,
                        const std::function<bool(const std::string&)>& has_live) {
   for (Slot& slot : slots_) {
-    std::erase_if(slot.users, [&](uint64_t function) { return !is_live(function); });
+    const size_t ended = std::erase_if(slot.users, [&](uint64_t function) { return !is_live(function); });
+    if (ended != 0) TellUsers(slot);
     // While an attach of this template is under way nothing can be said of an earlier one.
     if (slot.uncertain && slot.attaching == 0) slot.uncertain = has_live(slot.template_name);
   }
@@ -141,6 +167,7 @@ void Window::Reconcile(const std::function<bool(uint64_t)>& is_live,
 void Window::Clear() {
   for (auto slot = slots_.begin(); slot != slots_.end();) {
     slot->users.clear();
+    TellUsers(*slot);
     slot->uncertain = false;
     if (slot->used() || !TryFree(&slot)) ++slot;
   }

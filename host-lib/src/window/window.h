@@ -8,12 +8,14 @@
 #include <cstdint>
 #include <functional>
 #include <list>
+#include <memory>
 #include <set>
 #include <string>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "remote/remote_pager.h"
 
 namespace moult::host {
 
@@ -36,22 +38,33 @@ struct Slot {
   int attaching = 0;          // attaches under way
   bool uncertain = false;     // an attach ended without an answer: somebody may be using it
   bool kept = false;          // the agent said that it keeps what it was told of the template
+  bool remote = false;        // its pages come as they are touched
   bool used() const { return !users.empty() || attaching > 0 || uncertain; }
+};
+
+// What a slot is to show.
+struct SlotContent {
+  std::string digest;
+  std::string template_name;
+  int fd = -1;  // of which `size` bytes from 0 on are mapped, when not remote
+  uint64_t size = 0;
+  std::shared_ptr<RemotePages> remote;
 };
 
 // Not thread-safe. Slots have stable addresses until they are freed.
 class Window {
  public:
   using ChangedHook = std::function<void(uint32_t number, uint64_t offset, uint64_t length)>;
-  Window(const WindowConfig& config, ChangedHook changed) : config_(config), changed_(std::move(changed)) {}
+  // `remote`: serves slots whose pages are not all here; null: there can be none.
+  Window(const WindowConfig& config, ChangedHook changed, RemotePager* remote = nullptr)
+      : config_(config), changed_(std::move(changed)), remote_(remote) {}
 
   const WindowConfig& config() const { return config_; }
   const std::list<Slot>& slots() const { return slots_; }
 
-  // The slot that shows `digest`, or a new one with `size` bytes of `fd` from 0 on mapped in; counted as
-  // attaching. `limit`: how much of the window the guest has. kResourceExhausted: no room.
-  absl::StatusOr<Slot*> Take(const std::string& digest, const std::string& template_name, int fd,
-                             uint64_t size, uint64_t limit);
+  // The slot that shows this digest, or a new one; counted as attaching. `limit`: how much of the window the guest has.
+  // kResourceExhausted: no room.
+  absl::StatusOr<Slot*> Take(const SlotContent& content, uint64_t limit);
   // Would a slot of `size` bytes find room once `function` is gone?
   bool FitsWithout(uint64_t function, uint64_t size, uint64_t limit) const;
   // From now on slots that nobody uses any more are kept, for the same template to come again, until Free().
@@ -78,14 +91,17 @@ class Window {
 
  private:
   absl::StatusOr<uint64_t> FindRoom(uint64_t length, uint64_t limit, uint64_t without) const;
-  absl::Status Show(const Slot& slot, int fd, uint64_t size);
+  absl::Status Show(Slot* slot, const SlotContent& content);
+  absl::Status ShowFile(const Slot& slot, const SlotContent& content);
   absl::Status Hide(const Slot& slot);
+  void TellUsers(const Slot& slot);
   void FreeUnused();
   // Whether the slot is there no more; `slot` is the one after it.
   bool TryFree(std::list<Slot>::iterator* slot);
 
   const WindowConfig config_;
   const ChangedHook changed_;
+  RemotePager* const remote_;
   bool asks_ = false;
   std::list<Slot> slots_;  // rising by offset
 };

@@ -205,8 +205,13 @@ TEST_F(OffloadTest, NeedsAPool_AndAThread) {
   EXPECT_EQ(Offload(), -EBUSY);
   EXPECT_THAT(moult_last_error(), HasSubstr("this vm has no pool for pages"));
   EXPECT_EQ(Recall(MOULT_PREFETCH_ALL), -EBUSY);
+  moult_vm_close(vm_);
+  Options bare = DefaultOptions(&guest_);
+  bare.window.hva = nullptr;
+  vm_ = Create(bare);
   EXPECT_EQ(moult_pager_run(vm_), -EBUSY);
   EXPECT_EQ(moult_pager_stop(vm_), -EBUSY);
+  EXPECT_THAT(moult_last_error(), HasSubstr("neither a pool for pages and RAM regions, nor a window"));
   moult_vm_close(vm_);
   CreateWithPool();
   EXPECT_EQ(Offload(), -EBUSY);

@@ -18,6 +18,7 @@
 #include "moult/protocol/digest.h"
 #include "moult/protocol/limits.h"
 #include "moult/protocol/parse.h"
+#include "remote/remote_pages.h"
 
 namespace moult::host {
 namespace {
@@ -43,24 +44,34 @@ void Erase(const fs::path& folder) {
   fs::remove_all(folder, ignored);
 }
 
-absl::StatusOr<std::shared_ptr<Template>> OpenTemplate(const std::string& dir,
-                                                             const std::string& name) {
+absl::StatusOr<std::shared_ptr<Template>> OpenTemplate(const std::string& dir, const std::string& name) {
+  MOULT_ASSIGN_OR_RETURN(auto reader, image::TemplateReader::Open(dir));
+  return MakeTemplate(name, dir, std::move(reader));
+}
+
+}  // namespace
+
+int Template::pages_fd() const {
+  if (remote != nullptr) return remote->fd();
+  return sealed != nullptr ? sealed->fd() : reader->pages_fd();
+}
+
+absl::StatusOr<std::shared_ptr<Template>> MakeTemplate(const std::string& name, const std::string& where,
+                                                       std::unique_ptr<image::TemplateReader> reader) {
   auto result = std::make_shared<Template>();
   result->name = name;
-  MOULT_ASSIGN_OR_RETURN(result->reader, image::TemplateReader::Open(dir));
+  result->reader = std::move(reader);
   result->digest = image::DigestHex(image::Sha256Of(result->reader->manifest_file()));
   const std::vector<uint8_t>& spec = result->reader->manifest().function;
   if (!spec.empty()) {
     auto parsed = rpc::ParseFunctionSpec({reinterpret_cast<const char*>(spec.data()), spec.size()});
     if (!parsed.ok()) {
-      return Annotate(parsed.status(), absl::StrCat("read template ", dir, ": manifest: function"));
+      return Annotate(parsed.status(), absl::StrCat("read template ", where, ": manifest: function"));
     }
     result->spec = *std::move(parsed);
   }
   return result;
 }
-
-}  // namespace
 
 absl::Status NewTemplate::Publish(const image::ProcessImageT& image, image::ManifestT manifest) {
   absl::Status status = writer_->Commit(image, std::move(manifest));
@@ -225,7 +236,15 @@ absl::StatusOr<std::unique_ptr<NewTemplate>> Store::Create(const std::string& na
 absl::Status Store::Import(const std::string& name, const std::string& from, const rpc::FunctionSpecT* spec,
                            const std::string* tenant) const {
   MOULT_ASSIGN_OR_RETURN(const auto source, OpenTemplate(from, name));
-  const image::TemplateReader& reader = *source->reader;
+  return Copy(name, *source->reader, spec, tenant);
+}
+
+absl::Status Store::Add(const std::string& name, const Template& content) const {
+  return Copy(name, *content.reader, nullptr, nullptr);
+}
+
+absl::Status Store::Copy(const std::string& name, const image::TemplateReader& reader, const rpc::FunctionSpecT* spec,
+                         const std::string* tenant) const {
   MOULT_ASSIGN_OR_RETURN(const auto target, Create(name));
   std::vector<std::byte> buffer(std::min(reader.pages_size(), kCopyStep));
   for (uint64_t at = 0; at < reader.pages_size(); at += kCopyStep) {

@@ -25,6 +25,8 @@
 
 namespace moult::host {
 
+class RemotePages;
+
 // A template that was checked as far as it says. Immutable; keeps its files open.
 struct Template {
   std::string name;
@@ -33,9 +35,15 @@ struct Template {
   std::unique_ptr<rpc::FunctionSpecT> spec;  // null: it does not say how it is run
   // Of Get: what is to be mapped. Null: it could not be shared, and the file is mapped.
   std::shared_ptr<const SealedPages> sealed;
-  int pages_fd() const { return sealed != nullptr ? sealed->fd() : reader->pages_fd(); }
+  // Not null: it lies in a pool elsewhere, and what the host has of its pages is behind pages_fd(). See remote/.
+  std::shared_ptr<RemotePages> remote;
+  int pages_fd() const;
   const std::string& tenant() const { return reader->manifest().tenant; }
 };
+
+// What a reader that has checked manifest and image makes of them. `where`: for messages.
+absl::StatusOr<std::shared_ptr<Template>> MakeTemplate(const std::string& name, const std::string& where,
+                                                       std::unique_ptr<image::TemplateReader> reader);
 
 // A template on its way into the store. Nothing is left of it when it is destroyed unpublished.
 class NewTemplate {
@@ -69,6 +77,8 @@ class Store {
   absl::Status Remove(const std::string& name);
   // kAlreadyExists.
   absl::StatusOr<std::unique_ptr<NewTemplate>> Create(const std::string& name) const;
+  // A copy of `content`, whose pages are checked. kAlreadyExists.
+  absl::Status Add(const std::string& name, const Template& content) const;
   // `spec` null, `tenant` null: as the template has it.
   absl::Status Import(const std::string& name, const std::string& from, const rpc::FunctionSpecT* spec,
                       const std::string* tenant) const;
@@ -80,6 +90,8 @@ class Store {
     Identity identity;
     std::shared_ptr<const Template> content;
   };
+  absl::Status Copy(const std::string& name, const image::TemplateReader& reader, const rpc::FunctionSpecT* spec,
+                    const std::string* tenant) const;
   explicit Store(std::string path) : path_(std::move(path)) {}
   absl::StatusOr<std::string> Dir(const std::string& name) const;
   absl::StatusOr<UniqueFd> Lock(int operation) const;

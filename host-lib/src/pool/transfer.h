@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Whole templates out of a pool.
+#ifndef MOULT_HOST_POOL_TRANSFER_H_
+#define MOULT_HOST_POOL_TRANSFER_H_
+
+#include <cstdint>
+#include <functional>
+#include <string>
+
+#include "absl/status/status.h"
+#include "pool/file/store.h"
+#include "pool/template_pool.h"
+
+namespace moult::host {
+
+using TransferProgress = std::function<void(uint64_t done, uint64_t total)>;  // empty: none
+
+// Every byte is checked on its way; all or nothing. Blocks. kAlreadyExists; kDataLoss: damaged in the pool.
+absl::Status Pull(TemplatePool& pool, const std::string& name, Store* store,
+                  TemplatePool::Clock::time_point deadline, const TransferProgress& progress);
+// The same without keeping anything.
+absl::Status VerifyRemote(TemplatePool& pool, const std::string& name,
+                          TemplatePool::Clock::time_point deadline, const TransferProgress& progress);
+
+}  // namespace moult::host
+
+#endif  // MOULT_HOST_POOL_TRANSFER_H_

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What threads in Serve do when there is no fault: the working set of a slot is fetched and mapped, then the
+// rest fetched, and what was touched first is written down for the next attach.
+#include <algorithm>
+
+#include "absl/cleanup/cleanup.h"
+#include "moult/protocol/limits.h"
+#include "remote/remote_pager.h"
+
+namespace moult::host {
+
+using image::kPagesChunk;
+
+namespace {
+
+constexpr size_t kPrefetchChunks = RemotePager::kBufferPages * kPage / kPagesChunk;  // chunks at a time
+constexpr std::chrono::seconds kAfterPrefetchFailure{1};
+constexpr std::chrono::seconds kPrefetchWithin{2};
+
+}  // namespace
+
+bool RemotePager::Prefetching(const Slot& slot) const {
+  if (slot.fate != Fate::kServed) return false;
+  // Memory that nobody shares is not spent on what may never be touched.
+  const bool behind = config_.prefetch_bytes_per_s > 0 && slot.pages->shared();
+  return !slot.urgent.empty() || (behind && slot.behind < slot.pages->chunks());
+}
+
+RemotePager::Clock::time_point RemotePager::NextStep() const {
+  const bool may_prefetch = prefetching_ < std::max(1, servers_ - 1);
+  Clock::time_point next = Clock::time_point::max();
+  for (const auto& [base, slot] : slots_) {
+    if (slot->recording) next = std::min(next, slot->record_until);
+    if (may_prefetch && Prefetching(*slot)) next = std::min(next, slot->next_at);
+  }
+  return next;
+}
+
+int RemotePager::WaitMs() const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  const Clock::time_point next = NextStep();
+  if (next == Clock::time_point::max()) return -1;
+  const Clock::time_point now = Clock::now();
+  if (next <= now) return 0;
+  const auto wait = std::chrono::ceil<std::chrono::milliseconds>(next - now).count();
+  return static_cast<int>(std::min<int64_t>(wait, 60'000));
+}
+
+void RemotePager::Step(PageBuffer* buffer) {
+  std::unique_lock<std::mutex> lock(mutex_);
+  const Clock::time_point now = Clock::now();
+  for (const auto& [base, entry] : slots_) {
+    const SlotPtr slot = entry;
+    if (slot->recording && slot->record_until <= now) {
+      slot->recording = false;
+      if (slot->touched.empty()) continue;
+      std::vector<uint64_t> set = slot->known;
+      set.insert(set.end(), slot->touched.begin(), slot->touched.end());
+      lock.unlock();
+      slot->pages->SetWorkingSet(set);
+      return;
+    }
+    if (!Prefetching(*slot) || slot->next_at > now || prefetching_ >= std::max(1, servers_ - 1)) continue;
+    return PrefetchSome(slot, buffer, &lock);
+  }
+}
+
+// Chunks that this thread fetches now. What is there of the working set is mapped.
+std::vector<uint64_t> RemotePager::TakeChunks(Slot& slot, bool* urgent) {
+  std::vector<uint64_t> chunks;
+  *urgent = !slot.urgent.empty();
+  while (chunks.size() < kPrefetchChunks && !slot.urgent.empty()) {
+    const uint64_t chunk = slot.urgent.front();
+    slot.urgent.pop_front();
+    if (slot.busy[chunk]) continue;
+    if (!slot.pages->Has(chunk)) {
+      chunks.push_back(chunk);
+      continue;
+    }
+    const uint64_t mapped = uffd_->Continue(slot.chunk(chunk));
+    slot.bytes.cache += mapped;
+    stats_.hit_bytes += mapped;
+  }
+  while (!*urgent && chunks.size() < kPrefetchChunks && slot.behind < slot.pages->chunks()) {
+    const uint64_t chunk = slot.behind++;
+    if (!slot.busy[chunk] && !slot.pages->Has(chunk)) chunks.push_back(chunk);
+  }
+  for (const uint64_t chunk : chunks) slot.busy[chunk] = true;
+  return chunks;
+}
+
+void RemotePager::PrefetchSome(const SlotPtr& slot, PageBuffer* buffer, std::unique_lock<std::mutex>* lock) {
+  bool urgent = false;
+  const std::vector<uint64_t> chunks = TakeChunks(*slot, &urgent);
+  if (chunks.empty()) return;
+  ++prefetching_;
+  lock->unlock();
+  const RemoteRetry retry{.deadline = kPrefetchWithin, .attempt = kPrefetchWithin, .stop = &stopping_};
+  const absl::Status read = slot->pages->Read(chunks, buffer, retry);
+  std::vector<bool> kept(chunks.size());
+  uint64_t bytes = 0;
+  for (size_t i = 0; read.ok() && i < chunks.size(); ++i) {
+    kept[i] = slot->pages->Keep(chunks[i], buffer->page(i * kPagesChunk / kPage)).ok();
+    bytes += slot->pages->ChunkBytes(chunks[i]);
+  }
+  lock->lock();
+  --prefetching_;
+  const Clock::time_point now = Clock::now();
+  slot->bytes.pool += bytes;
+  stats_.prefetched_bytes += bytes;
+  stats_.prefetch_failures += read.ok() ? 0 : 1;
+  for (size_t i = 0; i < chunks.size(); ++i) {
+    slot->busy[chunks[i]] = false;
+    if (!Live(*slot)) continue;
+    // A fault that waited for it makes its own try, with a longer deadline.
+    const absl::Span<std::byte> part = slot->chunk(chunks[i]);
+    if (read.ok() && kept[i] && urgent) (void)uffd_->Continue(part);
+    uffd_->Wake(part);
+  }
+  if (!read.ok()) {
+    slot->next_at = now + kAfterPrefetchFailure;
+  } else if (!urgent) {
+    const double seconds = static_cast<double>(bytes) / static_cast<double>(config_.prefetch_bytes_per_s);
+    slot->next_at = std::max(now, slot->next_at) +
+                    std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
+    if (std::find(kept.begin(), kept.end(), false) != kept.end()) slot->behind = slot->pages->chunks();
+  }
+}
+
+}  // namespace moult::host

@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "remote/remote_pages.h"
+
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstring>
+#include <thread>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "moult/base/status.h"
+#include "moult/protocol/digest.h"
+#include "moult/protocol/limits.h"
+
+namespace moult::host {
+namespace {
+
+using image::kPagesChunk;
+
+constexpr std::chrono::milliseconds kFirstRetryPause{10};
+constexpr std::chrono::milliseconds kLongestRetryPause{1000};
+constexpr size_t kDigestBytes = sizeof(image::Sha256Digest);
+constexpr uint64_t kFetchAtOnce = 8;  // chunks
+
+bool WorthAnotherTry(const absl::Status& status) {
+  return absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status) || absl::IsDataLoss(status);
+}
+
+void PauseUnless(std::chrono::milliseconds pause, const std::atomic<bool>* stop) {
+  for (; pause.count() > 0 && (stop == nullptr || !*stop); pause -= kFirstRetryPause)
+    std::this_thread::sleep_for(kFirstRetryPause);
+}
+
+}  // namespace
+
+RemotePages::RemotePages(std::string digest, std::vector<uint8_t> leaves,
+                         std::shared_ptr<RemoteTemplate> source, CacheEntry entry,
+                         std::shared_ptr<const TemplateCache> cache, Uffd uffd, uint64_t size)
+    : digest_(std::move(digest)),
+      leaves_(std::move(leaves)),
+      source_(std::move(source)),
+      entry_(std::move(entry)),
+      cache_(std::move(cache)),
+      uffd_(std::move(uffd)),
+      size_(size) {}
+
+absl::StatusOr<std::shared_ptr<RemotePages>> RemotePages::Create(std::string digest,
+                                                                 std::vector<uint8_t> leaves,
+                                                                 std::shared_ptr<RemoteTemplate> source,
+                                                                 CacheEntry entry,
+                                                                 std::shared_ptr<const TemplateCache> cache) {
+  struct stat info;
+  if (fstat(entry.fd(), &info) != 0) return ErrnoStatus("fstat of a cached template");
+  const auto size = static_cast<uint64_t>(info.st_size);
+  if (size == 0 || size % kPage != 0 || size != source->pages_size() ||
+      leaves.size() != (size + kPagesChunk - 1) / kPagesChunk * kDigestBytes) {
+    return absl::DataLossError(
+        absl::StrCat("template ", digest, ": its pages do not have the size that its manifest says"));
+  }
+  MOULT_ASSIGN_OR_RETURN(Uffd uffd, Uffd::OpenForFiles());
+  std::shared_ptr<RemotePages> pages(new RemotePages(std::move(digest), std::move(leaves), std::move(source),
+                                                     std::move(entry), std::move(cache), std::move(uffd),
+                                                     size));
+  void* const at = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, pages->fd(), 0);
+  if (at == MAP_FAILED) return ErrnoStatus("map a cached template");
+  pages->filler_ = static_cast<std::byte*>(at);
+  // A child, which no userfaultfd watches, does not get it.
+  if (madvise(at, size, MADV_DONTFORK) != 0)
+    return ErrnoStatus("madvise(MADV_DONTFORK) of a cached template");
+  MOULT_RETURN_IF_ERROR(pages->uffd_.RegisterFiller({pages->filler_, size}));
+  return pages;
+}
+
+RemotePages::~RemotePages() {
+  if (filler_ != nullptr) munmap(filler_, size_);
+}
+
+uint64_t RemotePages::chunks() const { return (size_ + kPagesChunk - 1) / kPagesChunk; }
+
+uint64_t RemotePages::ChunkBytes(uint64_t chunk) const {
+  return std::min(kPagesChunk, size_ - chunk * kPagesChunk);
+}
+
+bool RemotePages::Has(uint64_t chunk) const {
+  const off_t hole = lseek(fd(), static_cast<off_t>(chunk * kPagesChunk), SEEK_HOLE);
+  return hole >= 0 && static_cast<uint64_t>(hole) >= chunk * kPagesChunk + ChunkBytes(chunk);
+}
+
+uint64_t RemotePages::PresentBytes() const {
+  struct stat info;
+  return fstat(fd(), &info) == 0 ? static_cast<uint64_t>(info.st_blocks) * 512 : 0;
+}
+
+absl::Status RemotePages::Check(uint64_t chunk, const std::byte* content) const {
+  const image::Sha256Digest digest = image::LeafDigest({content, ChunkBytes(chunk)});
+  if (std::memcmp(digest.data(), &leaves_[chunk * kDigestBytes], kDigestBytes) == 0) return absl::OkStatus();
+  return absl::DataLossError(absl::StrCat("pages: chunk ", chunk, " (offset ", chunk * kPagesChunk, ", ",
+                                          ChunkBytes(chunk),
+                                          " bytes) came from the pool, and does not match its digest"));
+}
+
+absl::Status RemotePages::TryRead(absl::Span<const uint64_t> chunks, PageBuffer* buffer,
+                                  Clock::time_point deadline) {
+  std::vector<PoolPiece> pieces;
+  for (size_t i = 0; i < chunks.size(); ++i) {
+    pieces.push_back(
+        {chunks[i] * kPagesChunk, {buffer->page(i * kPagesChunk / kPage), ChunkBytes(chunks[i])}});
+  }
+  MOULT_RETURN_IF_ERROR(source_->Read(pieces, deadline));
+  for (size_t i = 0; i < chunks.size(); ++i) {
+    fetched_bytes_ += ChunkBytes(chunks[i]);
+    MOULT_RETURN_IF_ERROR(Check(chunks[i], pieces[i].to.data()));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status RemotePages::Read(absl::Span<const uint64_t> chunks, PageBuffer* buffer,
+                               const RemoteRetry& retry) {
+  const Clock::time_point end = Clock::now() + retry.deadline;
+  for (std::chrono::milliseconds pause = kFirstRetryPause;; pause = std::min(2 * pause, kLongestRetryPause)) {
+    const absl::Status status = TryRead(chunks, buffer, std::min(end, Clock::now() + retry.attempt));
+    if (status.ok()) return status;
+    if (!WorthAnotherTry(status) || Clock::now() + pause >= end) {
+      return Annotate(status, absl::StrCat("template ", digest_));
+    }
+    ++retries_;
+    PauseUnless(pause, retry.stop);
+    if (retry.stop != nullptr && *retry.stop) return absl::CancelledError("the pager was stopped");
+  }
+}
+
+absl::Status RemotePages::Keep(uint64_t chunk, const std::byte* from) {
+  // SAFETY: within the mapping, whose size is the file's; `from` has as many bytes.
+  const absl::Status kept = uffd_.Copy({filler_ + chunk * kPagesChunk, ChunkBytes(chunk)}, from);
+  return Annotate(kept, absl::StrCat("keep chunk ", chunk, " of template ", digest_));
+}
+
+absl::Status RemotePages::FetchAll(Clock::time_point deadline) {
+  PageBuffer buffer(kFetchAtOnce * kPagesChunk / kPage);
+  std::vector<uint64_t> batch;
+  for (uint64_t chunk = 0; chunk <= chunks(); ++chunk) {
+    if (chunk < chunks() && !Has(chunk)) batch.push_back(chunk);
+    if (batch.empty() || (chunk < chunks() && batch.size() < kFetchAtOnce)) continue;
+    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now());
+    MOULT_RETURN_IF_ERROR(Read(batch, &buffer, {.deadline = left, .attempt = left}));
+    for (size_t i = 0; i < batch.size(); ++i) {
+      MOULT_RETURN_IF_ERROR(Keep(batch[i], buffer.page(i * kPagesChunk / kPage)));
+    }
+    batch.clear();
+  }
+  return absl::OkStatus();
+}
+
+std::vector<uint64_t> RemotePages::WorkingSet() const {
+  return cache_ == nullptr ? std::vector<uint64_t>() : cache_->WorkingSet(digest_, chunks());
+}
+
+void RemotePages::SetWorkingSet(const std::vector<uint64_t>& set) const {
+  if (cache_ != nullptr) cache_->SetWorkingSet(digest_, set);
+}
+
+}  // namespace moult::host

@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The pages of a template that lies in a pool, and those of them that this host has: a tmpfs file of the
+// host's cache, shared with other processes, or of this one alone.
+//
+// A page that the file has is whole, and is what the manifest's digest tree says: pages get into it by
+// UFFDIO_COPY on a shared mapping that nobody touches, from memory of ours that was checked before. The
+// kernel makes the page first and then puts it into the file, where there is none, so a process that dies in
+// the midst leaves none, and of two that bring the same page one finds it there. (write(2) would not do: a
+// copy that is cut short leaves a page with zeros.) Whoever maps the file must have registered the mapping
+// before anything can touch it: an access to a hole that no userfaultfd catches puts a page of zeros into the
+// file.
+#ifndef MOULT_HOST_REMOTE_REMOTE_PAGES_H_
+#define MOULT_HOST_REMOTE_REMOTE_PAGES_H_
+
+#include <atomic>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "pager/page_buffer.h"
+#include "pager/uffd.h"
+#include "pool/cache/template_cache.h"
+#include "pool/template_pool.h"
+
+namespace moult::host {
+
+struct RemoteRetry {
+  std::chrono::milliseconds deadline{10'000};  // of one Read
+  std::chrono::milliseconds attempt{3'000};    // of one try
+  const std::atomic<bool>* stop = nullptr;     // when it becomes true no other try is made
+};
+
+// Safe for several threads.
+class RemotePages {
+ public:
+  using Clock = RemoteTemplate::Clock;
+
+  // `leaves`: pages_leaves of a manifest that was checked. `cache`: for the working set; null when `entry` is
+  // private.
+  static absl::StatusOr<std::shared_ptr<RemotePages>> Create(std::string digest, std::vector<uint8_t> leaves,
+                                                             std::shared_ptr<RemoteTemplate> source,
+                                                             CacheEntry entry,
+                                                             std::shared_ptr<const TemplateCache> cache);
+  ~RemotePages();
+
+  const std::string& digest() const { return digest_; }
+  int fd() const { return entry_.fd(); }
+  bool shared() const { return entry_.shared(); }
+  uint64_t size() const { return size_; }
+  uint64_t chunks() const;
+  uint64_t ChunkBytes(uint64_t chunk) const;
+
+  // Does the file have all pages of this chunk?
+  bool Has(uint64_t chunk) const;
+  // Bytes that the file has.
+  uint64_t PresentBytes() const;
+
+  // Fetches chunks into `buffer`, one behind the other in room for whole ones, and checks them. Blocks. Tries
+  // again for as long as it makes sense: kUnavailable, kDeadlineExceeded, kDataLoss (what came is not what
+  // the manifest says, and may be next time), and what else the pool says, which is for good.
+  absl::Status Read(absl::Span<const uint64_t> chunks, PageBuffer* buffer, const RemoteRetry& retry);
+  // Puts a chunk that Read has checked into the file. kResourceExhausted: the file system is full.
+  absl::Status Keep(uint64_t chunk, const std::byte* from);
+  // Read and Keep of all that is not there, up to `deadline`.
+  absl::Status FetchAll(Clock::time_point deadline);
+
+  std::vector<uint64_t> WorkingSet() const;
+  void SetWorkingSet(const std::vector<uint64_t>& set) const;
+
+  uint64_t fetched_bytes() const { return fetched_bytes_; }
+  uint64_t retries() const { return retries_; }
+
+ private:
+  RemotePages(std::string digest, std::vector<uint8_t> leaves, std::shared_ptr<RemoteTemplate> source,
+              CacheEntry entry, std::shared_ptr<const TemplateCache> cache, Uffd uffd, uint64_t size);
+  absl::Status TryRead(absl::Span<const uint64_t> chunks, PageBuffer* buffer, Clock::time_point deadline);
+  absl::Status Check(uint64_t chunk, const std::byte* content) const;
+
+  const std::string digest_;
+  const std::vector<uint8_t> leaves_;
+  const std::shared_ptr<RemoteTemplate> source_;
+  const CacheEntry entry_;
+  const std::shared_ptr<const TemplateCache> cache_;
+  const Uffd uffd_;
+  const uint64_t size_;
+  std::byte* filler_ = nullptr;  // the shared mapping
+  std::atomic<uint64_t> fetched_bytes_ = 0;
+  std::atomic<uint64_t> retries_ = 0;
+};
+
+}  // namespace moult::host
+
+#endif  // MOULT_HOST_REMOTE_REMOTE_PAGES_H_

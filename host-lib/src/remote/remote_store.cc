@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "remote/remote_store.h"
+
+#include <fcntl.h>
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "moult/base/status.h"
+#include "moult/protocol/digest.h"
+#include "remote/remote_pages.h"
+
+namespace moult::host {
+namespace {
+
+constexpr size_t kMostPools = 16;
+
+}  // namespace
+
+absl::StatusOr<std::shared_ptr<Template>> CheckRemote(const std::string& name, const std::string& where,
+                                                      const RemoteTemplate& source) {
+  MOULT_ASSIGN_OR_RETURN(auto reader, image::TemplateReader::FromFiles(where, source.manifest_file(),
+                                                                       source.image_file(), UniqueFd()));
+  return MakeTemplate(name, where, std::move(reader));
+}
+
+absl::StatusOr<std::shared_ptr<TemplatePool>> RemoteStore::Pool(const std::string& uri) {
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    const auto known = pools_.find(uri);
+    if (known != pools_.end()) return known->second;
+  }
+  MOULT_ASSIGN_OR_RETURN(auto pool, OpenTemplatePool(uri, config_.access));
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (pools_.size() >= kMostPools) pools_.erase(pools_.begin());
+  return pools_.try_emplace(uri, std::move(pool)).first->second;
+}
+
+absl::StatusOr<std::shared_ptr<const TemplateCache>> RemoteStore::Cache() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (cache_ == nullptr && !config_.cache.empty()) {
+    MOULT_ASSIGN_OR_RETURN(cache_,
+                           TemplateCache::Open(config_.cache, config_.access.tenant, config_.cache_bytes));
+  }
+  return cache_;
+}
+
+absl::StatusOr<CacheEntry> RemoteStore::Entry(const std::string& digest, uint64_t size,
+                                              std::shared_ptr<const TemplateCache>* cache,
+                                              std::vector<std::string>* notes) {
+  MOULT_ASSIGN_OR_RETURN(*cache, Cache());
+  if (*cache == nullptr) return CacheEntry::Private(size);
+  auto entry = (*cache)->Take(digest, size);
+  if (entry.ok()) return entry;
+  notes->push_back(absl::StrCat("not cached, because: ", entry.status().message()));
+  return CacheEntry::Private(size);
+}
+
+absl::StatusOr<std::shared_ptr<const Template>> RemoteStore::Open(const RemoteName& wanted,
+                                                                  Clock::time_point deadline,
+                                                                  std::vector<std::string>* notes) {
+  MOULT_ASSIGN_OR_RETURN(const auto pool, Pool(wanted.uri));
+  MOULT_ASSIGN_OR_RETURN(const auto source, pool->Open(wanted.name, deadline));
+  const std::string where = absl::StrCat(wanted.name, " in pool ", wanted.uri);
+  // Before anything of it is looked at.
+  const std::string digest = image::DigestHex(image::Sha256Of(source->manifest_file()));
+  if (!wanted.digest.empty() && digest != wanted.digest) {
+    return absl::DataLossError(absl::StrCat("template ", where, ": its manifest has digest ", digest,
+                                            ", asked for was ", wanted.digest,
+                                            "; name the one that you mean, or push it again"));
+  }
+  MOULT_ASSIGN_OR_RETURN(auto content, CheckRemote(wanted.name, where, *source));
+  const image::ManifestT& manifest = content->reader->manifest();
+  if (source->pages_size() != manifest.pages->size) {
+    return absl::DataLossError(absl::StrCat("template ", where, ": pages: ", source->pages_size(),
+                                            " bytes, the manifest says ", manifest.pages->size));
+  }
+  if (manifest.pages->size == 0) return content;
+  std::shared_ptr<const TemplateCache> cache;
+  MOULT_ASSIGN_OR_RETURN(CacheEntry entry, Entry(digest, manifest.pages->size, &cache, notes));
+  if (!entry.shared()) cache = nullptr;
+  MOULT_ASSIGN_OR_RETURN(content->remote, RemotePages::Create(digest, manifest.pages_leaves, source,
+                                                              std::move(entry), std::move(cache)));
+  return content;
+}
+
+absl::StatusOr<CacheUse> RemoteStore::Use() const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (cache_ == nullptr) return absl::NotFoundError("there is no cache");
+  return cache_->Use();
+}
+
+}  // namespace moult::host

@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <poll.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <bit>
+
+#include "absl/cleanup/cleanup.h"
+#include "absl/strings/str_cat.h"
+#include "moult/base/status.h"
+#include "moult/protocol/limits.h"
+#include "pager/events.h"
+#include "remote/remote_pager.h"
+
+namespace moult::host {
+
+using image::kPagesChunk;
+
+void RemotePager::Serve() {
+  ++servers_;
+  const absl::Cleanup gone = [this] { --servers_; };
+  PageBuffer buffer(kBufferPages);
+  do {
+    pollfd ready{fd(), POLLIN, 0};
+    (void)poll(&ready, 1, WaitMs());
+  } while (ServeReady(&buffer));
+}
+
+bool RemotePager::ServeReady(PageBuffer* buffer) {
+  epoll_event event;
+  if (epoll_wait(epoll_.get(), &event, 1, 0) <= 0) {
+    Step(buffer);
+    return true;
+  }
+  // One at a time: the caller's loop has others to serve.
+  switch (Event(event.data.u32)) {
+    case Event::kStop:
+      return false;
+    case Event::kTimer: {
+      uint64_t count;
+      (void)!read(wake_.get(), &count, sizeof(count));
+      break;
+    }
+    case Event::kFault:
+      for (const Uffd::Fault& fault : uffd_->Read(1)) ServeFault(fault, buffer);
+      break;
+  }
+  return true;
+}
+
+// A slot that is not served any more: true when the fault is dealt with.
+bool RemotePager::ServeWithout(Slot& slot, const Uffd::Fault& fault) {
+  const absl::Span<std::byte> page{fault.page, kPage};
+  switch (slot.fate) {
+    case Fate::kServed:
+      return false;
+    case Fate::kLost:
+      // What the file has is as good as ever.
+      if (fault.minor) return false;
+      return true;
+    case Fate::kZero:
+      (void)uffd_->Zero(page);
+      break;
+    case Fate::kPoison:
+      (void)uffd_->Poison(page);
+      break;
+  }
+  uffd_->Wake(page);
+  return true;
+}
+
+void RemotePager::ServeFault(const Uffd::Fault& fault, PageBuffer* buffer) {
+  const Clock::time_point start = Clock::now();
+  Lost lost;
+  {
+    std::unique_lock<std::mutex> lock(mutex_);
+    const SlotPtr slot = Find(fault.page);
+    if (slot == nullptr) return uffd_->Wake({fault.page, kPage});
+    if (ServeWithout(*slot, fault)) return;
+    const uint64_t chunk = static_cast<uint64_t>(fault.page - slot->base) / kPagesChunk;
+    Touched(*slot, chunk);
+    if (fault.minor || slot->pages->Has(chunk)) {
+      ++stats_.hits;
+      const uint64_t mapped = Put(*slot, chunk, nullptr, /*kept=*/true);
+      slot->bytes.cache += mapped;
+      stats_.hit_bytes += mapped;
+    } else if (slot->busy[chunk]) {
+      return;  // Who fetches it maps it, or wakes.
+    } else {
+      slot->busy[chunk] = true;
+      lock.unlock();
+      RemoteRetry retry = config_.retry;
+      retry.stop = &stopping_;
+      const absl::Status read = slot->pages->Read({&chunk, 1}, buffer, retry);
+      const bool kept = read.ok() && slot->pages->Keep(chunk, buffer->page(0)).ok();
+      lock.lock();
+      slot->busy[chunk] = false;
+      if (!Live(*slot)) return;
+      if (!read.ok()) {
+        Lose(*slot, fault.page, read, &lost);
+      } else {
+        Put(*slot, chunk, buffer->page(0), kept);
+        slot->bytes.pool += slot->pages->ChunkBytes(chunk);
+        stats_.fetched_bytes += slot->pages->ChunkBytes(chunk);
+      }
+    }
+    if (lost.page == nullptr) {
+      // Also where that one page could not be mapped: the access is made again.
+      uffd_->Wake({fault.page, kPage});
+      ++stats_.faults;
+      const auto took = std::chrono::duration_cast<std::chrono::microseconds>(Clock::now() - start).count();
+      ++stats_.fault_us[std::min<size_t>(std::bit_width(static_cast<uint64_t>(took)),
+                                         stats_.fault_us.size() - 1)];
+    }
+  }
+  Tell(lost);
+}
+
+// Maps a chunk: from the file, or, when that could not take it, from `content`, for this slot alone.
+uint64_t RemotePager::Put(Slot& slot, uint64_t chunk, const std::byte* content, bool kept) {
+  const absl::Span<std::byte> part = slot.chunk(chunk);
+  const uint64_t mapped = uffd_->Continue(part);
+  if (kept) return mapped;
+  stats_.unkept_bytes += part.size();
+  if (!uffd_->Copy(part, content).ok()) uffd_->Wake(part);
+  return mapped;
+}
+
+void RemotePager::Lose(Slot& slot, const std::byte* page, const absl::Status& why, Lost* lost) {
+  if (slot.fate != Fate::kServed) return;
+  slot.fate = Fate::kLost;
+  slot.told = slot.users;
+  slot.told.insert(0);
+  ++stats_.lost_slots;
+  lost->functions.assign(slot.told.begin(), slot.told.end());
+  lost->page = page;
+  lost->why = Annotate(why, absl::StrCat("page at offset ", page - slot.base, " of a template is lost"));
+}
+
+void RemotePager::Tell(const Lost& lost) const {
+  for (const uint64_t function : lost.functions) {
+    if (config_.lost) config_.lost(function, lost.page, lost.why);
+  }
+}
+
+void RemotePager::Touched(Slot& slot, uint64_t chunk) {
+  if (!slot.recording || slot.in_set[chunk]) return;
+  slot.in_set[chunk] = true;
+  slot.touched.push_back(chunk);
+}
+
+absl::Status RemotePager::Populate(absl::Span<const std::byte> range) {
+  PageBuffer buffer(kPagesChunk / kPage);
+  std::unique_lock<std::mutex> lock(mutex_);
+  const SlotPtr slot = Find(range.data());
+  if (slot == nullptr || range.empty()) return absl::OkStatus();
+  const auto first = static_cast<uint64_t>(range.data() - slot->base) / kPagesChunk;
+  const auto last =
+      std::min((static_cast<uint64_t>(range.data() - slot->base) + range.size() - 1) / kPagesChunk,
+               slot->pages->chunks() - 1);
+  for (uint64_t chunk = first; chunk <= last; ++chunk) {
+    bool kept = true;
+    if (!slot->pages->Has(chunk)) {
+      lock.unlock();
+      // Another thread may fetch it, too: both bring the same.
+      MOULT_RETURN_IF_ERROR(slot->pages->Read({&chunk, 1}, &buffer, config_.retry));
+      kept = slot->pages->Keep(chunk, buffer.page(0)).ok();
+      lock.lock();
+      if (!Live(*slot)) return absl::AbortedError("the template is not shown any more");
+      slot->bytes.pool += slot->pages->ChunkBytes(chunk);
+      stats_.fetched_bytes += slot->pages->ChunkBytes(chunk);
+    }
+    Put(*slot, chunk, buffer.page(0), kept);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace moult::host
