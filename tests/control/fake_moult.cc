@@ -272,7 +272,9 @@ int moult_vm_capture(moult_vm* vm, const moult_capture_options* capture, const m
 }
 int moult_vm_attach(moult_vm* vm, const moult_attach_options* attach, const moult_op_options* options,
                     moult_op** op) {
-  return StartOp(vm, "attach", 0, options, op, absl::StrCat(" ", attach->name, " pages=", attach->pages));
+  const std::string from = attach->from != nullptr ? absl::StrCat(" from=", attach->from) : "";
+  const std::string digest = attach->digest != nullptr ? absl::StrCat(" digest=", attach->digest) : "";
+  return StartOp(vm, "attach", 0, options, op, absl::StrCat(" ", attach->name, " pages=", attach->pages, from, digest));
 }
 int moult_vm_repurpose(moult_vm* vm, uint64_t function, const moult_attach_options* attach,
                        const moult_op_options* options, moult_op** op) {

@@ -344,6 +344,16 @@ TEST_F(ServerTest, DiskWork_IsDoneElsewhere) {
   EXPECT_THAT(fake::Log(), Contains("capture 7 t end=1 pages=2"));
 }
 
+TEST_F(ServerTest, Attach_TakesWhereTheTemplateIs) {
+  StartServer();
+  Client client(path_);
+  client.Request(1, "attach", R"({"name":"t","from":"file:/p","digest":"aa"})");
+  EXPECT_EQ(client.Answer()["result"]["ok"], true);
+  EXPECT_THAT(fake::Log(), Contains("attach 0 t pages=0 from=file:/p digest=aa"));
+  client.Request(2, "attach", R"({"name":"t","from":""})");
+  EXPECT_EQ(client.Answer()["error"]["message"], "parameter from must be a text that is not empty and has no NUL");
+}
+
 TEST_F(ServerTest, Templates_AreServed) {
   StartServer();
   Client client(path_);

@@ -36,21 +36,32 @@ absl::StatusOr<int> StartCapture(Context& c) {
   return moult_vm_capture(c.target.vm, &capture, &c.options, &c.op);
 }
 
+// What attach and repurpose share.
+struct AttachParams {
+  explicit AttachParams(Params* params)
+      : name(params->Text("name")), from(params->TextOr("from", "")), digest(params->TextOr("digest", "")) {
+    options.name = name.c_str();
+    options.pages = params->Choice("pages", {"auto", "in_place", "copy"});
+    if (!from.empty()) options.from = from.c_str();
+    if (!digest.empty()) options.digest = digest.c_str();
+  }
+  AttachParams(const AttachParams&) = delete;
+  AttachParams& operator=(const AttachParams&) = delete;
+  const std::string name, from, digest;
+  moult_attach_options options = MOULT_INIT(options);
+};
+
 absl::StatusOr<int> StartAttach(Context& c) {
-  moult_attach_options attach = MOULT_INIT(attach);
-  const std::string name = c.params.Text("name");
-  attach.name = name.c_str();
-  attach.pages = c.params.Choice("pages", {"auto", "in_place", "copy"});
+  const AttachParams params(&c.params);
+  const moult_attach_options& attach = params.options;
   MOULT_RETURN_IF_ERROR(c.params.status());
   return moult_vm_attach(c.target.vm, &attach, &c.options, &c.op);
 }
 
 absl::StatusOr<int> StartRepurpose(Context& c) {
-  moult_attach_options attach = MOULT_INIT(attach);
   const uint64_t function = c.params.Number("function");
-  const std::string name = c.params.Text("name");
-  attach.name = name.c_str();
-  attach.pages = c.params.Choice("pages", {"auto", "in_place", "copy"});
+  AttachParams params(&c.params);
+  moult_attach_options& attach = params.options;
   if (c.params.Flag("settled")) attach.flags |= MOULT_ATTACH_SETTLED;
   MOULT_RETURN_IF_ERROR(c.params.status());
   return moult_vm_repurpose(c.target.vm, function, &attach, &c.options, &c.op);

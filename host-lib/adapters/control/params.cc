@@ -30,6 +30,10 @@ std::string Params::Text(const char* name) {
   return value->get<std::string>();
 }
 
+std::string Params::TextOr(const char* name, const char* otherwise) {
+  return Take(name, false) == nullptr ? otherwise : Text(name);
+}
+
 uint64_t Params::Number(const char* name) {
   const Json* value = Take(name, true);
   if (value == nullptr) return 0;

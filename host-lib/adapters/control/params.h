@@ -17,6 +17,7 @@ class Params {
   explicit Params(const Json& params) : params_(params) {}
 
   std::string Text(const char* name);  // must be there and not empty
+  std::string TextOr(const char* name, const char* otherwise);
   uint64_t Number(const char* name);   // must be there
   uint64_t NumberOr(const char* name, uint64_t otherwise, uint64_t most = UINT64_MAX);
   bool Flag(const char* name);    // false when it is not there

@@ -122,6 +122,11 @@ absl::Status Adapter::MakeVm() {
   options.user = this;
   options.pool = settings_.pool.empty() ? nullptr : settings_.pool.c_str();
   options.pool_bytes = settings_.pool_mib << 20;
+  options.cache = settings_.cache == "none" ? nullptr : settings_.cache.c_str();
+  options.cache_bytes = settings_.cache_mib << 20;
+  options.prefetch_bytes_per_s = uint64_t{settings_.prefetch_mib} << 20;
+  options.fault_timeout_ms = settings_.fault_ms;
+  options.pool_key = settings_.pool_key.empty() ? nullptr : settings_.pool_key.c_str();
   options.page_lost = [](void* user, uint64_t function, uint64_t gpa, const char* why) {
     Self(user).PageLost(function, gpa, why);
   };
@@ -159,7 +164,8 @@ void Adapter::Serve(UniqueFd listener) {
     server_->Run();
     thread_ended_ = true;
   });
-  for (uint32_t i = 0; vm_ != nullptr && !settings_.pool.empty() && i < settings_.pager_threads; ++i) {
+  const bool faults = vm_ != nullptr && (!settings_.pool.empty() || !windows_.empty());
+  for (uint32_t i = 0; faults && i < settings_.pager_threads; ++i) {
     ++pagers_running_;
     pagers_.push_back(control::StartThread("moult-pager", [this] {
       if (moult_pager_run(vm_) < 0) log_.Write(0, absl::StrCat("pager: ", moult_last_error()));

@@ -4,7 +4,7 @@
 //   QEMU's main loop   Start() and Exit(), reset handler, what is posted with MainLoop
 //   "moult"            the control server; the vm belongs to it
 //   "moult-disk"       disk work (control/worker.h)
-//   "moult-pager"      faults on offloaded pages; several, only with a pool
+//   "moult-pager"      faults on offloaded pages and on those of remote templates; several, only with a pool or a window
 // None of ours takes a lock of QEMU's, and QEMU's main loop waits for none of ours but at exit, for a second.
 #ifndef MOULT_ADAPTERS_QEMU_ADAPTER_H_
 #define MOULT_ADAPTERS_QEMU_ADAPTER_H_

@@ -19,13 +19,17 @@ absl::Status Switch(const std::string& key, const std::string& value, bool* to) 
   return absl::OkStatus();
 }
 
+absl::Status Mib(const std::string& key, const std::string& value, uint64_t* to) {
+  return absl::SimpleAtoi(value, to) && *to < (1ull << 40) ? absl::OkStatus() : Wrong(key, "must be a number of MiB");
+}
+
 absl::Status Apply(const std::string& key, const std::string& value, Settings* s) {
   const struct {
     const char* key;
     std::string* to;
   } texts[] = {{"control", &s->control}, {"vsock", &s->vsock}, {"store", &s->store},
                {"tenant", &s->tenant},   {"name", &s->name},   {"log", &s->log},
-               {"pool", &s->pool}};
+               {"pool", &s->pool},       {"cache", &s->cache}, {"pool_key", &s->pool_key}};
   for (const auto& text : texts) {
     if (key != text.key) continue;
     *text.to = value;
@@ -38,9 +42,14 @@ absl::Status Apply(const std::string& key, const std::string& value, Settings* s
   if (key == "port")
     return absl::SimpleAtoi(value, &s->port) && s->port != 0 ? absl::OkStatus()
                                                              : Wrong(key, "must be a port number");
-  if (key == "pool_mib")
-    return absl::SimpleAtoi(value, &s->pool_mib) && s->pool_mib < (1ull << 40) ? absl::OkStatus()
-                                                                               : Wrong(key, "must be a number of MiB");
+  if (key == "pool_mib") return Mib(key, value, &s->pool_mib);
+  if (key == "cache_mib") return Mib(key, value, &s->cache_mib);
+  if (key == "prefetch_mib")
+    return absl::SimpleAtoi(value, &s->prefetch_mib) ? absl::OkStatus() : Wrong(key, "must be a number of MiB a second");
+  if (key == "fault_ms")
+    return absl::SimpleAtoi(value, &s->fault_ms) && s->fault_ms >= 1 && s->fault_ms <= 600'000
+               ? absl::OkStatus()
+               : Wrong(key, "must be 1 to 600000 milliseconds");
   if (key == "pager_threads")
     return absl::SimpleAtoi(value, &s->pager_threads) && s->pager_threads >= 1 && s->pager_threads <= 64
                ? absl::OkStatus()
@@ -49,7 +58,7 @@ absl::Status Apply(const std::string& key, const std::string& value, Settings* s
   if (key == "debug") return Switch(key, value, &s->debug);
   return Wrong(key,
                "is no key; there are: control, ram, window, vsock, port, store, pool, pool_mib, "
-               "pager_threads, tenant, cross_tenant, name, log, debug");
+               "pager_threads, cache, cache_mib, prefetch_mib, fault_ms, pool_key, tenant, cross_tenant, name, log, debug");
 }
 
 // Cuts at single commas; of two there stays one.

@@ -23,6 +23,12 @@ struct Settings {
   std::string pool;       // pool=file:DIR: where offloaded pages go; without it there is no offload
   uint64_t pool_mib = 0;  // pool_mib=N: at most so much; 0: as much as fits
   uint32_t pager_threads = 2;  // pager_threads=N: that serve faults
+  // cache=DIR: what this host has of templates that lie elsewhere; cache=none: each VM for itself
+  std::string cache = "/dev/shm/moult-cache";
+  uint64_t cache_mib = 0;      // cache_mib=N: at most so much; 0: half of the file system
+  uint32_t prefetch_mib = 16;  // prefetch_mib=N: MiB a second behind what was touched at earlier attaches; 0: none
+  uint32_t fault_ms = 10'000;  // fault_ms=N: after which a page that a pool does not give is lost
+  std::string pool_key;        // pool_key=FILE: this tenant's, for pools that ask for one
   std::string tenant;  // tenant=NAME
   bool cross_tenant = false;  // cross_tenant=on: let templates of other tenants in
   std::string name;           // name=TEXT: for messages
