@@ -27,7 +27,7 @@ from ctl import Ctl, expect, run_cases, shows_progress  # noqa: E402
 
 CASES = []
 COMMANDS = ["vm", "hello", "doctor", "status", "metrics", "ps", "pages", "why", "map", "top", "freeze", "thaw", "kill", "forget", "logs", "run",
-            "invoke", "capture", "attach", "detach", "repurpose", "templates", "completion"]
+            "invoke", "capture", "attach", "detach", "repurpose", "templates", "pool", "completion"]
 
 
 def case(function):
@@ -232,6 +232,50 @@ def templates_are_shown_checked_and_removed(s):
     s.ctl.fails(4, "t", "attach", "t")
     without = Ctl(s.program, "--agent", f"unix:{s.agent.socket}")
     without.fails(3, "--store", "templates", "list")
+
+
+@case
+def pool_takes_and_gives(s):
+    """And an attach straight from it, by copy here."""
+    function = s.ctl.run_server("pooled")
+    s.ctl.ok("invoke", function, "/count")
+    s.ctl.ok("capture", "--end", function, "far")
+    s.ctl.ok("forget", function)
+    folder = s.folder / "pool"
+    folder.mkdir()
+    uri, pool = f"file:{folder}", Ctl(s.program, "--store", s.store)
+    pool.fails(4, "pool file:/no/such", "pool", "ls", "file:/no/such")
+    pool.fails(2, "is of no kind that there is; give file:/PATH", "pool", "ls", "nfs:/a")
+    Ctl(s.program).fails(2, "which store? Give --store FOLDER", "pool", "push", uri, "far")
+    expect(pool.json("pool", "push", uri, "far")["name"] == "far", "push")
+    pool.fails(3, "push far to file:", "pool", "push", uri, "far")
+    [listed] = pool.json("pool", "ls", uri)["templates"]
+    shown = s.ctl.json("templates", "show", "far")["template"]
+    expect(listed["name"] == "far" and listed["digest"] == shown["digest"], f"{listed} is not {shown}")
+    expect(b"DIGEST" in pool.ok("pool", "ls", uri).out, "ls in words")
+    stat = pool.json("pool", "stat", uri)
+    expect(stat["templates"] == 1 and stat["used_bytes"] == listed["bytes"] < stat["limit_bytes"], f"{stat}")
+    expect(b"far: whole" in pool.ok("pool", "verify", uri, "far").out, "verify in words")
+    s.ctl.ok("templates", "remove", "far")
+    attached = s.ctl.json("attach", "far", "--from", uri, "--digest", listed["digest"])
+    expect(attached["bytes_by_source"]["pool"] == shown["pages_bytes"], f"{attached}")
+    function = attached["function"]["id"]
+    expect(s.ctl.ok("invoke", function, "/count").out == b"2", "it does not go on where it was")
+    s.ctl.ok("kill", function)
+    s.ctl.ok("forget", function)
+    s.ctl.fails(6, "asked for was aa; name the one that you mean", "attach", "far", "--from", uri, "--digest", "aa")
+    s.ctl.fails(2, "digest: only with from", "attach", "far", "--digest", "aa")
+    pool.ok("pool", "pull", uri, "far")
+    expect(s.ctl.json("templates", "verify", "far")["whole"], "what was pulled")
+    pool.fails(3, "is there already", "pool", "pull", uri, "far")
+    pages = folder / "far" / "pages"
+    pages.chmod(0o600)
+    with open(pages, "r+b") as f:
+        f.write(b"\xff" * 64)
+    pool.fails(6, "pages: chunk 0", "pool", "verify", uri, "far")
+    expect(pool.json("pool", "rm", uri, "far") == {"uri": uri, "name": "far", "done": "rm"}, "rm")
+    pool.fails(4, "far", "pool", "rm", uri, "far")
+    s.ctl.ok("templates", "remove", "far")
 
 
 @case

@@ -27,8 +27,8 @@ Cli::Cli()
   app_.add_option("--agent", arguments_.where.agent,
                   "straight to the agent, without guest memory: vsock:CID[:PORT], uds:PATH[:PORT] (says "
                   "CONNECT), unix:PATH");
-  app_.add_option("--store", arguments_.where.store, "folder of templates, with --agent");
-  app_.add_option("--tenant", arguments_.where.tenant, "trust domain of the VM, with --agent");
+  app_.add_option("--store", arguments_.where.store, "folder of templates, with --agent and pool");
+  app_.add_option("--tenant", arguments_.where.tenant, "trust domain of the VM, with --agent and pool");
   app_.add_flag("--json", arguments_.json, "print results and errors as JSON");
   // Options of ours are understood after the command as well.
   app_.fallthrough();
@@ -39,6 +39,7 @@ Cli::Cli()
   AddInvoke();
   AddSwaps();
   AddTemplates();
+  AddPools();
   AddCompletion();
 }
 
@@ -63,6 +64,13 @@ void Cli::AddPages(CLI::App* command) {
                    "how page content travels: in_place (guest RAM, window), copy (vsock)")
       ->check(CLI::IsMember({"auto", "in_place", "copy"}))
       ->capture_default_str();
+}
+
+void Cli::AddFrom(CLI::App* command) {
+  command->add_option("--from", arguments_.from,
+                      "pool that has the template, which stays there: file:/PATH or rdma://HOST:PORT/; its pages come as "
+                      "they are touched");
+  command->add_option("--digest", arguments_.digest, "with --from: refuse a template whose manifest has another");
 }
 
 void Cli::AddQuestions() {
@@ -149,6 +157,7 @@ void Cli::AddSwaps() {
       Add(app_, "attach", "Make a running function of a template", "moultctl attach web-template", RunAttach);
   AddTemplate(attach);
   AddPages(attach);
+  AddFrom(attach);
   AddFunction(Add(app_, "detach", "End a function and give its pages back, so that nothing of it is left",
                   "moultctl detach web", RunDetach));
   CLI::App* offload =
@@ -171,6 +180,7 @@ void Cli::AddSwaps() {
   AddFunction(repurpose);
   AddTemplate(repurpose);
   AddPages(repurpose);
+  AddFrom(repurpose);
   repurpose->add_flag("--settled", arguments_.settled,
                       "return only when the old function's memory has been given back");
 }
@@ -185,6 +195,34 @@ void Cli::AddTemplates() {
                   "moultctl templates verify web-template", RunTemplatesVerify));
   AddTemplate(Add(*templates, "remove", "Remove it; VMs that have it attached keep its pages",
                   "moultctl templates remove web-template", RunTemplatesRemove));
+}
+
+void Cli::AddPools() {
+  pool_command_ = app_.add_subcommand("pool", "Pools of templates that hosts share; no VM is needed");
+  pool_command_->require_subcommand(1);
+  const struct {
+    const char* verb;
+    const char* about;
+    const char* example;
+    bool named;
+  } verbs[] = {
+      {"ls", "List its templates", "moultctl pool ls file:/mnt/templates", false},
+      {"stat", "How full it is", "moultctl pool stat file:/mnt/templates", false},
+      {"push", "Copy a template of the store into it", "moultctl --store /var/lib/moult pool push file:/mnt/templates web",
+       true},
+      {"pull", "Copy one of its templates into the store",
+       "moultctl --store /var/lib/moult pool pull file:/mnt/templates web", true},
+      {"rm", "Remove a template", "moultctl pool rm file:/mnt/templates web", true},
+      {"verify", "Fetch and check every byte of one; exit 6 when it is damaged",
+       "moultctl pool verify file:/mnt/templates web", true},
+  };
+  for (const auto& one : verbs) {
+    CLI::App* const added = Add(*pool_command_, one.verb, one.about, one.example, nullptr);
+    added->callback([this, verb = one.verb] { pool_.verb = verb; });
+    added->add_option("URI", pool_.uri, "file:/PATH or rdma://HOST:PORT[,HOST:PORT]/")->required();
+    if (one.named) added->add_option("NAME", pool_.name, "the template")->required();
+    added->add_option("--key", pool_.key, "file with the tenant's key, for pools that ask for one");
+  }
 }
 
 void Cli::AddVm() {
@@ -223,6 +261,11 @@ void Cli::AddVm() {
   vm_command_->add_option("--pool-mib", vm_.pool_mib, "MiB that these may take; 0: as much as fits")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
+  vm_command_
+      ->add_option("--set", vm_.settings, "KEY=VALUE of MOULT_QEMU (host-lib/README.md), as cache=/dev/shm/mine; may be repeated")
+      ->expected(1)
+      ->allow_extra_args(false)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   vm_command_->add_option("--append", vm_.append, "more of the kernel's command line");
   vm_command_->add_flag("--detach", vm_.detach, "leave the VM running, and end");
 }
@@ -265,6 +308,11 @@ int Cli::Run(int argc, char** argv) {
     vm_.store = arguments_.where.store;
     vm_.tenant = arguments_.where.tenant;
     return RunVm(vm_);
+  }
+  if (pool_command_->parsed()) {
+    pool_.json = arguments_.json;
+    pool_.where = arguments_.where;
+    return RunPool(pool_);
   }
   Where& where = arguments_.where;
   if (!where.agent.empty() && !where.control.empty())

@@ -27,6 +27,8 @@ class Cli {
   void AddInvoke();
   void AddSwaps();
   void AddTemplates();
+  void AddFrom(CLI::App* command);
+  void AddPools();
   void AddVm();
   void AddCompletion();
 
@@ -34,10 +36,12 @@ class Cli {
   Arguments arguments_;
   InvokeArguments invoke_;
   VmArguments vm_;
+  PoolArguments pool_;
   std::string shell_;
   Command command_ = nullptr;
   CLI::App* invoke_command_ = nullptr;
   CLI::App* vm_command_ = nullptr;
+  CLI::App* pool_command_ = nullptr;
   CLI::App* completion_command_ = nullptr;
 };
 

@@ -16,6 +16,8 @@ struct Arguments {
   bool json = false;
   std::string function;  // id, or name of one that lives
   std::string name;      // of a template
+  std::string from;      // the URI of the pool that has it
+  std::string digest;    // that it must have
   std::string pages = "auto";
   bool end = false;
   bool settled = false;
@@ -33,6 +35,15 @@ struct Arguments {
   bool hilbert = false;
   double interval = 2;  // top: seconds
   uint64_t count = 0;   // rounds; 0: without end
+};
+
+struct PoolArguments {
+  std::string verb;  // ls, stat, push, pull, rm, verify
+  std::string uri;
+  std::string name;
+  std::string key;
+  Where where;  // store, tenant
+  bool json = false;
 };
 
 struct InvokeArguments {
@@ -54,6 +65,7 @@ struct VmArguments {
   std::string store;  // default: DIR/templates
   std::string pool;   // of offloaded pages; default: DIR
   int pool_mib = 0;   // 0: as much as fits
+  std::vector<std::string> settings;  // KEY=VALUE of MOULT_QEMU
   std::string tenant;
   std::string qemu = "qemu-system-x86_64";
   std::string accel;                 // tcg, kvm, or empty
@@ -95,6 +107,7 @@ int RunTemplatesRemove(Backend& backend, const Arguments& arguments);
 
 int RunInvoke(Backend& backend, const Arguments& arguments, const InvokeArguments& invoke);
 int RunVm(const VmArguments& arguments);
+int RunPool(const PoolArguments& arguments);
 
 // The id of a function: the number itself, or that of the only living one of this name.
 absl::StatusOr<uint64_t> FunctionId(Backend& backend, const std::string& function);

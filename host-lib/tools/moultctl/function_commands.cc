@@ -56,6 +56,20 @@ void PrintLog(const std::string& piece, bool json) {
   std::fflush(stdout);
 }
 
+Json WithFrom(Json params, const Arguments& arguments) {
+  if (!arguments.from.empty()) params["from"] = arguments.from;
+  if (!arguments.digest.empty()) params["digest"] = arguments.digest;
+  return params;
+}
+
+// ", 1.2 MiB from the pool, 3.4 MiB from the cache" of a template that lies elsewhere.
+std::string Sources(const Json& result) {
+  const Json& bytes = Member(result, "bytes_by_source");
+  if (!bytes.is_object() || bytes.empty()) return "";
+  return absl::StrCat(", ", Bytes(Number(bytes, "pool")), " from the pool, ", Bytes(Number(bytes, "cache")),
+                      " from the cache");
+}
+
 }  // namespace
 
 absl::StatusOr<uint64_t> FunctionId(Backend& backend, const std::string& function) {
@@ -192,12 +206,12 @@ int RunCapture(Backend& backend, const Arguments& arguments) {
 }
 
 int RunAttach(Backend& backend, const Arguments& arguments) {
-  return CallAndPrint(backend, arguments, "attach", {{"name", arguments.name}, {"pages", arguments.pages}},
-                      [&](const Json& result) {
-                        return absl::StrCat(Text(Member(result, "function"), "id"), " ", arguments.name,
-                                            " attached in ", Millis(Number(result, "total_us")), ", pages ",
-                                            Text(result, "pages"), " (", Phases(result), ")\n");
-                      });
+  const Json params = WithFrom({{"name", arguments.name}, {"pages", arguments.pages}}, arguments);
+  return CallAndPrint(backend, arguments, "attach", params, [&](const Json& result) {
+    return absl::StrCat(Text(Member(result, "function"), "id"), " ", arguments.name, " attached in ",
+                        Millis(Number(result, "total_us")), ", pages ", Text(result, "pages"), Sources(result), " (",
+                        Phases(result), ")\n");
+  });
 }
 
 int RunDetach(Backend& backend, const Arguments& arguments) {
@@ -212,16 +226,14 @@ int RunDetach(Backend& backend, const Arguments& arguments) {
 int RunRepurpose(Backend& backend, const Arguments& arguments) {
   const absl::StatusOr<uint64_t> id = FunctionId(backend, arguments.function);
   if (!id.ok()) return Fail(id.status(), arguments.json);
-  const Json params{{"function", *id},
-                    {"name", arguments.name},
-                    {"pages", arguments.pages},
-                    {"settled", arguments.settled}};
+  const Json params = WithFrom(
+      {{"function", *id}, {"name", arguments.name}, {"pages", arguments.pages}, {"settled", arguments.settled}}, arguments);
   return CallAndPrint(backend, arguments, "repurpose", params, [&](const Json& result) {
     const std::string given = Text(result, "settled") == "true"
                                   ? absl::StrCat(Bytes(Number(result, "discarded_bytes")), " given back ")
                                   : "";
     return absl::StrCat(*id, " is now ", Text(Member(result, "function"), "id"), " ", arguments.name, " in ",
-                        Millis(Number(result, "total_us")), ", ", given, "(", Phases(result), ")\n");
+                        Millis(Number(result, "total_us")), ", ", given, "(", Phases(result), ")", Sources(result), "\n");
   });
 }
 

@@ -3,6 +3,7 @@
 #define MOULT_TOOLS_MOULTCTL_PROGRESS_H_
 
 #include <chrono>
+#include <cstdint>
 #include <string>
 
 namespace moult::ctl {
@@ -21,6 +22,8 @@ class Progress {
 
   // Shows how long it has taken until now.
   void Tick();
+  // The same, with how much of it is done.
+  void Tick(uint64_t done, uint64_t total);
   // Another step of the same work: the time goes on.
   void Becomes(std::string what);
   void Wipe();

@@ -220,6 +220,7 @@ absl::Status StartQemu(Vm* vm) {
   const std::string pool = a.pool.empty() ? vm->dir.string() : fs::absolute(a.pool).string();
   absl::StrAppend(&settings, ",pool=file:", absl::StrReplaceAll(pool, {{",", ",,"}}), ",pool_mib=", a.pool_mib);
   if (a.window_mb > 0) settings += ",window=window";
+  for (const std::string& setting : a.settings) absl::StrAppend(&settings, ",", absl::StrReplaceAll(setting, {{",", ",,"}}));
   const std::vector<std::string> env{"LD_PRELOAD=" + vm->library.string(), "MOULT_QEMU=" + settings,
                                      "TMPDIR=" + vm->dir.string()};
   MOULT_ASSIGN_OR_RETURN(Child qemu, Child::Start(argv, env, ""));

@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// moultctl pool: by libmoult in this process, without a VM.
+#include <future>
+#include <memory>
+#include <mutex>
+
+#include "absl/strings/str_cat.h"
+#include "commands.h"
+#include "control/methods.h"
+#include "moult/base/status.h"
+#include "moult/moult.h"
+#include "output.h"
+#include "progress.h"
+
+namespace moult::ctl {
+namespace {
+
+struct PoolAnswer {
+  Json result;
+  std::string text;
+};
+
+struct Transfer {
+  std::mutex mutex;  // guards the rest
+  uint64_t done = 0;
+  uint64_t total = 0;
+};
+
+struct Pool {
+  const PoolArguments& arguments;
+  moult_pool* pool = nullptr;
+  moult_store* store = nullptr;
+  Transfer transfer;
+
+  explicit Pool(const PoolArguments& given) : arguments(given) {}
+  Pool(const Pool&) = delete;
+  Pool& operator=(const Pool&) = delete;
+  ~Pool() {
+    moult_pool_close(pool);
+    moult_store_close(store);
+  }
+
+  absl::Status Open() {
+    moult_pool_options options = MOULT_INIT(options);
+    options.tenant = arguments.where.tenant.c_str();
+    options.key_file = arguments.key.empty() ? nullptr : arguments.key.c_str();
+    options.user = &transfer;
+    options.progress = [](void* user, uint64_t done, uint64_t total) {
+      auto* const to = static_cast<Transfer*>(user);
+      const std::lock_guard<std::mutex> lock(to->mutex);
+      to->done = done;
+      to->total = total;
+    };
+    return moult_pool_open(arguments.uri.c_str(), &options, &pool) < 0 ? control::LastError()
+                                                                       : absl::OkStatus();
+  }
+
+  absl::Status OpenStore() {
+    if (arguments.where.store.empty()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("pool ", arguments.verb, ": which store? Give --store FOLDER"));
+    }
+    moult_store_options options = MOULT_INIT(options);
+    options.flags = arguments.verb == "pull" ? MOULT_STORE_CREATE : 0;
+    return moult_store_open(arguments.where.store.c_str(), &options, &store) < 0 ? control::LastError()
+                                                                                 : absl::OkStatus();
+  }
+};
+
+absl::StatusOr<Json> TakePoolJson(int result, char* text) {
+  if (result < 0) return control::LastError();
+  absl::StatusOr<Json> json = control::ParseJson(text);
+  moult_free(text);
+  return json;
+}
+
+absl::StatusOr<PoolAnswer> ListInPool(Pool& on) {
+  char* text = nullptr;
+  const int result = moult_pool_list_json(on.pool, &text);
+  MOULT_ASSIGN_OR_RETURN(Json list, TakePoolJson(result, text));
+  std::vector<std::vector<std::string>> rows{{"NAME", "BYTES", "TENANT", "DIGEST"}};
+  for (const Json& one : list) {
+    const std::string digest = Text(one, "digest");
+    rows.push_back({Text(one, "name"), digest.empty() ? "-" : Bytes(Number(one, "bytes")),
+                    Text(one, "tenant").empty() ? "-" : Text(one, "tenant"),
+                    digest.empty() ? "damaged" : digest});
+  }
+  return PoolAnswer{{{"templates", std::move(list)}}, Table(rows, {1})};
+}
+
+absl::StatusOr<PoolAnswer> StatInPool(Pool& on) {
+  char* text = nullptr;
+  const int result = moult_pool_stat_json(on.pool, &text);
+  MOULT_ASSIGN_OR_RETURN(Json stat, TakePoolJson(result, text));
+  std::string line =
+      absl::StrCat(Text(stat, "uri"), ": ", Number(stat, "templates"), " templates, ",
+                   Bytes(Number(stat, "used_bytes")), " of ", Bytes(Number(stat, "limit_bytes")), "\n");
+  return PoolAnswer{std::move(stat), std::move(line)};
+}
+
+// What has a name and no answer but that it was done.
+absl::StatusOr<PoolAnswer> NamedInPool(Pool& on, int result, const char* done) {
+  if (result < 0) return control::LastError();
+  const PoolArguments& a = on.arguments;
+  return PoolAnswer{{{"uri", a.uri}, {"name", a.name}, {"done", a.verb}},
+                    absl::StrCat(a.name, ": ", done, "\n")};
+}
+
+absl::StatusOr<PoolAnswer> PushInPool(Pool& on) {
+  MOULT_RETURN_IF_ERROR(on.OpenStore());
+  return NamedInPool(on, moult_pool_push(on.pool, on.store, on.arguments.name.c_str()), "pushed");
+}
+absl::StatusOr<PoolAnswer> PullInPool(Pool& on) {
+  MOULT_RETURN_IF_ERROR(on.OpenStore());
+  return NamedInPool(on, moult_pool_pull(on.pool, on.arguments.name.c_str(), on.store), "pulled");
+}
+absl::StatusOr<PoolAnswer> RemoveInPool(Pool& on) {
+  return NamedInPool(on, moult_pool_remove(on.pool, on.arguments.name.c_str()), "removed");
+}
+absl::StatusOr<PoolAnswer> VerifyInPool(Pool& on) {
+  return NamedInPool(on, moult_pool_verify(on.pool, on.arguments.name.c_str()), "whole");
+}
+
+constexpr struct {
+  const char* verb;
+  absl::StatusOr<PoolAnswer> (*run)(Pool&);
+} kVerbs[] = {{"ls", ListInPool},   {"stat", StatInPool}, {"push", PushInPool},
+              {"pull", PullInPool}, {"rm", RemoveInPool}, {"verify", VerifyInPool}};
+
+absl::StatusOr<PoolAnswer> OnPool(Pool& on) {
+  MOULT_RETURN_IF_ERROR(on.Open());
+  for (const auto& one : kVerbs) {
+    if (on.arguments.verb == one.verb) return one.run(on);
+  }
+  return absl::InvalidArgumentError("no such command");
+}
+
+}  // namespace
+
+int RunPool(const PoolArguments& arguments) {
+  Pool pool(arguments);
+  // On a thread of its own, so that the time goes on where a pool does not tell how far it is.
+  std::future<absl::StatusOr<PoolAnswer>> running =
+      std::async(std::launch::async, [&pool] { return OnPool(pool); });
+  Progress progress(absl::StrCat("pool ", arguments.verb));
+  while (running.wait_for(std::chrono::milliseconds(Progress::kEveryMs)) != std::future_status::ready) {
+    const std::lock_guard<std::mutex> lock(pool.transfer.mutex);
+    if (pool.transfer.total != 0)
+      progress.Tick(pool.transfer.done, pool.transfer.total);
+    else
+      progress.Tick();
+  }
+  progress.Wipe();
+  const absl::StatusOr<PoolAnswer> done = running.get();
+  if (!done.ok()) return Fail(done.status(), arguments.json);
+  return Print(done->result, done->text, arguments.json);
+}
+
+}  // namespace moult::ctl
