@@ -1,0 +1,278 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""VMs attach to a template that stays in a file: pool elsewhere: what they touch is fetched, once for the host; what the pool
+does not give ends that function, and no VM."""
+import argparse
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import time
+
+from ctl import SERVER, run_cases
+from machine import missing_parts, skip_all
+from trial import CallError, Trial, TrialError, expect, scratch
+
+ROUNDS = 3
+TEMPLATES = ("python", "broken", "gone")  # The last two are for what goes wrong.
+# Holds 8 MiB that it looks at for /sum alone.
+HOLDER = SERVER.replace("count = 0\n", "count = 0\nheld = bytes(range(1, 256)) * 32896\n").replace(
+    "    elif path == b'/slow':", "    elif path == b'/sum':\n        body = b'%d' % sum(held[::1024])\n    elif path == b'/slow':")
+CASES = []
+
+
+def case(function):
+    CASES.append(function)
+    return function
+
+
+class Setting:
+    """A VM at home, where the function is captured; a pool; and two more VMs of one host, with a cache between them."""
+
+    def __init__(self, options, folder, cache):
+        self.options, self.folder, self.cache = options, pathlib.Path(folder), pathlib.Path(cache)
+        self.pool = self.folder / "pool"
+        self.pool.mkdir()
+        self.uri = f"file:{self.pool}"
+        self.store = self.folder / "store"
+        self.vms = []
+        self.vm = self.boot("first")
+        self.control = self.vm.control
+
+    def boot(self, name):
+        settings = {"cache": self.cache, "cache_mib": 256, "prefetch_mib": 0, "fault_ms": 2000}
+        more = ["--cpus", "2"]
+        for key, value in settings.items():
+            more += ["--set", f"{key}={value}"]
+        vm = Trial(self.options.bin, self.folder / name, self.store, self.options.kernel, memory=512, more=more)
+        self.vms.append(vm)
+        return vm
+
+    def moultctl(self, *words):
+        done = subprocess.run([pathlib.Path(self.options.bin) / "moultctl", "--store", self.store, *words], capture_output=True,
+                              text=True, timeout=120, check=False)
+        expect(done.returncode == 0, f"moultctl {words}: exit {done.returncode}: {done.stderr}")
+        return done.stdout
+
+    def size(self, name="python"):
+        return (self.pool / name / "pages").stat().st_size
+
+    def remote(self, vm=None):
+        return (vm or self.vm).control.call("status")["vm"]["remote"]
+
+    def pooled(self, vm=None):
+        remote = self.remote(vm)
+        return remote["fetched_bytes"] + remote["prefetched_bytes"]
+
+    def attach(self, name="python", vm=None, **params):
+        result = (vm or self.vm).control.call("attach", name=name, **params)
+        expect(result["pages"] == "in_place", str(result.get("notes")))
+        return result
+
+    def forget_cache(self, sets=True):
+        for file in self.cache.rglob("*"):
+            if file.suffix == ".pages" or (sets and file.suffix == ".set"):
+                file.unlink()
+
+    def damage(self, name):
+        """One bit of each chunk of the pool's copy."""
+        path = self.pool / name / "pages"
+        path.chmod(0o600)
+        with open(path, "r+b") as pages:
+            for chunk in range(0, self.size(name), 256 << 10):
+                pages.seek(chunk + 100)
+                byte = pages.read(1)[0]
+                pages.seek(chunk + 100)
+                pages.write(bytes([byte ^ 1]))
+
+    def close(self):
+        for vm in self.vms:
+            vm.close()
+
+
+def server(s, name, program=SERVER):
+    return s.vm.start_at(name, "unix:/tmp/ctl.sock", ["/usr/bin/python3", "-S", "-c", program], "--ready", "connect")
+
+
+@case
+def captured_and_pushed(s):
+    function = s.vm.run("python")
+    s.answer = s.control.get(function, "/?seed=1")
+    for name in TEMPLATES:
+        s.control.call("capture", function=function, name=name, end=name == TEMPLATES[-1])
+        s.moultctl("pool", "push", s.uri, name)
+    expect("python" in s.moultctl("pool", "ls", s.uri), "pool ls")
+    expect("whole" in s.moultctl("pool", "verify", s.uri, "python"), "pool verify")
+
+
+@case
+def attached_while_it_is_remote(s):
+    before = s.pooled()
+    result = s.attach(**{"from": s.uri})
+    function = result["function"]["id"]
+    expect(s.control.get(function, "/?seed=1") == s.answer, "another answer")
+    fetched = s.pooled() - before
+    print(f"  {fetched >> 10} KiB of {s.size() >> 10} KiB fetched; until it was ready: {result['bytes_by_source']}")
+    expect(0 < fetched < s.size(), f"{fetched} bytes of {s.size()} were fetched")
+    expect(s.remote()["lost_slots"] == 0, str(s.remote()))
+    deadline = time.monotonic() + 20
+    while not list(s.cache.rglob("*.set")):
+        expect(time.monotonic() < deadline, "no working set was recorded")
+        time.sleep(0.1)
+    s.control.call("detach", function=function)
+
+
+@case
+def second_vm_reads_nothing_from_the_pool(s):
+    s.second = s.boot("second")
+    function = s.attach(vm=s.second, **{"from": s.uri})["function"]["id"]
+    expect(s.second.control.get(function, "/?seed=1") == s.answer, "another answer")
+    remote = s.remote(s.second)
+    expect(s.pooled(s.second) == 0, f"read from the pool: {remote}")
+    expect(remote["hit_bytes"] > 0, str(remote))
+    s.second.control.call("detach", function=function)
+
+
+def first_answer(s, **params):
+    start = time.monotonic()
+    function = s.attach(**params)["function"]["id"]
+    expect(s.control.get(function, "/?seed=1") == s.answer, "another answer")
+    took = time.monotonic() - start
+    s.control.call("detach", function=function)
+    return took
+
+
+@case
+def time_to_first_answer(s):
+    first_answer(s)
+    times = {"plain": [], "warm": [], "cold": [], "cold with its working set": []}
+    for _ in range(ROUNDS):
+        times["plain"].append(first_answer(s))
+        times["warm"].append(first_answer(s, **{"from": s.uri}))
+        s.forget_cache(sets=False)
+        times["cold with its working set"].append(first_answer(s, **{"from": s.uri}))
+        s.forget_cache()
+        times["cold"].append(first_answer(s, **{"from": s.uri}))
+    for kind in times:
+        ratios = [a / b for a, b in zip(times[kind], times["plain"])]
+        print(f"  {kind}: {1000 * statistics.median(times[kind]):.0f} ms, {statistics.median(ratios):.2f} of a plain attach")
+
+
+@case
+def repurposed_from_the_pool(s):
+    function = server(s, "web")
+    result = s.control.call("repurpose", function=function, name="python", **{"from": s.uri})
+    expect(s.control.get(result["function"]["id"], "/?seed=1") == s.answer, "another answer")
+    # What is captured again is all there, though most of it was never touched.
+    s.control.call("capture", function=result["function"]["id"], name="again", end=True)
+    expect(s.control.call("templates.verify", name="again")["whole"], "a capture of a remote function")
+    s.control.call("ps")  # By which it is known that the function has ended, and its template in use no more.
+    again = s.attach(name="again")["function"]["id"]
+    expect(s.control.get(again, "/?seed=1") == s.answer, "another answer of what was captured again")
+    s.control.call("detach", function=again)
+
+
+@case
+def damaged_image_is_refused(s):
+    """Before anything of it is in the VM."""
+    s.alive = server(s, "alive")
+    image = s.pool / "broken" / "image"
+    image.chmod(0o600)
+    content = bytearray(image.read_bytes())
+    content[len(content) // 2] ^= 1
+    image.write_bytes(content)
+    refused(s, "DATA_LOSS", "broken")
+    expect(s.control.get(s.alive, "/bytes") == bytes(range(256)), "another function's answer")
+
+
+def refused(s, code, name):
+    try:
+        s.control.call("attach", name=name, **{"from": s.uri})
+        raise TrialError(f"attached {name}, where {code} is due")
+    except CallError as e:
+        expect(e.name == code, str(e))
+
+
+@case
+def removed_template_is_not_found(s):
+    running = s.attach("gone", **{"from": s.uri})["function"]["id"]
+    s.moultctl("pool", "rm", s.uri, "gone")
+    refused(s, "NOT_FOUND", "gone")
+    # Who has it goes on with it.
+    expect(s.control.get(running, "/?seed=1") == s.answer, "another answer")
+    s.control.call("detach", function=running)
+    expect(s.control.get(s.alive, "/bytes") == bytes(range(256)), "another function's answer")
+
+
+@case
+def damaged_pages_end_the_function(s):
+    """Never an answer of wrong bytes. The function ends; or, when the guest's CPU that waits keeps the agent from being heard,
+    which under emulation it does, the emulator, and has said why. Another VM that has the pages goes on."""
+    holder = server(s, "holder", HOLDER)
+    total = s.control.get(holder, "/sum")
+    s.control.call("capture", function=holder, name="holder", end=True)
+    s.moultctl("pool", "push", s.uri, "holder")
+    has = s.attach("holder", **{"from": s.uri})["function"]["id"]
+    expect(s.control.get(has, "/sum") == total, "another sum")
+    third = s.boot("third")
+    s.forget_cache()
+    function = s.attach("holder", vm=third, **{"from": s.uri})["function"]["id"]
+    expect(third.control.get(function, "/bytes") == bytes(range(256)), "another answer")
+    s.damage("holder")
+    start = time.monotonic()
+    try:
+        body = third.control.get(function, "/sum")
+        raise TrialError(f"an answer came of damaged pages: {body}, it was {total}")
+    except (TrialError, OSError) as e:
+        expect("an answer" not in str(e), str(e))
+    took = time.monotonic() - start
+    print(f"  {end_of(third, function)} after {took:.1f} s")
+    expect("is lost" in third.logs(), f"nothing is said of it: {third.logs()}")
+    expect(s.control.get(has, "/sum") == total, "another sum of a VM that has the pages")
+    s.control.call("detach", function=has)
+
+
+def end_of(vm, function):
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        try:
+            if next(f for f in vm.control.call("ps")["functions"] if f["id"] == function)["state"] == "ended":
+                return "the function has ended"
+        except (TrialError, OSError):
+            if vm.process.poll() is not None:
+                return "the emulator has ended"
+        time.sleep(0.2)
+    raise TrialError("neither the function nor the emulator has ended")
+
+
+@case
+def kernel_has_nothing_to_say(s):
+    for name in ("first", "second"):
+        console = (s.folder / name / "console.log").read_text(errors="replace")
+        for word in ("BUG", "Oops", "Bad page"):
+            expect(word not in console, f"{word} in the guest's console: {console[-1500:]}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--bin", required=True, help="folder of moultctl")
+    parser.add_argument("--kernel", default="6.1")
+    options = parser.parse_args()
+    missing = missing_parts([options.kernel], driver=True)
+    if missing:
+        return skip_all(len(CASES), missing)
+    with scratch() as folder:
+        cache = pathlib.Path(f"/dev/shm/moult-remote-test-{os.getpid()}")
+        setting = None
+        try:
+            setting = Setting(options, folder, cache)
+            return run_cases(CASES, setting)
+        finally:
+            if setting is not None:
+                setting.close()
+            subprocess.run(["rm", "-rf", cache], check=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
