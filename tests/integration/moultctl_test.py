@@ -78,7 +78,7 @@ def help_teaches(s):
     for text in (*COMMANDS, "Exit codes:", "export MOULT_CONTROL=$(moultctl vm --detach)", "--json"):
         expect(text in top, f"--help lacks {text!r}")
     for command in COMMANDS:
-        words = ["templates", "show"] if command == "templates" else [command]
+        words = {"templates": ["templates", "show"], "pool": ["pool", "ls"]}.get(command, [command])
         text = s.plain.ok(*words, "--help").out.decode()
         expect("Example:" in text and f"moultctl {' '.join(words)}" in text, f"{command} --help has no example: {text}")
     expect(s.plain.ok("--version").out.strip().count(b".") == 2, "--version")
