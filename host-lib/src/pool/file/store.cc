@@ -73,6 +73,43 @@ absl::StatusOr<std::shared_ptr<Template>> MakeTemplate(const std::string& name, 
   return result;
 }
 
+absl::Status WriteFile(const std::string& path, absl::Span<const std::byte> bytes) {
+  const UniqueFd fd(open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0400));
+  if (!fd.valid()) return ErrnoStatus(absl::StrCat("create ", path));
+  while (!bytes.empty()) {
+    const ssize_t written = write(fd.get(), bytes.data(), std::min<size_t>(bytes.size(), kCopyStep));
+    if (written < 0 && errno != EINTR) return ErrnoStatus(absl::StrCat("write ", path));
+    if (written > 0) bytes.remove_prefix(static_cast<size_t>(written));
+  }
+  return fsync(fd.get()) == 0 ? absl::OkStatus() : ErrnoStatus(absl::StrCat("fsync ", path));
+}
+
+absl::Status SyncFolder(const std::string& path) {
+  const UniqueFd fd(open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!fd.valid() || fsync(fd.get()) != 0) return ErrnoStatus(absl::StrCat("fsync ", path));
+  return absl::OkStatus();
+}
+
+absl::Span<const std::byte> BytesOf(std::string_view text) {
+  // SAFETY: read only, as bytes.
+  return {reinterpret_cast<const std::byte*>(text.data()), text.size()};
+}
+
+// Makes the folder, and looks at it as a reader would.
+absl::Status FillFolder(const std::string& folder, std::string_view manifest, std::string_view image,
+                        absl::Span<const std::byte> pages) {
+  if (mkdir(folder.c_str(), 0700) != 0) return ErrnoStatus(absl::StrCat("mkdir ", folder));
+  for (const auto& [name, bytes] : {std::pair{image::kManifestFile, BytesOf(manifest)},
+                                    std::pair{image::kImageFile, BytesOf(image)}, std::pair{image::kPagesFile, pages}}) {
+    MOULT_RETURN_IF_ERROR(WriteFile(absl::StrCat(folder, "/", name), bytes));
+  }
+  MOULT_RETURN_IF_ERROR(SyncFolder(folder));
+  MOULT_ASSIGN_OR_RETURN(const auto reader, image::TemplateReader::Open(folder));
+  return reader->VerifyPages(/*threads=*/false);
+}
+
+}  // namespace
+
 absl::Status NewTemplate::Publish(const image::ProcessImageT& image, image::ManifestT manifest) {
   absl::Status status = writer_->Commit(image, std::move(manifest));
   if (!status.ok()) {
@@ -260,6 +297,26 @@ absl::Status Store::Copy(const std::string& name, const image::TemplateReader& r
   }
   if (tenant != nullptr) manifest->tenant = *tenant;
   return target->Publish(reader.image(), std::move(*manifest));
+}
+
+absl::Status Store::ImportFiles(const std::string& name, std::string_view manifest, std::string_view image,
+                                absl::Span<const std::byte> pages) const {
+  static std::atomic<unsigned> counter{0};
+  MOULT_ASSIGN_OR_RETURN(const std::string dir, Dir(name));
+  MOULT_ASSIGN_OR_RETURN(const UniqueFd lock, Lock(LOCK_SH));  // Nobody sweeps meanwhile.
+  const std::string partial = absl::StrCat(dir, kPartial, getpid(), "-", counter++);
+  absl::Status status = FillFolder(partial, manifest, image, pages);
+  if (status.ok() && renameat2(AT_FDCWD, partial.c_str(), AT_FDCWD, dir.c_str(), RENAME_NOREPLACE) != 0) {
+    status = errno == EEXIST ? absl::AlreadyExistsError(absl::StrCat(
+                                   "template ", dir, " is there already; remove it first, or take another name"))
+                             : ErrnoStatus(absl::StrCat("rename ", partial));
+  }
+  if (!status.ok()) {
+    Erase(partial);
+    return Annotate(status, absl::StrCat("import template ", name));
+  }
+  if (chmod(dir.c_str(), kSealedFolder) != 0) return ErrnoStatus(absl::StrCat("seal ", dir));
+  return SyncFolder(path_);
 }
 
 }  // namespace moult::host

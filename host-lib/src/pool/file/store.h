@@ -12,11 +12,13 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 #include "moult/base/unique_fd.h"
 #include "moult/protocol/function_spec.h"
 #include "moult/protocol/template_reader.h"
@@ -82,6 +84,9 @@ class Store {
   // `spec` null, `tenant` null: as the template has it.
   absl::Status Import(const std::string& name, const std::string& from, const rpc::FunctionSpecT* spec,
                       const std::string* tenant) const;
+  // A template of another host's, byte for byte, so that its digest stays. `pages` is hashed. kDataLoss: it is not whole.
+  absl::Status ImportFiles(const std::string& name, std::string_view manifest, std::string_view image,
+                           absl::Span<const std::byte> pages) const;
 
  private:
   // Which files these are, and when they last changed.

@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "pool/rdma/connection.h"
+
+#include <fcntl.h>
+#include <netdb.h>
+#include <poll.h>
+
+#include <algorithm>
+#include <cstring>
+
+namespace moult::host::rdma {
+namespace {
+
+constexpr uint8_t kReadsUnderWay = 16;  // every RC device takes so many
+// Each attempt that is not acknowledged waits 4.096 us << 16, 268 ms: seven fill two seconds, then the other side is gone.
+constexpr uint8_t kAckTimeout = 16;
+constexpr uint8_t kRetries = 7;
+constexpr int kRejectedByProgram = 28;  // IB_CM_REJ_CONSUMER_DEFINED
+
+absl::StatusOr<std::unique_ptr<addrinfo, void (*)(addrinfo*)>> Resolve(const Node& node) {
+  addrinfo hints{};
+  hints.ai_socktype = SOCK_STREAM;
+  addrinfo* found = nullptr;
+  const int error = getaddrinfo(node.host.c_str(), std::to_string(node.port).c_str(), &hints, &found);
+  if (error != 0) return absl::UnavailableError(absl::StrCat("look up its address: ", gai_strerror(error)));
+  return std::unique_ptr<addrinfo, void (*)(addrinfo*)>(found, freeaddrinfo);
+}
+
+absl::Status EventError(const Api& api, rdma_cm_event_type event, int status) {
+  if (event == RDMA_CM_EVENT_REJECTED) {
+    return absl::UnavailableError(status == kRejectedByProgram ? "it takes no more connections now"
+                                                               : "nobody listens there; is moult-poold running?");
+  }
+  if (status == -ENODEV) {
+    return absl::FailedPreconditionError(
+        "the way to it is through a network interface without an RDMA device; rdma link add rxe0 type rxe netdev "
+        "INTERFACE makes a software one");
+  }
+  return absl::UnavailableError(absl::StrCat("connect: ", api.event_str(event), status < 0 ? ", " : "",
+                                             status < 0 ? ErrnoName(-status) : ""));
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Connection>> Connection::Connect(const Node& node, const std::string& introduction,
+                                                                Clock::time_point deadline) {
+  MOULT_ASSIGN_OR_RETURN(const Api* api, LoadApiWithDevice());
+  std::unique_ptr<Connection> connection(new Connection(api, node));
+  const absl::Status status = connection->Connect(introduction, deadline);
+  if (!status.ok()) return connection->Annotated(status);
+  return connection;
+}
+
+absl::StatusOr<std::unique_ptr<Connection>> Connection::Open(const Node& node, const TenantKey& key,
+                                                             Clock::time_point deadline) {
+  MOULT_ASSIGN_OR_RETURN(auto connection, Connect(node, Encode(Introduction{IdOf(key.tenant)}), deadline));
+  MOULT_RETURN_IF_ERROR(connection->Authenticate(key, deadline));
+  return connection;
+}
+
+Connection::~Connection() {
+  if (id_ == nullptr || id_->qp == nullptr) return;
+  api_->disconnect(id_.get());
+  api_->destroy_cm_qp(id_.get());
+}
+
+absl::Status Connection::Annotated(const absl::Status& status) const {
+  return Annotate(status, absl::StrCat("memory node ", node_.text()));
+}
+
+bool Connection::usable() {
+  pollfd wait{events_->fd, POLLIN, 0};
+  // Whatever it is that happened to an established connection: it is over.
+  if (usable_ && poll(&wait, 1, 0) != 0) usable_ = false;
+  return usable_;
+}
+
+absl::Status Connection::WaitFor(rdma_cm_event_type wanted, Clock::time_point deadline) {
+  pollfd wait{events_->fd, POLLIN, 0};
+  for (;;) {
+    const int ready = poll(&wait, 1, MillisecondsTo(deadline));
+    if (ready < 0 && errno != EINTR) return ErrnoStatus("poll");
+    if (ready == 0) return absl::DeadlineExceededError("connect: no answer in time");
+    rdma_cm_event* event = nullptr;
+    if (ready < 0 || api_->get_cm_event(events_.get(), &event) != 0) continue;
+    const rdma_cm_event_type kind = event->event;
+    const int status = event->status;
+    api_->ack_cm_event(event);
+    return kind == wanted && status == 0 ? absl::OkStatus() : EventError(*api_, kind, status);
+  }
+}
+
+absl::Status Connection::MakeQueuePair() {
+  domain_.reset(api_->alloc_pd(id_->verbs));
+  if (domain_ == nullptr) return ErrnoStatus("allocate a protection domain");
+  MOULT_ASSIGN_OR_RETURN(bounce_, Memory::Map(Queue::kMaxWork * kStep, "pages on their way"));
+  MOULT_ASSIGN_OR_RETURN(bounce_region_, RegisterLocal(domain_.get(), bounce_.bytes()));
+  MOULT_ASSIGN_OR_RETURN(queue_, Queue::Create(id_->verbs, domain_.get()));
+  ibv_qp_init_attr attributes = queue_->attributes();
+  if (api_->create_cm_qp(id_.get(), domain_.get(), &attributes) != 0) return ErrnoStatus("create a queue pair");
+  return queue_->Attach(id_->qp);
+}
+
+absl::Status Connection::Connect(const std::string& introduction, Clock::time_point deadline) {
+  MOULT_ASSIGN_OR_RETURN(const auto address, Resolve(node_));
+  events_.reset(api_->create_event_channel());
+  if (events_ == nullptr) return ErrnoStatus("create an event channel; modprobe rdma_ucm");
+  if (fcntl(events_->fd, F_SETFL, O_NONBLOCK) != 0) return ErrnoStatus("fcntl");
+  rdma_cm_id* id = nullptr;
+  if (api_->create_id(events_.get(), &id, nullptr, RDMA_PS_TCP) != 0) return ErrnoStatus("create a connection");
+  id_.reset(id);
+  uint8_t timeout = kAckTimeout;
+  api_->set_option(id, RDMA_OPTION_ID, RDMA_OPTION_ID_ACK_TIMEOUT, &timeout, sizeof timeout);  // Older kernels choose.
+  if (api_->resolve_addr(id, nullptr, address->ai_addr, MillisecondsTo(deadline)) != 0) {
+    return errno == ENODEV ? EventError(*api_, RDMA_CM_EVENT_ADDR_ERROR, -ENODEV)
+                           : absl::UnavailableError(ErrnoStatus("find a way there").message());
+  }
+  MOULT_RETURN_IF_ERROR(WaitFor(RDMA_CM_EVENT_ADDR_RESOLVED, deadline));
+  if (api_->resolve_route(id, MillisecondsTo(deadline)) != 0) {
+    return absl::UnavailableError(ErrnoStatus("find a way there").message());
+  }
+  MOULT_RETURN_IF_ERROR(WaitFor(RDMA_CM_EVENT_ROUTE_RESOLVED, deadline));
+  MOULT_RETURN_IF_ERROR(MakeQueuePair());
+  ibv_device_attr device{};
+  if (api_->query_device(id->verbs, &device) != 0) return ErrnoStatus("query the device");
+  rdma_conn_param parameters{};
+  parameters.private_data = introduction.data();
+  parameters.private_data_len = static_cast<uint8_t>(introduction.size());
+  parameters.initiator_depth = static_cast<uint8_t>(std::min<int>(kReadsUnderWay, device.max_qp_init_rd_atom));
+  parameters.retry_count = kRetries;
+  parameters.rnr_retry_count = kRetries - 1;  // 7 would be for ever
+  if (api_->connect(id, &parameters) != 0) return absl::UnavailableError(ErrnoStatus("connect").message());
+  return WaitFor(RDMA_CM_EVENT_ESTABLISHED, deadline);
+}
+
+absl::Status Connection::Authenticate(const TenantKey& key, Clock::time_point deadline) {
+  ibv_qp_attr attributes{};
+  ibv_qp_init_attr unused{};
+  if (api_->query_qp(id_->qp, &attributes, IBV_QP_DEST_QPN, &unused) != 0) return ErrnoStatus("query the queue pair");
+  Handshake handshake{IdOf(key.tenant), RandomNonce(), {}, id_->qp->qp_num, attributes.dest_qp_num};
+  MOULT_ASSIGN_OR_RETURN(const Challenge challenge, Ask<Challenge>(Hello{handshake.client_nonce}, deadline));
+  handshake.server_nonce = challenge.nonce;
+  MOULT_ASSIGN_OR_RETURN(const Welcome welcome, Ask<Welcome>(Proof{ClientProof(key, handshake)}, deadline));
+  if (!SameMac(welcome.mac, ServerProof(key, handshake))) {
+    usable_ = false;
+    return Annotated(absl::PermissionDeniedError("does not have this tenant's key itself: it is not what it claims to be"));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Reply> Connection::Call(Request request, Clock::time_point deadline) {
+  const uint32_t number = ++number_;
+  absl::Status status = queue_->Send(Encode(Message<Request>{number, std::move(request)}), deadline);
+  if (status.ok()) {
+    const auto bytes = queue_->Receive(deadline);
+    status = bytes.status();
+    if (status.ok()) {
+      auto reply = ParseReply(*bytes);
+      status = reply.status();
+      if (status.ok() && reply->number != number) status = absl::InternalError("answers another request");
+      if (status.ok()) {
+        const auto* failure = std::get_if<Failure>(&reply->content);
+        if (failure == nullptr) return std::move(reply->content);
+        return Annotated(absl::Status(failure->code, failure->text));
+      }
+    }
+  }
+  usable_ = false;
+  return Annotated(status);
+}
+
+}  // namespace moult::host::rdma

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+#ifndef MOULT_POOLD_SERVER_H_
+#define MOULT_POOLD_SERVER_H_
+
+#include <list>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "domains.h"
+#include "exports.h"
+#include "moult/base/unique_fd.h"
+#include "pool/rdma/uri.h"
+#include "session.h"
+
+namespace moult::poold {
+
+// Listens, and keeps the sessions. One thread.
+class Server {
+ public:
+  static absl::StatusOr<std::unique_ptr<Server>> Listen(const host::rdma::Node& address, std::vector<host::rdma::TenantKey> keys,
+                                                        std::shared_ptr<host::Store> store, uint64_t limit);
+  // Until `stop` is readable.
+  absl::Status Run(int stop);
+
+ private:
+  Server(const host::rdma::Api* api, std::vector<host::rdma::TenantKey> keys, std::shared_ptr<host::Store> store, uint64_t limit)
+      : api_(api), domains_(std::move(keys)), exports_(std::move(store), limit) {}
+  absl::Status Bind(const host::rdma::Node& address);
+  void TakeEvent();
+  void TakeRequest(host::rdma::CmId id, std::string introduction, uint8_t reads);
+  absl::StatusOr<std::unique_ptr<Session>> Admit(host::rdma::CmId* id, const std::string& introduction, uint8_t reads);
+  bool Full(const host::rdma::TenantKey* tenant) const;
+  void Reap();
+
+  const host::rdma::Api* const api_;
+  UniqueFd ended_;  // a session has
+  host::rdma::EventChannel events_;
+  Domains domains_;
+  Exports exports_;
+  host::rdma::CmId listener_;
+  std::list<std::unique_ptr<Session>> sessions_;
+};
+
+}  // namespace moult::poold
+
+#endif  // MOULT_POOLD_SERVER_H_
