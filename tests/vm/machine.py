@@ -64,12 +64,16 @@ def rootfs(script, *args):
     return _made[key]
 
 
+def kernel_folder(kernel):
+    return rootfs("kernel-full") if kernel == "full" else rootfs("kernel", kernel)
+
+
 def missing_parts(kernels, driver=False, qemu="7.2"):
     """Why a machine cannot be had here, where its parts are neither in the cache nor to be fetched; else None. A part that
     cannot be made of what was fetched is an error."""
     try:
         for kernel in kernels:
-            rootfs("kernel", kernel)
+            kernel_folder(kernel)
             if driver:
                 rootfs("driver", kernel)
         rootfs("build")
@@ -126,7 +130,7 @@ def kvm_boots(qemu, kernel):
 class Machine:
     """One guest. Paths of payload files are relative to /run/moult; those in init.d/ are started at boot.
 
-    kernel       "6.1" or "6.12"
+    kernel       "6.1" or "6.12": Debian's cloud kernels; "full": its kernel for all machines, which has rdma_rxe
     memory       of the guest, MiB; one memfd that is shared, the object `ram`
     window       MiB of an ivshmem-plain device's memory, the object `window`; 0: no such device
     window_kind  "ram" (anonymous) or "memfd" (shared)
@@ -141,7 +145,7 @@ class Machine:
         self.folder = tempfile.mkdtemp(prefix="moult-vm-")
         self.keep, self.memory, self.cpus = keep, memory, cpus
         self.window, self.window_kind = window, window_kind
-        self.kernel, self.image = rootfs("kernel", kernel), rootfs("build")
+        self.kernel, self.image = kernel_folder(kernel), rootfs("build")
         self.qemu, *needs = [qemu] if "/" in qemu else rootfs("qemu", qemu).splitlines()
         self.qemu_args, self.append = list(qemu_args), append
         self.accel = accel or ("kvm" if kvm_boots(self.qemu, self.kernel) else "tcg")
@@ -182,6 +186,8 @@ class Machine:
                 "-device", "nvme,drive=root,serial=moult", "-device", "virtio-blk-pci,drive=payload",
                 "-chardev", f"file,id=serial,path={self.serial_log}", "-serial", "chardev:serial",
                 "-qmp", f"unix:{self.qmp_path},server=on,wait=off"]
+        if os.path.exists(f"{self.kernel}/initrd"):
+            argv += ["-initrd", f"{self.kernel}/initrd"]
         if self.window:
             kind = {"memfd": "memory-backend-memfd,share=on", "ram": "memory-backend-ram,reserve=off"}[self.window_kind]
             argv += ["-object", f"{kind},id=window,size={self.window}M", "-device", "ivshmem-plain,memdev=window"]

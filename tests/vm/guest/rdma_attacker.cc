@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// moult-vm-rdma-attacker NODE KEYS TENANT TEMPLATE OTHER OTHERS-TEMPLATE [SEED]: a client of moult-poold that does what no
+// client should, as nobody, as TENANT, and with what OTHER was given. Ends with 0 when it got nothing, and says what it got else.
+#include <cstdio>
+#include <cstdlib>
+#include <random>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "moult/base/status.h"
+#include "pool/rdma/connection.h"
+
+namespace {
+
+namespace rdma = moult::host::rdma;
+using std::chrono::seconds;
+
+struct Aim {
+  rdma::Node node;
+  rdma::TenantKey mine, other;
+  std::string template_name, others_template;
+};
+
+rdma::Clock::time_point In(int s) { return rdma::Clock::now() + seconds(s); }
+
+absl::Status Got(const std::string& what) { return absl::InternalError(absl::StrCat("got through: ", what)); }
+
+std::string Introduce(const rdma::TenantKey& key) { return rdma::Encode(rdma::Introduction{rdma::IdOf(key.tenant)}); }
+
+// One operation on a key; true when it succeeded.
+absl::StatusOr<bool> Reaches(rdma::Connection* connection, ibv_wr_opcode operation, const rdma::Region& region) {
+  MOULT_ASSIGN_OR_RETURN(const rdma::Memory memory, rdma::Memory::Map(4096, "an attack"));
+  MOULT_ASSIGN_OR_RETURN(const rdma::MemoryRegion mine,
+                         rdma::RegisterLocal(connection->queue().queue_pair()->pd, memory.bytes()));
+  MOULT_RETURN_IF_ERROR(connection->queue().Post(operation, 1, memory.bytes(), mine->lkey, region.address, region.key));
+  const auto done = connection->queue().Completion(In(20));
+  const bool reached = done.ok() && done->status == IBV_WC_SUCCESS;
+  std::printf("  reach: %s\n", done.ok() ? absl::StrCat("work completion status ", static_cast<int>(done->status)).c_str()
+                                         : std::string(done.status().message()).c_str());
+  // It may still be under way: the memory has to outlast it.
+  if (!done.ok()) std::exit(3);
+  return reached;
+}
+
+// Keys are of a connection: what another was given is none here.
+absl::Status StolenKeys(const Aim& aim) {
+  MOULT_ASSIGN_OR_RETURN(auto owner, rdma::Connection::Open(aim.node, aim.other, In(10)));
+  MOULT_ASSIGN_OR_RETURN(const rdma::Opened theirs, owner->Ask<rdma::Opened>(rdma::Open{aim.others_template}, In(20)));
+  MOULT_ASSIGN_OR_RETURN(auto own, rdma::Connection::Open(aim.node, aim.mine, In(10)));
+  if (own->Ask<rdma::Opened>(rdma::Open{aim.others_template}, In(20)).ok()) return Got("another tenant's template, by name");
+  MOULT_ASSIGN_OR_RETURN(const bool stolen, Reaches(own.get(), IBV_WR_RDMA_READ, theirs.region));
+  if (stolen) return Got("another tenant's pages, by their key");
+  MOULT_ASSIGN_OR_RETURN(auto early, rdma::Connection::Connect(aim.node, Introduce(aim.other), In(10)));
+  MOULT_ASSIGN_OR_RETURN(const bool unproved, Reaches(early.get(), IBV_WR_RDMA_READ, theirs.region));
+  if (unproved) return Got("pages before the key was proved");
+  MOULT_ASSIGN_OR_RETURN(auto writer, rdma::Connection::Open(aim.node, aim.other, In(10)));
+  MOULT_ASSIGN_OR_RETURN(const bool written, Reaches(writer.get(), IBV_WR_RDMA_WRITE, theirs.region));
+  if (written) return Got("a write into a template");
+  MOULT_ASSIGN_OR_RETURN(const bool read, Reaches(owner.get(), IBV_WR_RDMA_READ, theirs.region));
+  return read ? absl::OkStatus() : absl::InternalError("the owner cannot read its own");
+}
+
+// The answers of an unproved connection.
+absl::Status Unproved(const Aim& aim) {
+  for (const bool hello : {false, true}) {
+    for (const rdma::Request& request : {rdma::Request(rdma::List{}), rdma::Request(rdma::Open{aim.template_name}),
+                                         rdma::Request(rdma::Remove{aim.template_name}), rdma::Request(rdma::PushCommit{}),
+                                         rdma::Request(rdma::Proof{})}) {
+      MOULT_ASSIGN_OR_RETURN(auto connection, rdma::Connection::Connect(aim.node, Introduce(aim.mine), In(10)));
+      if (hello) MOULT_RETURN_IF_ERROR(connection->Ask<rdma::Challenge>(rdma::Hello{rdma::RandomNonce()}, In(10)).status());
+      MOULT_RETURN_IF_ERROR(connection->queue().Send(rdma::Encode(rdma::Message<rdma::Request>{9, request}), In(10)));
+      const auto bytes = connection->queue().Receive(In(10));
+      if (!bytes.ok()) continue;
+      const auto reply = rdma::ParseReply(*bytes);
+      if (!reply.ok() || !std::holds_alternative<rdma::Failure>(reply->content)) return Got("an answer without proof");
+    }
+  }
+  return absl::OkStatus();
+}
+
+// Bytes that are no message, and messages with a few bytes changed: the other side ends the connection or answers.
+absl::Status Garbage(const Aim& aim, std::minstd_rand* random, bool proved) {
+  for (int i = 0; i < 40; ++i) {
+    auto connection = proved ? rdma::Connection::Open(aim.node, aim.mine, In(10))
+                             : rdma::Connection::Connect(aim.node, Introduce(aim.mine), In(10));
+    if (!connection.ok()) return connection.status();
+    std::string bytes;
+    if (i % 2 == 0) {
+      bytes.resize(1 + (*random)() % rdma::kMaxMessage);
+      for (char& byte : bytes) byte = static_cast<char>((*random)());
+    } else {
+      bytes = rdma::Encode(rdma::Message<rdma::Request>{7, rdma::PushBegin{"pushed-by-attacker", {4096, 100, 100}}});
+      for (unsigned changes = 1 + (*random)() % 4; changes > 0; --changes) bytes[(*random)() % bytes.size()] = static_cast<char>((*random)());
+    }
+    MOULT_RETURN_IF_ERROR((*connection)->queue().Send(bytes, In(10)));
+    (void)(*connection)->queue().Receive(In(10)).status();
+  }
+  return absl::OkStatus();
+}
+
+// A push that says other than it brings.
+absl::Status FalsePush(const Aim& aim) {
+  MOULT_ASSIGN_OR_RETURN(auto connection, rdma::Connection::Open(aim.node, aim.mine, In(10)));
+  MOULT_ASSIGN_OR_RETURN(const rdma::PushTo to, connection->Ask<rdma::PushTo>(rdma::PushBegin{"false", {8192, 100, 100}}, In(10)));
+  if (connection->Ask<rdma::Done>(rdma::PushCommit{}, In(10)).ok()) return Got("zeros as a template");
+  MOULT_ASSIGN_OR_RETURN(const bool late, Reaches(connection.get(), IBV_WR_RDMA_WRITE, to.region));
+  if (late) return Got("a write after the commit");
+  MOULT_ASSIGN_OR_RETURN(auto big, rdma::Connection::Open(aim.node, aim.mine, In(10)));
+  const auto full = big->Ask<rdma::PushTo>(rdma::PushBegin{"big", {uint64_t{200} << 30, 100, 100}}, In(10));
+  if (full.ok()) return Got("200 GiB of memory");
+  return absl::IsResourceExhausted(full.status()) ? absl::OkStatus() : full.status();
+}
+
+absl::Status Attack(const Aim& aim, unsigned seed) {
+  std::minstd_rand random(seed);
+  std::printf("bad introductions\n");
+  for (const std::string& introduction : {std::string(), std::string(10, 'x'), std::string(50, '\xff')}) {
+    if (rdma::Connection::Connect(aim.node, introduction, In(10)).ok()) return Got("a connection without an introduction");
+  }
+  std::printf("unproved\n");
+  MOULT_RETURN_IF_ERROR(Unproved(aim));
+  std::printf("garbage\n");
+  MOULT_RETURN_IF_ERROR(Garbage(aim, &random, /*proved=*/false));
+  MOULT_RETURN_IF_ERROR(Garbage(aim, &random, /*proved=*/true));
+  std::printf("false pushes\n");
+  MOULT_RETURN_IF_ERROR(FalsePush(aim));
+  std::printf("stolen keys\n");
+  return StolenKeys(aim);
+}
+
+absl::Status Main(char** argv, unsigned seed) {
+  Aim aim;
+  MOULT_ASSIGN_OR_RETURN(const auto nodes, rdma::ParseUri(absl::StrCat("rdma://", argv[1], "/")));
+  aim.node = nodes[0];
+  MOULT_ASSIGN_OR_RETURN(const auto keys, rdma::ReadKeyFile(argv[2]));
+  MOULT_ASSIGN_OR_RETURN(aim.mine, rdma::FindKey(keys, argv[3]));
+  MOULT_ASSIGN_OR_RETURN(aim.other, rdma::FindKey(keys, argv[5]));
+  aim.template_name = argv[4];
+  aim.others_template = argv[6];
+  return Attack(aim, seed);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  std::setvbuf(stdout, nullptr, _IOLBF, 0);
+  if (argc < 7) return 2;
+  const absl::Status status = Main(argv, argc > 7 ? static_cast<unsigned>(std::atoi(argv[7])) : 1);
+  std::printf("attacker: %s\n", status.ToString().c_str());
+  return status.ok() ? 0 : 1;
+}

@@ -1,0 +1,344 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""The rdma: pool over Soft-RoCE, from one guest to another: what is read is what lies there, who may read it, and what
+becomes of a call when the memory node, the wire or the template is taken away. Prints, and does not judge, how fast.
+"""
+import argparse
+import json
+import os
+import pathlib
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import traceback
+
+from machine import REPO, VmError, missing_parts, skip_all
+from rdma_rig import MemoryNode, RdmaMachine, stripped
+
+PAGES = 16  # MiB of the template that is read most
+SECOND = "10.0.2.1"
+FLIP = r"""
+import re, sys
+pid, size, at = int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+with open(f"/proc/{pid}/maps") as maps:
+    # Neighbours of the same kind are one line: the content says where the template begins.
+    for line in maps:
+        start, end = (int(x, 16) for x in line.split()[0].split("-"))
+        if end - start < size: continue
+        with open(f"/proc/{pid}/mem", "r+b", buffering=0) as mem:
+            head = bytes.fromhex(sys.argv[4])
+            for place in range(start, end - size + 1, 4096):
+                mem.seek(place)
+                if mem.read(len(head)) == head:
+                    mem.seek(place + at)
+                    byte = mem.read(1)[0]
+                    mem.seek(place + at)
+                    mem.write(bytes([byte ^ 1]))
+                    print("flipped")
+                    sys.exit(0)
+sys.exit(1)
+"""
+
+
+class Failed(Exception):
+    pass
+
+
+def expect(condition, text):
+    if not condition:
+        raise Failed(text)
+
+
+class Result:
+    def __init__(self, done):
+        self.code, self.text = done.code, done.text()
+        self.error = done.err.decode(errors="replace").strip()
+        self.lines = [json.loads(line) for line in self.text.splitlines() if line.startswith("{")]
+
+
+class Rig:
+    def __init__(self, bin_dir, folder):
+        self.folder, self.bin = pathlib.Path(folder), pathlib.Path(bin_dir)
+        self.keys = {name: secrets.token_hex(32) for name in ("red", "blue", "green")}
+        self.digests = {}
+        self.client = RdmaMachine([(self.wire("c1"), self.wire("a"), "10.0.1.2/24"), (self.wire("c2"), self.wire("b"), "10.0.2.2/24")],
+                                  bin_dir=bin_dir)
+        self.node = self.new_node("a", "c1", "10.0.1.1/24")
+
+    def wire(self, name):
+        return self.folder / f"{name}.sock"
+
+    def new_node(self, here, there, address):
+        return MemoryNode([(self.wire(here), self.wire(there), address)], bin_dir=self.bin)
+
+    def template(self, store, name, tenant, mib, seed):
+        folder = self.folder / store / name
+        folder.parent.mkdir(exist_ok=True)
+        done = subprocess.run([self.bin / "moult-vm-template", folder, tenant, str(mib), str(seed)], check=True,
+                              capture_output=True, text=True)
+        self.digests[name] = tuple(done.stdout.split())
+        return folder
+
+    def key_lines(self, *names, end=""):
+        return "".join(f"{name} {self.keys[name]}{end}\n" for name in names).encode()
+
+    def fill(self, node):
+        node.push(stripped(self.bin / "moult-poold", self.folder), "/usr/local/bin/moult-poold")
+        node.push_tree({"store": self.folder / "store"}, "/srv")
+        node.push(self.key_lines("red", "blue") + self.key_lines("green", end=" read-only"), "/srv/keys", mode=0o600)
+
+    def fill_client(self):
+        for program in ("moult-pool-probe", "moult-vm-rdma-attacker"):
+            self.client.push(stripped(self.bin / program, self.folder), f"/usr/local/bin/{program}")
+        self.client.push(self.key_lines("red", "blue", "green"), "/srv/keys", mode=0o600)
+        wrong = f"red {self.keys['blue']}\nnobody {self.keys['red']}\n".encode()
+        self.client.push(wrong, "/srv/wrong", mode=0o600)
+        self.client.push_tree({"more": self.folder / "more"}, "/srv")
+
+    def probe(self, *args, tenant="red", keys="/srv/keys", uri="rdma://10.0.1.1/", timeout=120):
+        return Result(self.client.run(["moult-pool-probe", "--uri", uri, "--keys", keys, "--tenant", tenant, *args], timeout=timeout))
+
+    def good(self, *args, **options):
+        result = self.probe(*args, **options)
+        expect(result.code == 0, f"{' '.join(args)}: {result.error}")
+        return result.lines
+
+    def bad(self, code, text, *args, **options):
+        result = self.probe(*args, **options)
+        expect(result.code == 1 and code in result.error and text in result.error,
+               f"{' '.join(args)}: expected {code} and \"{text}\", got {result.code}: {result.error} {result.text}")
+
+    def verified(self, name, **options):
+        line = self.good("verify", name, **options)[0]
+        expect((line["digest"], line["pages_sha256"]) == self.digests[name], f"{name}: other content: {line}")
+
+    def watch(self, name, seconds, during, timeout_ms=3000, **options):
+        """What `watch` tells while `during` happens, from when it reads."""
+        lines, started = [], threading.Event()
+        argv = ["moult-pool-probe", "--uri", options.get("uri", "rdma://10.0.1.1/"), "--keys", "/srv/keys", "--tenant", "red",
+                "--timeout-ms", str(timeout_ms), "watch", name, "--seconds", str(seconds)]
+        output = []
+
+        def take(_stream, data):
+            output.append(data)
+            if b"\n" in data:
+                started.set()
+
+        def run():
+            try:
+                lines.append(Result(self.client.run(argv, timeout=seconds + 60, on_output=take)))
+            except VmError as e:
+                lines.append(e)
+            started.set()
+        thread = threading.Thread(target=run)
+        thread.start()
+        expect(started.wait(60), "watch says nothing")
+        during()
+        thread.join()
+        result = lines[0]
+        if isinstance(result, Exception):
+            raise result
+        text = b"".join(output).decode() or result.text
+        told = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+        expect(result.code == 0 and told, f"watch {name}: {result.error}")
+        expect(told[-1]["slowest_ms"] < timeout_ms + 3000, f"a call of {timeout_ms} ms took {told[-1]['slowest_ms']}")
+        print(f"    {[line.get('code', 'end') for line in told]}, slowest {told[-1]['slowest_ms']:.0f} ms of {timeout_ms}")
+        return told
+
+    def close(self):
+        self.client.close()
+        self.node.close()
+
+
+def no_device(rig):
+    rig.bad("FAILED_PRECONDITION", "this host has no RDMA device, and TCP is no substitute", "ls")
+    rig.client.add_devices()
+
+
+def reads(rig):
+    rig.pid = rig.node.start()
+    listed = rig.good("ls")
+    expect([(e["name"], e["digest"], e["tenant"]) for e in listed] == [(n, rig.digests[n][0], "red") for n in ("red-big", "red-gone")],
+           f"ls: {listed}")
+    use = rig.good("stat")[0]
+    expect(use["templates"] == 2 and use["used_bytes"] == sum(e["bytes"] for e in listed), f"stat: {use}")
+    for name in ("red-big", "red-gone"):
+        rig.verified(name)
+    rig.verified("blue-one", tenant="blue")
+    rig.bad("NOT_FOUND", "no template red-none", "verify", "red-none")
+
+
+def tenants(rig):
+    expect([e["name"] for e in rig.good("ls", tenant="blue")] == ["blue-one"], "blue sees what is not its own")
+    rig.bad("NOT_FOUND", "no template red-big", "verify", "red-big", tenant="blue")
+    rig.bad("NOT_FOUND", "no template red-big", "rm", "red-big", tenant="blue")
+    for tenant in ("red", "nobody"):  # What is wrong is not told.
+        rig.bad("PERMISSION_DENIED", "the key is not the tenant's", "ls", tenant=tenant, keys="/srv/wrong")
+    rig.bad("PERMISSION_DENIED", "read-only", "rm", "x", tenant="green")
+
+
+def attacks(rig):
+    done = rig.client.run(["moult-vm-rdma-attacker", "10.0.1.1", "/srv/keys", "red", "red-big", "blue", "blue-one"], timeout=300)
+    expect(done.code == 0, f"attacker: exit {done.code}: {done.text()[-1500:]} {done.err.decode()[-500:]}; "
+                           f"{rig.node.run(['tail', '-5', '/run/poold.log']).text()}")
+    rig.node.sh(f"kill -0 {rig.pid}")
+    rig.verified("red-big")
+    left = rig.node.sh("ls -A /srv/store")
+    expect(set(left.split()) == {".lock", "red-big", "red-gone", "blue-one"}, f"left in the store: {left}")
+
+
+def pushes(rig):
+    rig.good("push", "red-new", "--store", "/srv/more")
+    rig.verified("red-new")
+    rig.bad("ALREADY_EXISTS", "red-new is there already", "push", "red-new", "--store", "/srv/more")
+    rig.bad("PERMISSION_DENIED", "of another tenant", "push", "blue-new", "--store", "/srv/more")
+    rig.bad("RESOURCE_EXHAUSTED", "limit", "push", "red-huge", "--store", "/srv/more")
+    rig.good("rm", "red-new")
+    rig.bad("NOT_FOUND", "no template red-new", "verify", "red-new")
+
+
+def removed(rig):
+    """Under a reader: by another client, then by hand in the folder."""
+    told = rig.watch("red-gone", 6, lambda: rig.good("rm", "red-gone"))
+    expect(told[0]["code"] == "OK" and told[-1]["last"] == "NOT_FOUND", f"after rm: {told}")
+    told = rig.watch("red-big", 8, lambda: rig.node.sh("mv /srv/store/red-big /srv/red-big"))
+    expect(told[0]["code"] == "OK" and told[-1]["last"] == "NOT_FOUND", f"after a removal in the folder: {told}")
+    rig.node.sh("mv /srv/red-big /srv/store/red-big")
+    rig.verified("red-big")
+
+
+def flipped(rig):
+    """In the memory of the memory node: RDMA says nothing of it, whoever reads finds it. On its disk: not even opened."""
+    pages = (rig.folder / "store/red-big/pages").read_bytes()
+    size = sum(os.path.getsize(rig.folder / "store/red-big" / f) for f in ("pages", "image", "manifest"))
+    at = 5 * 256 * 1024 + 77
+    rig.node.push(FLIP.encode(), "/srv/flip.py")
+    rig.node.sh(f"python3 /srv/flip.py {rig.pid} {size} {at} {pages[:64].hex()}")
+    rig.bad("DATA_LOSS", "chunk 5 does not match", "verify", "red-big")
+    rig.node.sh(f"python3 /srv/flip.py {rig.pid} {size} {at} {pages[:64].hex()}")
+    rig.verified("red-big")
+    rig.node.sh("cp -r /srv/store/blue-one /srv/blue-one && chmod -R u+w /srv/store/blue-one && printf x | "
+                "dd of=/srv/store/blue-one/pages bs=1 seek=300000 conv=notrunc status=none && touch /srv/store/blue-one/manifest")
+    rig.bad("DATA_LOSS", "pages", "verify", "blue-one", tenant="blue")
+    rig.node.sh("rm -rf /srv/store/blue-one && mv /srv/blue-one /srv/store/blue-one")
+    rig.verified("blue-one", tenant="blue")
+
+
+def measured(rig):
+    before = rig.node.cpu_ticks(rig.pid)
+    line = rig.good("measure", "red-big", "--reads", "300", timeout=300)[0]
+    ticks = rig.node.cpu_ticks(rig.pid) - before
+    per_page = ticks * 10000 / line["pages_read"]
+    print(f"    a page: {line['page_us']:.0f} us, bare verbs {line['raw_page_us']:.0f} us, ratio {line['page_ratio']:.2f}")
+    print(f"    a pull: {line['pull_gb_s'] * 1000:.1f} MB/s, bare verbs {line['raw_pull_gb_s'] * 1000:.1f} MB/s, ratio {line['pull_ratio']:.2f}")
+    print(f"    the memory node's process: {ticks} ticks for {line['pages_read']} pages, {per_page:.3f} us a page")
+    # Reads that went by the process would cost it tens of microseconds each.
+    expect(ticks <= 20, f"{ticks} ticks of CPU time in the memory node for reads that are not its own")
+
+
+def restarted(rig):
+    """moult-poold is killed under a reader, and comes back: with the same, and with another template of that name."""
+    def same():
+        rig.node.sh(f"kill -9 {rig.pid}")
+        time.sleep(1.5)
+        rig.pid = rig.node.start()
+    told = rig.watch("red-big", 12, same)
+    expect(told[0]["code"] == "OK" and told[-1]["last"] == "OK", f"after a restart: {told}")
+    expect(all(line["code"] in ("OK", "UNAVAILABLE", "DEADLINE_EXCEEDED") for line in told[:-1]), f"meanwhile: {told}")
+
+    def other():
+        rig.node.sh(f"kill -9 {rig.pid}; mv /srv/store/red-big /srv/red-big")
+        rig.template("other", "red-big", "red", 2, 99)
+        rig.node.push_tree({"red-big": rig.folder / "other/red-big"}, "/srv/store")
+        rig.pid = rig.node.start()
+    mine = rig.digests["red-big"]
+    told = rig.watch("red-big", 12, other)
+    expect(told[-1]["last"] == "NOT_FOUND" and "another template of this name" in told[-2]["message"], f"after other content: {told}")
+    rig.node.sh("rm -rf /srv/store/red-big && mv /srv/red-big /srv/store/red-big")
+    rig.digests["red-big"] = mine
+    rig.verified("red-big")
+
+
+def wire_cut(rig):
+    def flap(seconds):
+        rig.client.qmp("set_link", name="nic0", up=False)
+        time.sleep(seconds)
+        rig.client.qmp("set_link", name="nic0", up=True)
+    told = rig.watch("red-big", 8, lambda: flap(1))
+    expect(told[-1]["last"] == "OK", f"after 1 s without a wire: {told}")
+    told = rig.watch("red-big", 20, lambda: flap(6))
+    expect(told[-1]["last"] == "OK", f"after 6 s without a wire: {told}")
+
+
+def ends(rig):
+    done = rig.node.sh(f"kill -TERM {rig.pid}; for i in $(seq 100); do kill -0 {rig.pid} 2>/dev/null || break; sleep 0.1; done; "
+                       f"kill -0 {rig.pid} 2>/dev/null && echo alive; cat /run/poold.log")
+    expect(done == "", f"after SIGTERM: {done}")
+    rig.bad("UNAVAILABLE", "is moult-poold running", "ls")
+    rig.pid = rig.node.start()
+
+
+def second_node(rig):
+    """The whole first node dies; a second one has the same template."""
+    with rig.new_node("b", "c2", f"{SECOND}/24") as second:
+        second.boot()
+        rig.fill(second)
+        second.start()
+        both = f"rdma://10.0.1.1,{SECOND}/"
+        rig.verified("red-big", uri=both)
+        told = rig.watch("red-big", 15, rig.node.kill, timeout_ms=8000, uri=both)
+        expect({line["code"] for line in told[:-1]} == {"OK"} and told[-1]["last"] == "OK", f"with a second node: {told}")
+        rig.verified("red-big", uri=both)
+        told = rig.watch("red-big", 10, second.kill, timeout_ms=2000, uri=f"rdma://{SECOND}/")
+        expect(told[-1]["last"] in ("UNAVAILABLE", "DEADLINE_EXCEEDED"), f"without any node: {told}")
+
+
+PARTS = [no_device, reads, tenants, attacks, pushes, removed, flipped, measured, restarted, wire_cut, ends, second_node]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--bin", default=REPO / "build/dev/bin")
+    parser.add_argument("--only", action="append", help="these parts, besides the first two")
+    options = parser.parse_args()
+    parts = [p for p in PARTS if not options.only or p in PARTS[:2] or p.__name__ in options.only]
+    why = missing_parts(["full"])
+    if why:
+        return skip_all(len(parts), why)
+    folder = tempfile.mkdtemp(prefix="moult-rdma-")
+    rig = Rig(options.bin, folder)
+    failed = 0
+    try:
+        rig.template("store", "red-big", "red", PAGES, 1)
+        rig.template("store", "red-gone", "red", 1, 2)
+        rig.template("store", "blue-one", "blue", 1, 3)
+        rig.template("more", "red-new", "red", 3, 4)
+        rig.template("more", "blue-new", "blue", 1, 5)
+        rig.template("more", "red-huge", "red", 256, 6)
+        rig.node.boot()
+        rig.client.boot()
+        rig.fill(rig.node)
+        rig.fill_client()
+        for part in parts:
+            start = time.monotonic()
+            try:
+                part(rig)
+                print(f"PASS {part.__name__} ({time.monotonic() - start:.1f} s)", flush=True)
+            except Exception as e:  # One part's failure says nothing of the next.
+                failed += 1
+                if not isinstance(e, Failed):
+                    traceback.print_exc()
+                print(f"FAIL {part.__name__}: {e}", flush=True)
+    finally:
+        rig.close()
+        shutil.rmtree(folder, ignore_errors=True)
+    print(f"{len(parts) - failed} passed, {failed} failed, 0 skipped")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
