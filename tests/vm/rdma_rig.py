@@ -55,7 +55,7 @@ class MemoryNode(RdmaMachine):
     def start(self, store="/srv/store", keys="/srv/keys", limit=256):
         """moult-poold, when it listens; its pid."""
         return int(self.sh(
-            f"mkfifo -m 600 /run/ready && setsid moult-poold {store} --keys {keys} --limit-mib {limit} "
+            f"mkfifo -m 600 /run/ready || exit; setsid moult-poold {store} --keys {keys} --limit-mib {limit} "
             ">/run/ready 2>/run/poold.log </dev/null & pid=$!; read -r line </run/ready; rm /run/ready; "
             "[ -n \"$line\" ] && echo $pid || { cat /run/poold.log >&2; exit 1; }"))
 

@@ -66,8 +66,7 @@ class RdmaPool final : public TemplatePool {
       const auto until = rdma::ShareOf(deadline, links_->size() - i);
       for (bool again = true; again;) {
         auto lease = (*links_)[i].Take(until);
-        absl::StatusOr<Answer> answer = lease.status();
-        if (lease.ok()) answer = ask(*lease, until);
+        auto answer = lease.ok() ? ask(*lease, until) : absl::StatusOr<Answer>(lease.status());
         if (answer.ok()) return answer;
         if (first.ok()) first = answer.status();
         again = lease.ok() && !lease->fresh() && !(*lease)->usable() && !absl::IsDeadlineExceeded(answer.status());
