@@ -70,7 +70,7 @@ absl::Status Unproved(const Aim& aim) {
       MOULT_ASSIGN_OR_RETURN(auto connection, rdma::Connection::Connect(aim.node, Introduce(aim.mine), In(10)));
       if (hello) MOULT_RETURN_IF_ERROR(connection->Ask<rdma::Challenge>(rdma::Hello{rdma::RandomNonce()}, In(10)).status());
       MOULT_RETURN_IF_ERROR(connection->queue().Send(rdma::Encode(rdma::Message<rdma::Request>{9, request}), In(10)));
-      const auto bytes = connection->queue().Receive(In(10));
+      const auto bytes = connection->queue().Receive(In(10), connection->over());
       if (!bytes.ok()) continue;
       const auto reply = rdma::ParseReply(*bytes);
       if (!reply.ok() || !std::holds_alternative<rdma::Failure>(reply->content)) return Got("an answer without proof");
@@ -81,7 +81,7 @@ absl::Status Unproved(const Aim& aim) {
 
 // Bytes that are no message, and messages with a few bytes changed: the other side ends the connection or answers.
 absl::Status Garbage(const Aim& aim, std::minstd_rand* random, bool proved) {
-  for (int i = 0; i < 40; ++i) {
+  for (int i = 0; i < 20; ++i) {
     auto connection = proved ? rdma::Connection::Open(aim.node, aim.mine, In(10))
                              : rdma::Connection::Connect(aim.node, Introduce(aim.mine), In(10));
     if (!connection.ok()) return connection.status();
@@ -94,7 +94,7 @@ absl::Status Garbage(const Aim& aim, std::minstd_rand* random, bool proved) {
       for (unsigned changes = 1 + (*random)() % 4; changes > 0; --changes) bytes[(*random)() % bytes.size()] = static_cast<char>((*random)());
     }
     MOULT_RETURN_IF_ERROR((*connection)->queue().Send(bytes, In(10)));
-    (void)(*connection)->queue().Receive(In(10)).status();
+    (void)(*connection)->queue().Receive(In(10), (*connection)->over()).status();
   }
   return absl::OkStatus();
 }

@@ -65,6 +65,7 @@ Connection::~Connection() {
 }
 
 absl::Status Connection::Annotated(const absl::Status& status) const {
+  if (absl::IsCancelled(status)) return Annotated(absl::UnavailableError("ended the connection"));
   return Annotate(status, absl::StrCat("memory node ", node_.text()));
 }
 
@@ -152,7 +153,7 @@ absl::StatusOr<Reply> Connection::Call(Request request, Clock::time_point deadli
   const uint32_t number = ++number_;
   absl::Status status = queue_->Send(Encode(Message<Request>{number, std::move(request)}), deadline);
   if (status.ok()) {
-    const auto bytes = queue_->Receive(deadline);
+    const auto bytes = queue_->Receive(deadline, over());
     status = bytes.status();
     if (status.ok()) {
       auto reply = ParseReply(*bytes);

@@ -42,6 +42,8 @@ class Connection {
 
   // For who measures, or means harm to the other side.
   Queue& queue() { return *queue_; }
+  // Readable when the connection is over.
+  int over() const { return events_->fd; }
 
   // Also false when the other side has ended it meanwhile.
   bool usable();

@@ -131,8 +131,8 @@ absl::Status Queue::Probe(Clock::time_point deadline) {
   return absl::UnavailableError(absl::StrCat("rdma: the other side is gone: ", api_->wc_status_str(done.status)));
 }
 
-absl::StatusOr<Queue::Done> Queue::Completion(Clock::time_point deadline) {
-  while (done_.empty()) MOULT_RETURN_IF_ERROR(Pump(deadline));
+absl::StatusOr<Queue::Done> Queue::Completion(Clock::time_point deadline, int stop) {
+  while (done_.empty()) MOULT_RETURN_IF_ERROR(Pump(deadline, stop));
   const Done done = done_.front();
   done_.pop_front();
   return done;
@@ -191,7 +191,8 @@ absl::Status Queue::Sleep(Clock::time_point deadline, int stop) {
   const int ready = poll(waits, 2, timeout);
   if (ready < 0 && errno != EINTR) return ErrnoStatus("rdma: poll");
   if (ready == 0) return absl::DeadlineExceededError("rdma: no answer in time");
-  if (ready > 0 && waits[1].revents != 0) return absl::CancelledError("rdma: stopped");
+  // What has come counts for more than that nothing comes any more.
+  if (ready > 0 && waits[0].revents == 0 && waits[1].revents != 0) return absl::CancelledError("rdma: stopped");
   ibv_cq* of = nullptr;
   void* context = nullptr;
   if (api_->get_cq_event(channel_.get(), &of, &context) == 0) ++events_;  // Else there was none: it does not block.

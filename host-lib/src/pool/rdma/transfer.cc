@@ -73,7 +73,7 @@ absl::Status Connection::Transfer(ibv_wr_opcode operation, const Region& region,
       if (!posted.ok()) return broken(posted);
       next = steps.Next();
     }
-    const auto done = queue_->Completion(deadline);
+    const auto done = queue_->Completion(deadline, over());
     if (!done.ok()) return broken(done.status());
     if (done->status != IBV_WC_SUCCESS) {
       const std::string why = absl::StrCat("rdma: ", api_->wc_status_str(done->status));

@@ -100,7 +100,7 @@ class Queue {
     ibv_wc_status status = IBV_WC_SUCCESS;
   };
   // Of Post's operations, whatever became of it.
-  absl::StatusOr<Done> Completion(Clock::time_point deadline);
+  absl::StatusOr<Done> Completion(Clock::time_point deadline, int stop = -1);
 
  private:
   static constexpr unsigned kReceives = 4;
