@@ -123,7 +123,7 @@ class Rig:
                 "--timeout-ms", str(timeout_ms), "watch", name, "--seconds", str(seconds)]
         output = []
 
-        def take(_stream, data):
+        def take(data):
             output.append(data)
             if b"\n" in data:
                 started.set()

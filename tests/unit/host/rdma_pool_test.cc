@@ -51,7 +51,7 @@ TEST(RdmaKeys, KeyFile_NamesTenants) {
 
 TEST(RdmaKeys, KeyFile_IsRefused_WithoutTellingTheKey) {
   const std::string key = "0123456789abcdef" + std::string(47, 'b');
-  for (const std::string& text : {"red " + key, "red", "red " + key + "cc", "red " + key + "g", "red " + key + "c writable",
+  for (const std::string& text : {"red " + key, std::string("red"), "red " + key + "cc", "red " + key + "g", "red " + key + "c writable",
                                   "red " + kHexKey + "\nred " + kHexKey, std::string(65, 'n') + " " + kHexKey}) {
     const auto keys = ParseKeys(text);
     EXPECT_TRUE(absl::IsInvalidArgument(keys.status())) << text;
