@@ -73,6 +73,8 @@ absl::StatusOr<std::shared_ptr<Template>> MakeTemplate(const std::string& name, 
   return result;
 }
 
+namespace {
+
 absl::Status WriteFile(const std::string& path, absl::Span<const std::byte> bytes) {
   const UniqueFd fd(open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0400));
   if (!fd.valid()) return ErrnoStatus(absl::StrCat("create ", path));
