@@ -19,6 +19,8 @@
 
 namespace moult::host {
 
+using Clock = std::chrono::steady_clock;
+
 // A part of a template's file `pages`: whole pages.
 struct PoolPiece {
   uint64_t offset;

@@ -17,7 +17,6 @@
 namespace moult::host {
 namespace {
 
-using Clock = TemplatePool::Clock;
 using image::kPagesChunk;
 
 constexpr uint64_t kChunksAtOnce = 16;

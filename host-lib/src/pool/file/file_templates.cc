@@ -15,7 +15,6 @@
 namespace moult::host {
 namespace {
 
-using Clock = TemplatePool::Clock;
 
 uint64_t BytesOf(const image::TemplateReader& reader) {
   return reader.manifest_file().size() + reader.image_file().size() + reader.pages_size();
