@@ -15,6 +15,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "moult/moult.h"
+#include "moult/pager.h"
+#include "moult/pages.h"
 
 struct moult_store {};
 

@@ -3,6 +3,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "moult/base/status.h"
+#include "moult/pager.h"
+#include "moult/pages.h"
 #include "params.h"
 
 namespace moult::control {

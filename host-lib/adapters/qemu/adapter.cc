@@ -9,6 +9,7 @@
 #include "control/listener.h"
 #include "lost_page.h"
 #include "moult/base/status.h"
+#include "moult/pager.h"
 
 namespace moult::qemu {
 namespace {

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "moult/pager.h"
 
 namespace moult::qemu {
 namespace {

@@ -2,10 +2,12 @@
  *
  * libmoult: swap the function's process image inside a running microVM, from the VMM's side.
  *
- *   pool    where templates lie that are not this host's own
  *   store   a folder of templates (captured functions), shared by any number of VMs and processes
  *   vm      one guest: its RAM, its windows, a way to its agent
  *   op      one running operation on a vm
+ *
+ * Beside it: pages.h, whose is every page of the guest; pager.h, idle functions' pages out and in; pool.h, templates that
+ * lie elsewhere; policy.h, what to do with idle functions.
  *
  * Errors. Calls that return int give 0 (or what they say) when all is well, else a negative errno. The thread
  * that called can then ask moult_last_error() what happened, in words that name the operation, the object and
@@ -67,7 +69,6 @@ T moult_init() {
 #endif
 
 struct moult_store;
-struct moult_pool;
 struct moult_vm;
 struct moult_op;
 
@@ -164,54 +165,6 @@ struct moult_import_options {
  * Errors: ALREADY_EXISTS, NOT_FOUND, DATA_LOSS, RESOURCE_EXHAUSTED (disk full; nothing is left). */
 MOULT_API int moult_store_import(struct moult_store *store, const char *name, const char *from,
                                  const struct moult_import_options *options) MOULT_CHECKED;
-
-/* ---------------------------------------------------------------------------------------------------------
- * Pools: where templates lie that are not this host's own, by URI
- *
- *   file:/PATH                            a store's folder, on a file system that hosts share
- *   rdma://HOST:PORT[,HOST:PORT...]/      memory of other hosts (moult-poold); what follows the first is used when it fails
- *
- * All calls block, for at most timeout_ms (0: 60 s, or, where pages move, as long as it takes); a file system that hangs
- * makes them hang. Any thread. Errors, besides those that are named: INVALID_ARGUMENT (no such URI), UNIMPLEMENTED (a
- * kind that this build lacks), UNAVAILABLE, DEADLINE_EXCEEDED, PERMISSION_DENIED (no key, or another tenant's).
- * ------------------------------------------------------------------------------------------------------ */
-
-struct moult_pool_options {
-  size_t size;
-  const char *tenant;   /* as whom; "" when NULL */
-  const char *key_file; /* that tenant's key, for pools that ask for one; may be NULL */
-  uint32_t timeout_ms;  /* of each call */
-  uint32_t reserved;
-  /* How far a call has come that moves pages; on the calling thread. May be NULL. */
-  void (*progress)(void *user, uint64_t done_bytes, uint64_t total_bytes);
-  void *user;
-};
-
-/* `options` may be NULL. */
-MOULT_API int moult_pool_open(const char *uri, const struct moult_pool_options *options,
-                              struct moult_pool **pool) MOULT_CHECKED;
-
-/* NULL is allowed. */
-MOULT_API void moult_pool_close(struct moult_pool *pool);
-
-/* [{"name", "digest", "tenant", "bytes"}]; free it with moult_free(). `digest` is "" for one that is damaged. */
-MOULT_API int moult_pool_list_json(struct moult_pool *pool, char **json) MOULT_CHECKED;
-
-/* {"uri", "used_bytes", "limit_bytes", "templates"} */
-MOULT_API int moult_pool_stat_json(struct moult_pool *pool, char **json) MOULT_CHECKED;
-
-/* Copies a template of the store, checked, into the pool, whole or not at all.
- * Errors: NOT_FOUND, ALREADY_EXISTS, RESOURCE_EXHAUSTED, DATA_LOSS (the store's is damaged). */
-MOULT_API int moult_pool_push(struct moult_pool *pool, struct moult_store *store, const char *name) MOULT_CHECKED;
-
-/* The other way, under the same name. */
-MOULT_API int moult_pool_pull(struct moult_pool *pool, const char *name, struct moult_store *store) MOULT_CHECKED;
-
-/* VMs that have it attached: see the kind of pool. Errors: NOT_FOUND. */
-MOULT_API int moult_pool_remove(struct moult_pool *pool, const char *name) MOULT_CHECKED;
-
-/* Fetches and checks every byte. Errors: NOT_FOUND, DATA_LOSS. */
-MOULT_API int moult_pool_verify(struct moult_pool *pool, const char *name) MOULT_CHECKED;
 
 /* ---------------------------------------------------------------------------------------------------------
  * VM
@@ -395,180 +348,8 @@ MOULT_API int moult_vm_list(struct moult_vm *vm, const struct moult_op_options *
                             struct moult_op **op) MOULT_CHECKED;
 
 /* ---------------------------------------------------------------------------------------------------------
- * The page ledger: whose is every page of the guest's RAM?
- *
- * It is what the guest says, checked for sense only. Nothing is stopped for it: of a function that is frozen it is exact,
- * of all else a sample (MOULT_PAGE_SAMPLE).
+ * Functions: run, freeze, end; capture as a template, attach from one; and what an operation has to say
  * ------------------------------------------------------------------------------------------------------ */
-
-/* Classes are disjoint; all but MOULT_PAGE_TEMPLATE add up to the VM's RAM. */
-enum moult_page_class {
-  MOULT_PAGE_USER_PRIVATE = 0, /* anonymous, or written by the function in a private mapping; it alone maps it */
-  MOULT_PAGE_USER_SHARED = 1,  /* of tmpfs or shared memory, or shared by fork; all who have it are one function's */
-  MOULT_PAGE_USER_FILE = 2,    /* page cache that a function maps: file and offset name the content */
-  MOULT_PAGE_TEMPLATE = 3,     /* a window's, as a function sees it; outside of RAM */
-  MOULT_PAGE_SYSTEM = 4,       /* the kernel's and other processes' */
-  MOULT_PAGE_CACHE = 5,
-  MOULT_PAGE_FREE = 6,
-  MOULT_PAGE_RESERVED = 7 /* without a use for the kernel */
-};
-
-/* What the kernel says that it is. */
-enum moult_page_kind {
-  MOULT_KIND_NONE = 0,
-  MOULT_KIND_ANONYMOUS = 1,
-  MOULT_KIND_FILE_COPY = 2, /* private copy of a file's page */
-  MOULT_KIND_SHMEM = 3,
-  MOULT_KIND_FILE = 4,
-  MOULT_KIND_WINDOW = 5,
-  MOULT_KIND_SLAB = 6,
-  MOULT_KIND_PAGE_TABLE = 7,
-  MOULT_KIND_KERNEL = 8, /* the kernel does not say for what: large kmalloc, vmalloc, stacks, per-CPU free lists */
-  MOULT_KIND_KERNEL_IMAGE = 9,
-  MOULT_KIND_BOOT = 10,
-  MOULT_KIND_SWAP_CACHE = 11,
-  MOULT_KIND_HUGE_TLB = 12,
-  MOULT_KIND_BALLOON = 13,
-  MOULT_KIND_BROKEN = 14,
-  MOULT_KIND_HOLE = 15
-};
-
-/* moult_page_run.flags */
-#define MOULT_PAGE_DIRTY 1u
-#define MOULT_PAGE_ACCESSED 2u
-#define MOULT_PAGE_LOCKED 4u
-#define MOULT_PAGE_WRITEBACK 8u
-#define MOULT_PAGE_HUGE 16u
-#define MOULT_PAGE_KSM 32u
-#define MOULT_PAGE_OTHERS 64u  /* others map it, too */
-#define MOULT_PAGE_SAMPLE 128u /* may have changed while it was looked at */
-
-/* Pages that follow each other and are alike. */
-struct moult_page_run {
-  uint64_t gpa;
-  uint64_t length;      /* bytes */
-  uint64_t va;          /* of the first page in process pid; 0: mapped by none */
-  uint64_t file_offset; /* in file, bytes */
-  uint64_t function;    /* whose it is; of MOULT_PAGE_SYSTEM: on whose behalf the kernel has it; 0: nobody's */
-  uint32_t pid;         /* of one process that maps it, as the guest's initial pid namespace has it; 0: none */
-  uint32_t file;        /* for moult_op_page_file(); 0: none */
-  uint8_t page_class;   /* enum moult_page_class */
-  uint8_t kind;         /* enum moult_page_kind */
-  uint8_t prot;         /* of the mapping: 1 read, 2 write, 4 execute */
-  uint8_t segment;      /* 0 not known, 1 runtime, 2 init, 3 exec */
-  uint32_t flags;       /* MOULT_PAGE_* */
-};
-
-struct moult_pages_options {
-  size_t size;
-  uint64_t function; /* only what it has, which is quicker; 0: all of the guest's RAM */
-  uint32_t flags;    /* MOULT_PAGES_* */
-  uint32_t reserved;
-};
-#define MOULT_PAGES_JSON_RUNS 1u /* the runs are in the JSON, too */
-
-/* Asks for the ledger. Result: {"ram_bytes", "classes": {"user_private": bytes, ...}, "template_bytes", "kinds": {...},
- * "functions": [{"id", "name", "state", "exact", "user_private", "user_shared", "user_file", "template", "on_behalf"}],
- * "processes": [{"pid", "comm", "function"}], "files": [...]}; with MOULT_PAGES_JSON_RUNS also "run_fields", the names of
- * the numbers of each of "runs", and "class_names", "kind_names", "segment_names", "flag_names" (by bit).
- * Fails with UNIMPLEMENTED when the agent has none. */
-MOULT_API int moult_vm_pages(struct moult_vm *vm, const struct moult_pages_options *pages,
-                             const struct moult_op_options *options, struct moult_op **op) MOULT_CHECKED;
-
-/* Who has the page at guest-physical address `gpa`, or, when `hva` is not NULL, at that address of this process? Result:
- * {"gpa", "hva", "run_gpa", "length", "class", "kind", "function", "function_name", "pid", "comm", "va", "prot", "path",
- * "file_offset", "segment", "flags", "reason": one sentence}; what there is not is left out. Errors: OUT_OF_RANGE, NOT_FOUND. */
-MOULT_API int moult_vm_why(struct moult_vm *vm, uint64_t gpa, const void *hva, const struct moult_op_options *options,
-                           struct moult_op **op) MOULT_CHECKED;
-
-/* The runs of a moult_vm_pages that succeeded, the op's as long as it lives: RAM, rising and disjoint, then template
- * pages by address, which may be there more than once. Errors: NOT_FOUND. */
-MOULT_API int moult_op_pages(const struct moult_op *op, const struct moult_page_run **runs, size_t *count) MOULT_CHECKED;
-
-/* The run that has the page at `gpa`. Errors: NOT_FOUND. */
-MOULT_API int moult_op_page_at(const struct moult_op *op, uint64_t gpa, const struct moult_page_run **run) MOULT_CHECKED;
-
-/* The path of a file, as the processes see it; "" for none. The op's. */
-MOULT_API const char *moult_op_page_file(const struct moult_op *op, uint32_t file);
-
-/* Pages of RAM whose class, kind, owner or place differ between two ledgers; NULL: not told of. */
-struct moult_page_change {
-  uint64_t gpa;
-  uint64_t length;
-  const struct moult_page_run *before; /* the run that has them */
-  const struct moult_page_run *after;
-};
-
-/* Calls `each` for all changes, by address. Errors: NOT_FOUND. */
-MOULT_API int moult_pages_compare(const struct moult_op *before, const struct moult_op *after,
-                                  void (*each)(void *user, const struct moult_page_change *change), void *user) MOULT_CHECKED;
-
-/* ---------------------------------------------------------------------------------------------------------
- * Offload and recall: an idle function's pages leave guest RAM, in place, and come back as they are touched
- *
- * Needs a pool (moult_vm_options), userfaultfd with faults of the kernel's own (root, or vm.unprivileged_userfaultfd=1, or
- * /dev/userfaultfd), and threads in moult_pager_run() for as long as anything is out. No page is trusted to be whose the
- * agent says: whoever touches one gets what it was. Not seen are accesses that do not go through this process's page
- * tables: other processes that map the guest's memory and let devices write to user pages (some vhost-user back ends),
- * devices that have pinned it.
- * ------------------------------------------------------------------------------------------------------ */
-
-/* Serves faults, of pages that are out and of templates that lie elsewhere, and fetches ahead, until moult_pager_stop().
- * Blocks. Several threads may be in it, none of which may ever wait for something that a vCPU holds. All must have
- * returned before moult_vm_close(). Errors: FAILED_PRECONDITION (neither pool nor window). */
-MOULT_API int moult_pager_run(struct moult_vm *vm) MOULT_CHECKED;
-
-/* Lets them return. Any thread. Bring everything back first (moult_vm_recall_all()), unless the guest has ended: what is
- * still out is gone for good when the vm is closed. */
-MOULT_API int moult_pager_stop(struct moult_vm *vm) MOULT_CHECKED;
-
-enum moult_resolution {
-  MOULT_RESOLVE_ZERO = 0,   /* zeros instead: only for a function that has been killed */
-  MOULT_RESOLVE_POISON = 1, /* a memory error for who touches it (Linux 6.6; under KVM a machine check in the guest) */
-  MOULT_RESOLVE_RETRY = 2   /* the pool is well again */
-};
-
-/* What becomes of all lost pages of a function (page_lost). Any thread. Errors: NOT_FOUND: it has none; UNIMPLEMENTED. */
-MOULT_API int moult_pager_resolve(struct moult_vm *vm, uint64_t function, enum moult_resolution resolution) MOULT_CHECKED;
-
-struct moult_offload_options {
-  size_t size;
-  uint64_t function;
-  uint32_t flags; /* MOULT_OFFLOAD_* */
-  uint32_t reserved;
-};
-#define MOULT_OFFLOAD_COLD_ONLY 1u /* leave what the guest's kernel has seen accessed */
-#define MOULT_OFFLOAD_RUN_ON 2u    /* the function runs on; else it is frozen until moult_vm_recall() or moult_vm_thaw() */
-
-/* Freezes a function and moves its private pages to the pool; pages of zeros take no room there. On failure it is as
- * before. Detach gives the room back without fetching anything; capture brings all back first.
- * Result: {"offloaded_bytes", "zero_bytes", "stayed_bytes": touched meanwhile, "already_bytes", "pool_used_bytes"}.
- * Errors: FAILED_PRECONDITION (no pool, no thread in moult_pager_run(), userfaultfd), RESOURCE_EXHAUSTED (pool full). */
-MOULT_API int moult_vm_offload(struct moult_vm *vm, const struct moult_offload_options *offload,
-                               const struct moult_op_options *options, struct moult_op **op) MOULT_CHECKED;
-
-enum moult_prefetch {
-  MOULT_PREFETCH_WORKING_SET = 0, /* what was touched in the first second after earlier recalls */
-  MOULT_PREFETCH_ALL = 1,         /* that first, and the rest once it runs; the operation ends when all is there */
-  MOULT_PREFETCH_NONE = 2
-};
-
-struct moult_recall_options {
-  size_t size;
-  uint64_t function;
-  uint32_t prefetch; /* enum moult_prefetch */
-  uint32_t reserved;
-};
-
-/* Thaws a function, its pages being fetched before and behind. Result: {"prefetched_bytes", "left_bytes": still in the
- * pool}. Errors: DATA_LOSS, DEADLINE_EXCEEDED: the pool does not give a page; the function stays frozen, or, with
- * MOULT_PREFETCH_ALL, may run already. */
-MOULT_API int moult_vm_recall(struct moult_vm *vm, const struct moult_recall_options *recall,
-                              const struct moult_op_options *options, struct moult_op **op) MOULT_CHECKED;
-
-/* Brings all pages of all functions back, and thaws none. */
-MOULT_API int moult_vm_recall_all(struct moult_vm *vm, const struct moult_op_options *options,
-                                  struct moult_op **op) MOULT_CHECKED;
 
 /* Starts a function; ends when it is ready. Result: {"function": {...}}. `function_json`:
  *   {"name": "thumb", "argv": ["python3", "app.py"], "env": ["A=1"], "cwd": "/", "uid": 0, "gid": 0,
@@ -620,7 +401,7 @@ struct moult_attach_options {
   const char *name;  /* the template's */
   uint32_t pages;    /* enum moult_page_mode */
   uint32_t flags;    /* MOULT_ATTACH_* */
-  const char *from;   /* URI of the pool that has it: "file:/PATH", "rdma://HOST:PORT/"; NULL: the vm's store */
+  const char *from;   /* URI of the pool that has it: "file:/PATH", "rdma://HOST[:PORT]/"; NULL: the vm's store */
   const char *digest; /* with `from`: of the manifest that it must have, hex; NULL: whatever is there */
 };
 #define MOULT_ATTACH_SETTLED 1u /* repurpose: end only when the old function's memory has been given back */

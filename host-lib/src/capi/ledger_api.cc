@@ -3,6 +3,7 @@
 
 #include "capi/capi.h"
 #include "ledger/page_ledger.h"
+#include "moult/pages.h"
 #include "session/op.h"
 
 using moult::capi::Guarded;

@@ -3,6 +3,8 @@
 
 #include "capi/capi.h"
 #include "json/json.h"
+#include "moult/pager.h"
+#include "moult/pages.h"
 #include "moult/protocol/limits.h"
 #include "session/ops.h"
 

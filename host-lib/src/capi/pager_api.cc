@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "capi/capi.h"
+#include "moult/pager.h"
 
 using moult::capi::Guarded;
 using moult::host::Resolution;

@@ -4,6 +4,7 @@
 
 #include "capi/capi.h"
 #include "json/json.h"
+#include "moult/pool.h"
 #include "pool/transfer.h"
 #include "pool/uri.h"
 

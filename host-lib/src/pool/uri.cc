@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "pool/uri.h"
 
-#include <map>
-#include <mutex>
 #include <utility>
 
+#include "absl/algorithm/container.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
 #include "moult/base/status.h"
 #include "pool/file/file_templates.h"
+#include "pool/rdma/rdma_pool.h"
 
 namespace moult::host {
 namespace {
@@ -19,9 +20,8 @@ constexpr size_t kLongestUri = 4096;
 constexpr size_t kLongestHost = 255;
 
 absl::Status Bad(absl::string_view text, absl::string_view what) {
-  return absl::InvalidArgumentError(
-      absl::StrCat("pool \"", text.substr(0, 200), "\": ", what,
-                   "; give file:/PATH, dax:/PATH or rdma://HOST:PORT[,HOST:PORT]/"));
+  return absl::InvalidArgumentError(absl::StrCat("pool \"", text.substr(0, 200), "\": ", what,
+                                                 "; give file:/PATH or rdma://HOST[:PORT][,HOST[:PORT]]/"));
 }
 
 bool IsHost(absl::string_view host, bool bracketed) {
@@ -36,34 +36,32 @@ bool IsHost(absl::string_view host, bool bracketed) {
 
 absl::StatusOr<PoolNode> ParseNode(absl::string_view uri, absl::string_view text) {
   PoolNode node;
-  const bool bracketed = !text.empty() && text.front() == '[';
-  const size_t colon = bracketed ? text.find("]:") + 1 : text.find(':');
-  if (colon == absl::string_view::npos || colon == 0) return Bad(uri, "a node has no port");
-  absl::string_view host = text.substr(0, colon);
-  if (bracketed) host = host.substr(1, host.size() - 2);
-  if (!IsHost(host, bracketed)) return Bad(uri, "a node is no host name or address");
+  const bool bracketed = absl::ConsumePrefix(&text, "[");
+  const size_t end = text.find(bracketed ? ']' : ':');
+  const absl::string_view host = text.substr(0, end);
+  if (!IsHost(host, bracketed) || (bracketed && end == absl::string_view::npos)) {
+    return Bad(uri, "a node is no host name or address");
+  }
   node.host = std::string(host);
-  const absl::string_view digits = text.substr(colon + 1);
+  if (end == absl::string_view::npos) return node;
+  absl::string_view digits = text.substr(end + (bracketed ? 1 : 0));
+  if (digits.empty()) return node;
   uint32_t port = 0;
-  if (digits.empty() || digits.front() < '0' || digits.front() > '9' || !absl::SimpleAtoi(digits, &port) ||
-      port == 0 || port > UINT16_MAX) {
+  const bool whole =
+      absl::ConsumePrefix(&digits, ":") && !digits.empty() && digits.front() >= '0' && digits.front() <= '9';
+  if (!whole || !absl::SimpleAtoi(digits, &port) || port == 0 || port > UINT16_MAX) {
     return Bad(uri, "a port is not 1 to 65535");
   }
   node.port = static_cast<uint16_t>(port);
   return node;
 }
 
-struct Openers {
-  std::mutex mutex;  // guards by_scheme
-  std::map<std::string, TemplatePoolOpener> by_scheme{{"file", OpenFileTemplates}};
-};
-
-Openers& AllOpeners() {
-  static Openers* const openers = new Openers;
-  return *openers;
-}
-
 }  // namespace
+
+std::string PoolNode::text() const {
+  return host.find(':') == std::string::npos ? absl::StrCat(host, ":", port)
+                                             : absl::StrCat("[", host, "]:", port);
+}
 
 absl::StatusOr<PoolUri> ParsePoolUri(absl::string_view text) {
   const size_t colon = text.find(':');
@@ -72,7 +70,7 @@ absl::StatusOr<PoolUri> ParsePoolUri(absl::string_view text) {
   if (colon == absl::string_view::npos) return Bad(text, "has no scheme");
   PoolUri uri{std::string(text), std::string(text.substr(0, colon)), {}, {}};
   absl::string_view rest = text.substr(colon + 1);
-  if (uri.scheme == "file" || uri.scheme == "dax") {
+  if (uri.scheme == "file") {
     if (rest.substr(0, 3) == "///") rest.remove_prefix(2);
     if (rest.empty() || rest.front() != '/' || rest.substr(0, 2) == "//")
       return Bad(text, "has no absolute path");
@@ -86,31 +84,16 @@ absl::StatusOr<PoolUri> ParsePoolUri(absl::string_view text) {
   for (const absl::string_view part : absl::StrSplit(rest, ',')) {
     if (uri.nodes.size() == kMostNodes) return Bad(text, "has too many nodes");
     MOULT_ASSIGN_OR_RETURN(PoolNode node, ParseNode(text, part));
+    if (absl::c_linear_search(uri.nodes, node)) return Bad(text, "has a node twice");
     uri.nodes.push_back(std::move(node));
   }
   return uri;
 }
 
-void RegisterTemplatePool(const std::string& scheme, TemplatePoolOpener opener) {
-  Openers& openers = AllOpeners();
-  const std::lock_guard<std::mutex> lock(openers.mutex);
-  openers.by_scheme[scheme] = std::move(opener);
-}
-
 absl::StatusOr<std::shared_ptr<TemplatePool>> OpenTemplatePool(absl::string_view text,
                                                                const PoolAccess& access) {
   MOULT_ASSIGN_OR_RETURN(const PoolUri uri, ParsePoolUri(text));
-  TemplatePoolOpener opener;
-  {
-    Openers& openers = AllOpeners();
-    const std::lock_guard<std::mutex> lock(openers.mutex);
-    const auto known = openers.by_scheme.find(uri.scheme);
-    if (known != openers.by_scheme.end()) opener = known->second;
-  }
-  if (opener) return opener(uri, access);
-  return absl::UnimplementedError(absl::StrCat("pool ", uri.text, ": this program was built without ",
-                                               uri.scheme,
-                                               ": pools; use a build that has them, or a file: pool"));
+  return uri.scheme == "file" ? OpenFileTemplates(uri, access) : OpenRdmaTemplates(uri, access);
 }
 
 }  // namespace moult::host

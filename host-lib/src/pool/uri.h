@@ -5,7 +5,6 @@
 #define MOULT_HOST_POOL_URI_H_
 
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -16,18 +15,21 @@
 
 namespace moult::host {
 
+inline constexpr uint16_t kPoolPort = 7471;
+
 struct PoolNode {
   std::string host;  // a name or an address; an IPv6 address without its brackets
-  uint16_t port;
+  uint16_t port = kPoolPort;
+  std::string text() const;
   bool operator==(const PoolNode&) const = default;
 };
 
-// "file:/path", "dax:/path", "rdma://host:port[,host:port...]/": the nodes are of one pool, the first that
-// answers is used.
+// "file:/path", "rdma://host[:port][,host[:port]...]/": the nodes hold the same templates, the preferred
+// first.
 struct PoolUri {
   std::string text;             // as it was given
   std::string scheme;           // "file"
-  std::string path;             // absolute; of file and dax
+  std::string path;             // absolute; of file
   std::vector<PoolNode> nodes;  // of rdma
 };
 
@@ -40,13 +42,8 @@ struct PoolAccess {
   std::string key_file;  // of pools that ask for one; "": none
 };
 
-using TemplatePoolOpener = std::function<absl::StatusOr<std::shared_ptr<TemplatePool>>(
-    const PoolUri& uri, const PoolAccess& access)>;
-
-// From now on pools of `scheme` are opened so. Any thread.
-void RegisterTemplatePool(const std::string& scheme, TemplatePoolOpener opener);
-
-// May block. kUnimplemented: nothing here opens such a pool.
+// kInvalidArgument: no such URI, or a key is missing; else as the kind of pool has it. May block on a key
+// file, or a folder.
 absl::StatusOr<std::shared_ptr<TemplatePool>> OpenTemplatePool(absl::string_view uri,
                                                                const PoolAccess& access);
 

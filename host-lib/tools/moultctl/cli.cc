@@ -68,7 +68,7 @@ void Cli::AddPages(CLI::App* command) {
 
 void Cli::AddFrom(CLI::App* command) {
   command->add_option("--from", arguments_.from,
-                      "pool that has the template, which stays there: file:/PATH or rdma://HOST:PORT/; its pages come as "
+                      "pool that has the template, which stays there: file:/PATH or rdma://HOST[:PORT]/; its pages come as "
                       "they are touched");
   command->add_option("--digest", arguments_.digest, "with --from: refuse a template whose manifest has another");
 }
@@ -219,7 +219,7 @@ void Cli::AddPools() {
   for (const auto& one : verbs) {
     CLI::App* const added = Add(*pool_command_, one.verb, one.about, one.example, nullptr);
     added->callback([this, verb = one.verb] { pool_.verb = verb; });
-    added->add_option("URI", pool_.uri, "file:/PATH or rdma://HOST:PORT[,HOST:PORT]/")->required();
+    added->add_option("URI", pool_.uri, "file:/PATH or rdma://HOST[:PORT][,HOST[:PORT]]/")->required();
     if (one.named) added->add_option("NAME", pool_.name, "the template")->required();
     added->add_option("--key", pool_.key, "file with the tenant's key, for pools that ask for one");
   }

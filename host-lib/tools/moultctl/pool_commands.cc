@@ -10,6 +10,7 @@
 #include "control/methods.h"
 #include "moult/base/status.h"
 #include "moult/moult.h"
+#include "moult/pool.h"
 #include "output.h"
 #include "progress.h"
 

@@ -21,7 +21,8 @@ using Clock = host::RemoteTemplate::Clock;
 constexpr size_t kStep = 4 << 20;
 
 absl::StatusOr<std::shared_ptr<host::TemplatePool>> Open(const Target& target) {
-  return host::OpenRdmaPool(target.uri, target.key, {.connections = target.connections});
+  MOULT_ASSIGN_OR_RETURN(const auto uri, host::ParsePoolUri(target.uri));
+  return host::OpenRdmaPool(uri, target.key, {.connections = target.connections});
 }
 
 void Print(const nlohmann::json& line) {

@@ -27,8 +27,8 @@ class Raw {
  public:
   static absl::StatusOr<Raw> Open(const Target& target, const std::string& name) {
     Raw raw;
-    MOULT_ASSIGN_OR_RETURN(const auto nodes, rdma::ParseUri(target.uri));
-    MOULT_ASSIGN_OR_RETURN(raw.connection_, rdma::Connection::Open(nodes[0], target.key, target.deadline()));
+    MOULT_ASSIGN_OR_RETURN(const auto uri, host::ParsePoolUri(target.uri));
+    MOULT_ASSIGN_OR_RETURN(raw.connection_, rdma::Connection::Open(uri.nodes[0], target.key, target.deadline()));
     MOULT_ASSIGN_OR_RETURN(const rdma::Opened opened, raw.connection_->Ask<rdma::Opened>(rdma::Open{name}, target.deadline()));
     raw.remote_ = opened.region;
     MOULT_ASSIGN_OR_RETURN(raw.memory_, rdma::Memory::Map(kRawUnderWay * kRawRead, "bare reads"));
@@ -80,7 +80,8 @@ absl::StatusOr<double> Seconds(Work work) {
 }  // namespace
 
 absl::Status Measure(const Target& target, const std::string& name, unsigned reads) {
-  MOULT_ASSIGN_OR_RETURN(const auto pool, host::OpenRdmaPool(target.uri, target.key, {.connections = target.connections}));
+  MOULT_ASSIGN_OR_RETURN(const auto uri, host::ParsePoolUri(target.uri));
+  MOULT_ASSIGN_OR_RETURN(const auto pool, host::OpenRdmaPool(uri, target.key, {.connections = target.connections}));
   MOULT_ASSIGN_OR_RETURN(const auto remote, pool->Open(name, target.deadline()));
   const uint64_t size = remote->pages_size();
   const uint64_t pages = size / image::kPageSize;

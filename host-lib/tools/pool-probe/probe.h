@@ -12,7 +12,7 @@
 namespace moult::probe {
 
 struct Target {
-  std::string uri;
+  std::string uri;  // of kind rdma:
   host::rdma::TenantKey key;
   unsigned connections = 4;
   std::chrono::milliseconds timeout{10000};

@@ -9,7 +9,7 @@
 #include <string>
 
 #include "moult/base/status.h"
-#include "pool/rdma/uri.h"
+#include "pool/uri.h"
 #include "server.h"
 
 namespace {
@@ -24,12 +24,12 @@ absl::Status Serve(const std::string& store_path, const std::string& listen, con
   const moult::UniqueFd stop(signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK));
   if (!stop.valid()) return moult::ErrnoStatus("signalfd");
 
-  MOULT_ASSIGN_OR_RETURN(const auto nodes, moult::host::rdma::ParseUri("rdma://" + listen + "/"));
-  if (nodes.size() != 1) return absl::InvalidArgumentError("--listen: give one address");
+  MOULT_ASSIGN_OR_RETURN(const auto at, moult::host::ParsePoolUri("rdma://" + listen + "/"));
+  if (at.nodes.size() != 1) return absl::InvalidArgumentError("--listen: give one address");
   MOULT_ASSIGN_OR_RETURN(auto keys, moult::host::rdma::ReadKeyFile(key_file));
   MOULT_ASSIGN_OR_RETURN(auto store, moult::host::Store::Open(store_path, /*create=*/false));
-  MOULT_ASSIGN_OR_RETURN(const auto server, moult::poold::Server::Listen(nodes[0], std::move(keys), std::move(store), limit_mib << 20));
-  std::printf("moult-poold: %s at %s\n", store_path.c_str(), nodes[0].text().c_str());
+  MOULT_ASSIGN_OR_RETURN(const auto server, moult::poold::Server::Listen(at.nodes[0], std::move(keys), std::move(store), limit_mib << 20));
+  std::printf("moult-poold: %s at %s\n", store_path.c_str(), at.nodes[0].text().c_str());
   std::fflush(stdout);
   return server->Run(stop.get());
 }

@@ -23,7 +23,7 @@ constexpr int kSweepMs = 1000;
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Server>> Server::Listen(const host::rdma::Node& address, std::vector<host::rdma::TenantKey> keys,
+absl::StatusOr<std::unique_ptr<Server>> Server::Listen(const host::PoolNode& address, std::vector<host::rdma::TenantKey> keys,
                                                        std::shared_ptr<host::Store> store, uint64_t limit) {
   MOULT_ASSIGN_OR_RETURN(const host::rdma::Api* api, host::rdma::LoadApiWithDevice());
   std::unique_ptr<Server> server(new Server(api, std::move(keys), std::move(store), limit));
@@ -32,7 +32,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Listen(const host::rdma::Node& a
   return server;
 }
 
-absl::Status Server::Bind(const host::rdma::Node& address) {
+absl::Status Server::Bind(const host::PoolNode& address) {
   ended_.Reset(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!ended_.valid()) return ErrnoStatus("eventfd");
   events_.reset(api_->create_event_channel());

@@ -12,7 +12,7 @@
 #include "domains.h"
 #include "exports.h"
 #include "moult/base/unique_fd.h"
-#include "pool/rdma/uri.h"
+#include "pool/uri.h"
 #include "session.h"
 
 namespace moult::poold {
@@ -20,7 +20,7 @@ namespace moult::poold {
 // Listens, and keeps the sessions. One thread.
 class Server {
  public:
-  static absl::StatusOr<std::unique_ptr<Server>> Listen(const host::rdma::Node& address, std::vector<host::rdma::TenantKey> keys,
+  static absl::StatusOr<std::unique_ptr<Server>> Listen(const host::PoolNode& address, std::vector<host::rdma::TenantKey> keys,
                                                         std::shared_ptr<host::Store> store, uint64_t limit);
   // Until `stop` is readable.
   absl::Status Run(int stop);
@@ -28,7 +28,7 @@ class Server {
  private:
   Server(const host::rdma::Api* api, std::vector<host::rdma::TenantKey> keys, std::shared_ptr<host::Store> store, uint64_t limit)
       : api_(api), domains_(std::move(keys)), exports_(std::move(store), limit) {}
-  absl::Status Bind(const host::rdma::Node& address);
+  absl::Status Bind(const host::PoolNode& address);
   void TakeEvent();
   void TakeRequest(host::rdma::CmId id, std::string introduction, uint8_t reads);
   absl::StatusOr<std::unique_ptr<Session>> Admit(host::rdma::CmId* id, const std::string& introduction, uint8_t reads);

@@ -242,6 +242,9 @@ class HostTest : public ::testing::Test {
     moult_attach_options attach = MOULT_INIT(attach);
     attach.name = name;
     attach.pages = pages;
+    return Attach(attach, json, vm);
+  }
+  int Attach(const moult_attach_options& attach, nlohmann::json* json, moult_vm* vm) {
     OpHandle op;
     if (const int failed = moult_vm_attach(vm != nullptr ? vm : vm_, &attach, nullptr, op.out()); failed != 0)
       return failed;

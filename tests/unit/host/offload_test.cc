@@ -4,6 +4,7 @@
 #include <thread>
 
 #include "host_test.h"
+#include "moult/pager.h"
 #include "moult/protocol/page_runs.h"
 
 namespace moult::host::testing {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "host_test.h"
+#include "moult/pages.h"
 #include "moult/protocol/page_runs.h"
 
 namespace moult::host::testing {

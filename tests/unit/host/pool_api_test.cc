@@ -9,6 +9,8 @@
 #include <thread>
 
 #include "host_test.h"
+#include "moult/pager.h"
+#include "moult/pool.h"
 
 namespace moult::host::testing {
 namespace {
@@ -74,12 +76,7 @@ class PoolApiTest : public HostTest {
     attach.pages = pages;
     attach.from = uri_.c_str();
     attach.digest = digest;
-    OpHandle op;
-    if (const int failed = moult_vm_attach(vm != nullptr ? vm : vm_, &attach, nullptr, op.out()); failed != 0)
-      return failed;
-    const int result = op.Wait();
-    if (json != nullptr) *json = op.Json();
-    return result;
+    return Attach(attach, json, vm);
   }
   int Push() { return moult_pool_push(pool_, store_, "sample"); }
   nlohmann::json List() {

@@ -8,7 +8,6 @@
 #include <fstream>
 
 #include "pool/rdma/api.h"
-#include "pool/rdma/uri.h"
 
 namespace moult::host::rdma {
 namespace {
@@ -16,26 +15,6 @@ namespace {
 using ::testing::HasSubstr;
 
 const std::string kHexKey(64, 'a');
-
-TEST(RdmaUri, Uri_NamesOneNodeOrMore) {
-  const auto one = ParseUri("rdma://10.0.0.1/");
-  ASSERT_TRUE(one.ok()) << one.status();
-  EXPECT_EQ(*one, (std::vector<Node>{{"10.0.0.1", 7471}}));
-  const auto two = ParseUri("rdma://node-a:1,[fe80::1%eth0]:65535");
-  ASSERT_TRUE(two.ok()) << two.status();
-  EXPECT_EQ(*two, (std::vector<Node>{{"node-a", 1}, {"fe80::1%eth0", 65535}}));
-  EXPECT_EQ((*two)[1].text(), "[fe80::1%eth0]:65535");
-}
-
-TEST(RdmaUri, Uri_IsRefused_WithWhatItShouldBe) {
-  for (const char* uri : {"", "rdma:", "rdma://", "rdma:///", "file:/x", "rdma://a:", "rdma://a:0", "rdma://a:65536", "rdma://a:+1",
-                          "rdma://a:1x", "rdma://a,", "rdma://,a", "rdma://a,a", "rdma://a/b", "rdma://[::1", "rdma://[]/",
-                          "rdma://::1/", "rdma://a b/", "rdma://a,b,c,d,e,f,g,h,i/"}) {
-    const auto nodes = ParseUri(uri);
-    EXPECT_TRUE(absl::IsInvalidArgument(nodes.status())) << uri;
-    EXPECT_THAT(std::string(nodes.status().message()), HasSubstr("write rdma://HOST[:PORT][,HOST[:PORT]]/"));
-  }
-}
 
 TEST(RdmaKeys, KeyFile_NamesTenants) {
   const auto keys = ParseKeys("# ours\n\nred " + kHexKey + "\n- " + std::string(64, '0') + "  read-only\r\n");
@@ -106,7 +85,7 @@ TEST(RdmaKeys, ClientProof_IsHmacOverTheStatedBytes) {
 TEST(RdmaPool, Open_TellsWhatToDo_WithoutADevice) {
   const auto api = LoadApiWithDevice();
   if (api.ok()) GTEST_SKIP() << "this host has an RDMA device";
-  const auto pool = OpenRdmaPool("rdma://10.0.0.1/", TenantKey{});
+  const auto pool = OpenRdmaPool(*ParsePoolUri("rdma://10.0.0.1/"), TenantKey{});
   EXPECT_TRUE(absl::IsFailedPrecondition(pool.status())) << pool.status();
   EXPECT_THAT(std::string(pool.status().message()),
               ::testing::AllOf(HasSubstr("pool rdma://10.0.0.1/: rdma: "),
@@ -114,7 +93,7 @@ TEST(RdmaPool, Open_TellsWhatToDo_WithoutADevice) {
 }
 
 TEST(RdmaPool, Open_RefusesBadOptions_BeforeItLooksForADevice) {
-  const auto pool = OpenRdmaPool("rdma://10.0.0.1/", TenantKey{}, {.connections = 0});
+  const auto pool = OpenRdmaPool(*ParsePoolUri("rdma://10.0.0.1/"), TenantKey{}, {.connections = 0});
   EXPECT_TRUE(absl::IsInvalidArgument(pool.status()));
   EXPECT_THAT(std::string(pool.status().message()), HasSubstr("1 to 64 connections"));
 }

@@ -17,7 +17,7 @@ namespace rdma = moult::host::rdma;
 using std::chrono::seconds;
 
 struct Aim {
-  rdma::Node node;
+  moult::host::PoolNode node;
   rdma::TenantKey mine, other;
   std::string template_name, others_template;
 };
@@ -131,8 +131,8 @@ absl::Status Attack(const Aim& aim, unsigned seed) {
 
 absl::Status Main(char** argv, unsigned seed) {
   Aim aim;
-  MOULT_ASSIGN_OR_RETURN(const auto nodes, rdma::ParseUri(absl::StrCat("rdma://", argv[1], "/")));
-  aim.node = nodes[0];
+  MOULT_ASSIGN_OR_RETURN(const auto uri, moult::host::ParsePoolUri(absl::StrCat("rdma://", argv[1], "/")));
+  aim.node = uri.nodes[0];
   MOULT_ASSIGN_OR_RETURN(const auto keys, rdma::ReadKeyFile(argv[2]));
   MOULT_ASSIGN_OR_RETURN(aim.mine, rdma::FindKey(keys, argv[3]));
   MOULT_ASSIGN_OR_RETURN(aim.other, rdma::FindKey(keys, argv[5]));

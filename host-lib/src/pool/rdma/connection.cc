@@ -17,7 +17,7 @@ constexpr uint8_t kAckTimeout = 16;
 constexpr uint8_t kRetries = 7;
 constexpr int kRejectedByProgram = 28;  // IB_CM_REJ_CONSUMER_DEFINED
 
-absl::StatusOr<std::unique_ptr<addrinfo, void (*)(addrinfo*)>> Resolve(const Node& node) {
+absl::StatusOr<std::unique_ptr<addrinfo, void (*)(addrinfo*)>> Resolve(const PoolNode& node) {
   addrinfo hints{};
   hints.ai_socktype = SOCK_STREAM;
   addrinfo* found = nullptr;
@@ -42,7 +42,7 @@ absl::Status EventError(const Api& api, rdma_cm_event_type event, int status) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Connection>> Connection::Connect(const Node& node, const std::string& introduction,
+absl::StatusOr<std::unique_ptr<Connection>> Connection::Connect(const PoolNode& node, const std::string& introduction,
                                                                 Clock::time_point deadline) {
   MOULT_ASSIGN_OR_RETURN(const Api* api, LoadApiWithDevice());
   std::unique_ptr<Connection> connection(new Connection(api, node));
@@ -51,7 +51,7 @@ absl::StatusOr<std::unique_ptr<Connection>> Connection::Connect(const Node& node
   return connection;
 }
 
-absl::StatusOr<std::unique_ptr<Connection>> Connection::Open(const Node& node, const TenantKey& key,
+absl::StatusOr<std::unique_ptr<Connection>> Connection::Open(const PoolNode& node, const TenantKey& key,
                                                              Clock::time_point deadline) {
   MOULT_ASSIGN_OR_RETURN(auto connection, Connect(node, Encode(Introduction{IdOf(key.tenant)}), deadline));
   MOULT_RETURN_IF_ERROR(connection->Authenticate(key, deadline));

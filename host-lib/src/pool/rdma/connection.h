@@ -16,9 +16,9 @@
 #include "moult/base/status.h"
 #include "pool/rdma/auth.h"
 #include "pool/rdma/messages.h"
-#include "pool/rdma/uri.h"
 #include "pool/rdma/verbs.h"
 #include "pool/template_pool.h"
+#include "pool/uri.h"
 
 namespace moult::host::rdma {
 
@@ -31,9 +31,9 @@ class Connection {
 
   // A name is looked up by the host's resolver, in its own time; give addresses where that counts.
   // kUnavailable: nobody there; kPermissionDenied: the key; kDeadlineExceeded; kFailedPrecondition: no device.
-  static absl::StatusOr<std::unique_ptr<Connection>> Open(const Node& node, const TenantKey& key, Clock::time_point deadline);
+  static absl::StatusOr<std::unique_ptr<Connection>> Open(const PoolNode& node, const TenantKey& key, Clock::time_point deadline);
   // The two halves of it. Before the second nothing else is answered. `introduction` is what a connection request says.
-  static absl::StatusOr<std::unique_ptr<Connection>> Connect(const Node& node, const std::string& introduction,
+  static absl::StatusOr<std::unique_ptr<Connection>> Connect(const PoolNode& node, const std::string& introduction,
                                                              Clock::time_point deadline);
   absl::Status Authenticate(const TenantKey& key, Clock::time_point deadline);
   Connection(const Connection&) = delete;
@@ -62,7 +62,7 @@ class Connection {
   absl::Status Write(const Region& region, uint64_t offset, absl::Span<const std::byte> bytes, Clock::time_point deadline);
 
  private:
-  Connection(const Api* api, Node node) : api_(api), node_(std::move(node)) {}
+  Connection(const Api* api, PoolNode node) : api_(api), node_(std::move(node)) {}
   absl::Status Connect(const std::string& introduction, Clock::time_point deadline);
   absl::Status MakeQueuePair();
   absl::Status WaitFor(rdma_cm_event_type wanted, Clock::time_point deadline);
@@ -74,7 +74,7 @@ class Connection {
   absl::Status Annotated(const absl::Status& status) const;
 
   const Api* const api_;
-  const Node node_;
+  const PoolNode node_;
   // In this order, so that they end in the other.
   EventChannel events_;
   CmId id_;

@@ -10,6 +10,7 @@
 
 #include "absl/status/statusor.h"
 #include "pool/rdma/connection.h"
+#include "pool/uri.h"
 
 namespace moult::host::rdma {
 
@@ -17,7 +18,7 @@ namespace moult::host::rdma {
 // threads; the lock is never held over the network.
 class Link {
  public:
-  Link(Node node, TenantKey key, size_t limit) : node_(std::move(node)), key_(std::move(key)), limit_(limit) {}
+  Link(PoolNode node, TenantKey key, size_t limit) : node_(std::move(node)), key_(std::move(key)), limit_(limit) {}
   Link(const Link&) = delete;
   Link& operator=(const Link&) = delete;
 
@@ -42,13 +43,13 @@ class Link {
 
   // Waits where all are taken. Errors are Connection::Open's, and kDeadlineExceeded.
   absl::StatusOr<Lease> Take(Clock::time_point deadline);
-  const Node& node() const { return node_; }
+  const PoolNode& node() const { return node_; }
 
  private:
   // One that broke takes the idle ones with it: they go to the same node, and to find each out would take its time.
   void Return(std::unique_ptr<Connection> connection);
 
-  const Node node_;
+  const PoolNode node_;
   const TenantKey key_;
   const size_t limit_;
   std::mutex mutex_;  // guards the rest

@@ -7,7 +7,6 @@
 #include "absl/strings/str_cat.h"
 #include "moult/base/status.h"
 #include "pool/rdma/remote.h"
-#include "pool/rdma/uri.h"
 
 namespace moult::host {
 namespace {
@@ -26,12 +25,12 @@ class RdmaPool final : public TemplatePool {
   const std::string& uri() const override { return uri_; }
 
   absl::StatusOr<std::vector<PoolEntry>> List(Clock::time_point deadline) override {
-    return AtFirst<std::vector<PoolEntry>>("list", deadline, [&](Link::Lease& lease, Clock::time_point until) {
-      return ListAt(lease, until);
-    });
+    return AtFirst<std::vector<PoolEntry>>(
+        "list", deadline, [&](Link::Lease& lease, Clock::time_point until) { return ListAt(lease, until); });
   }
 
-  absl::StatusOr<std::shared_ptr<RemoteTemplate>> Open(const std::string& name, Clock::time_point deadline) override {
+  absl::StatusOr<std::shared_ptr<RemoteTemplate>> Open(const std::string& name,
+                                                       Clock::time_point deadline) override {
     return rdma::Remote::Open(links_, name, deadline);
   }
 
@@ -47,10 +46,12 @@ class RdmaPool final : public TemplatePool {
   }
 
   absl::StatusOr<PoolUse> Use(Clock::time_point deadline) override {
-    return AtFirst<PoolUse>("ask for its use", deadline, [](Link::Lease& lease, Clock::time_point until) -> absl::StatusOr<PoolUse> {
-      MOULT_ASSIGN_OR_RETURN(const rdma::Used used, lease->Ask<rdma::Used>(rdma::Use{}, until));
-      return PoolUse{used.used_bytes, used.limit_bytes, used.templates};
-    });
+    return AtFirst<PoolUse>("ask for its use", deadline,
+                            [](Link::Lease& lease, Clock::time_point until) -> absl::StatusOr<PoolUse> {
+                              MOULT_ASSIGN_OR_RETURN(const rdma::Used used,
+                                                     lease->Ask<rdma::Used>(rdma::Use{}, until));
+                              return PoolUse{used.used_bytes, used.limit_bytes, used.templates};
+                            });
   }
 
  private:
@@ -69,7 +70,8 @@ class RdmaPool final : public TemplatePool {
         auto answer = lease.ok() ? ask(*lease, until) : absl::StatusOr<Answer>(lease.status());
         if (answer.ok()) return answer;
         if (first.ok()) first = answer.status();
-        again = lease.ok() && !lease->fresh() && !(*lease)->usable() && !absl::IsDeadlineExceeded(answer.status());
+        again = lease.ok() && !lease->fresh() && !(*lease)->usable() &&
+                !absl::IsDeadlineExceeded(answer.status());
       }
     }
     return Told(first, what);
@@ -86,7 +88,8 @@ class RdmaPool final : public TemplatePool {
     std::vector<PoolEntry> list;
     for (bool more = true; more;) {
       const std::string after = list.empty() ? std::string() : list.back().name;
-      MOULT_ASSIGN_OR_RETURN(const rdma::Entries some, lease->Ask<rdma::Entries>(rdma::List{after}, deadline));
+      MOULT_ASSIGN_OR_RETURN(const rdma::Entries some,
+                             lease->Ask<rdma::Entries>(rdma::List{after}, deadline));
       for (const rdma::Entry& entry : some.entries) {
         if (entry.name <= after) return absl::InternalError("the memory node's list does not rise");
         list.push_back({entry.name, image::DigestHex(entry.digest), tenant_, entry.bytes});
@@ -99,16 +102,20 @@ class RdmaPool final : public TemplatePool {
   static absl::Status PushTo(Link::Lease& lease, const Template& content, Clock::time_point deadline) {
     const image::TemplateReader& reader = *content.reader;
     const rdma::Layout layout{reader.pages_size(), reader.image_file().size(), reader.manifest_file().size()};
-    MOULT_ASSIGN_OR_RETURN(const rdma::PushTo to, lease->Ask<rdma::PushTo>(rdma::PushBegin{content.name, layout}, deadline));
-    if (to.region.layout != layout) return absl::InternalError("the memory node gives another region than was asked for");
+    MOULT_ASSIGN_OR_RETURN(const rdma::PushTo to,
+                           lease->Ask<rdma::PushTo>(rdma::PushBegin{content.name, layout}, deadline));
+    if (to.region.layout != layout)
+      return absl::InternalError("the memory node gives another region than was asked for");
     std::vector<std::byte> buffer(std::min<uint64_t>(kPushStep, layout.pages));
     for (uint64_t at = 0; at < layout.pages; at += kPushStep) {
       const auto piece = absl::MakeSpan(buffer).first(std::min<uint64_t>(kPushStep, layout.pages - at));
-      MOULT_RETURN_IF_ERROR(reader.ReadPages(at, piece));  // Held against the digests: nothing bad gets into a pool.
+      MOULT_RETURN_IF_ERROR(
+          reader.ReadPages(at, piece));  // Held against the digests: nothing bad gets into a pool.
       MOULT_RETURN_IF_ERROR(lease->Write(to.region, at, piece, deadline));
     }
-    for (const auto& [offset, file] : {std::pair<uint64_t, const std::string*>{layout.image_at(), &reader.image_file()},
-                                       {layout.manifest_at(), &reader.manifest_file()}}) {
+    for (const auto& [offset, file] :
+         {std::pair<uint64_t, const std::string*>{layout.image_at(), &reader.image_file()},
+          {layout.manifest_at(), &reader.manifest_file()}}) {
       // SAFETY: a string's own bytes, as bytes.
       const auto bytes = absl::MakeConstSpan(reinterpret_cast<const std::byte*>(file->data()), file->size());
       MOULT_RETURN_IF_ERROR(lease->Write(to.region, offset, bytes, deadline));
@@ -123,17 +130,30 @@ class RdmaPool final : public TemplatePool {
 
 }  // namespace
 
-absl::StatusOr<std::shared_ptr<TemplatePool>> OpenRdmaPool(const std::string& uri, const rdma::TenantKey& key,
+absl::StatusOr<std::shared_ptr<TemplatePool>> OpenRdmaPool(const PoolUri& uri, const rdma::TenantKey& key,
                                                            const RdmaPoolOptions& options) {
-  MOULT_ASSIGN_OR_RETURN(const std::vector<rdma::Node> nodes, rdma::ParseUri(uri));
   if (options.connections == 0 || options.connections > kMaxConnections) {
-    return absl::InvalidArgumentError(absl::StrCat("pool ", uri, ": give 1 to ", kMaxConnections, " connections"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("pool ", uri.text, ": give 1 to ", kMaxConnections, " connections"));
   }
   const auto api = rdma::LoadApiWithDevice();
-  if (!api.ok()) return Annotate(api.status(), absl::StrCat("pool ", uri));
+  if (!api.ok()) return Annotate(api.status(), absl::StrCat("pool ", uri.text));
   auto links = std::make_shared<Links>();
-  for (const rdma::Node& node : nodes) links->emplace_back(node, key, options.connections);
-  return std::make_shared<RdmaPool>(uri, key.tenant, std::move(links));
+  for (const PoolNode& node : uri.nodes) links->emplace_back(node, key, options.connections);
+  return std::make_shared<RdmaPool>(uri.text, key.tenant, std::move(links));
+}
+
+absl::StatusOr<std::shared_ptr<TemplatePool>> OpenRdmaTemplates(const PoolUri& uri,
+                                                                const PoolAccess& access) {
+  if (access.key_file.empty()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("pool ", uri.text, ": asks for the tenant's key; name the file that has it"));
+  }
+  MOULT_ASSIGN_OR_RETURN(const auto keys, rdma::ReadKeyFile(access.key_file));
+  const auto key = rdma::FindKey(keys, access.tenant);
+  if (!key.ok())
+    return Annotate(key.status(), absl::StrCat("pool ", uri.text, ": key file ", access.key_file));
+  return OpenRdmaPool(uri, *key);
 }
 
 }  // namespace moult::host
