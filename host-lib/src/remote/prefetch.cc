@@ -15,6 +15,7 @@ using image::kPagesChunk;
 namespace {
 
 constexpr size_t kPrefetchChunks = RemotePager::kBufferPages * kPage / kPagesChunk;  // chunks at a time
+constexpr uint64_t kLooksAtOnce = 64;                                                // chunks
 constexpr std::chrono::seconds kAfterPrefetchFailure{1};
 constexpr std::chrono::seconds kPrefetchWithin{2};
 
@@ -82,7 +83,9 @@ std::vector<uint64_t> RemotePager::TakeChunks(Slot& slot, bool* urgent) {
     slot.bytes.cache += mapped;
     stats_.hit_bytes += mapped;
   }
-  while (!*urgent && chunks.size() < kPrefetchChunks && slot.behind < slot.pages->chunks()) {
+  // Not all at once: faults wait for the lock.
+  const uint64_t end = std::min(slot.behind + kLooksAtOnce, slot.pages->chunks());
+  while (!*urgent && chunks.size() < kPrefetchChunks && slot.behind < end) {
     const uint64_t chunk = slot.behind++;
     if (!slot.busy[chunk] && !slot.pages->Has(chunk)) chunks.push_back(chunk);
   }

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -101,11 +102,20 @@ void RemotePager::Forget(const std::byte* at) {
 
 void RemotePager::SetUsers(const std::byte* at, const std::set<uint64_t>& users) {
   std::vector<uint64_t> gone;
+  Lost lost;
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     const auto known = slots_.find(at);
     if (known == slots_.end()) return;
     Slot& slot = *known->second;
+    // An attach that was under way when the slot was lost, and succeeded.
+    if (slot.fate != Fate::kServed) {
+      std::set_difference(users.begin(), users.end(), slot.users.begin(), slot.users.end(),
+                          std::back_inserter(lost.functions));
+      slot.told.insert(lost.functions.begin(), lost.functions.end());
+      lost.page = slot.base;
+      lost.why = absl::DataLossError("pages of its template were lost while it was attached");
+    }
     slot.users = users;
     if (!users.empty())
       slot.record_until = std::min(slot.record_until, Clock::now() + config_.working_set_window);
@@ -115,6 +125,7 @@ void RemotePager::SetUsers(const std::byte* at, const std::set<uint64_t>& users)
   }
   // What is there no more waits for nothing.
   for (const uint64_t function : gone) (void)Resolve(function, Resolution::kZero);
+  Tell(lost);
   Wake();
 }
 
@@ -164,11 +175,13 @@ absl::Status RemotePager::Resolve(uint64_t function, Resolution resolution) {
   for (const auto& [base, slot] : slots_) {
     if (slot->told.erase(function) == 0) continue;
     found = true;
-    // The harshest word for one counts for all: they share what is there.
+    // They share what is there: a memory error for one is one for all, and where one lives on, none gets
+    // zeros.
     if (resolution == Resolution::kPoison) slot->fate = Fate::kPoison;
+    if (resolution == Resolution::kRetry) slot->retry = true;
     if (!slot->told.empty()) continue;
-    if (slot->fate == Fate::kLost)
-      slot->fate = resolution == Resolution::kRetry ? Fate::kServed : Fate::kZero;
+    if (slot->fate == Fate::kLost) slot->fate = slot->retry ? Fate::kServed : Fate::kZero;
+    slot->retry = false;
     uffd_->Wake(slot->memory());
   }
   if (found) return absl::OkStatus();

@@ -72,7 +72,7 @@ class RemotePager {
   absl::Status Show(std::byte* at, std::shared_ptr<RemotePages> pages);
   // The slot at `at` is about to be replaced by another mapping.
   void Forget(const std::byte* at);
-  // Which functions use it now.
+  // Which functions use it now. One that is new while the slot is lost is told of at once, on this thread.
   void SetUsers(const std::byte* at, const std::set<uint64_t>& users);
   // It is lost, or was: no other function may use it.
   bool spoiled(const std::byte* at) const;
@@ -106,6 +106,7 @@ class RemotePager {
     std::set<uint64_t> users;
     Fate fate = Fate::kServed;
     std::set<uint64_t> told;  // functions that Resolve is waited for
+    bool retry = false;       // one of those who were told wants it back
     SlotBytes bytes;
     // The working set: what was known, what is touched now, and until when that is recorded.
     std::vector<uint64_t> known, touched;
@@ -135,7 +136,7 @@ class RemotePager {
   // serve.cc
   void ServeFault(const Uffd::Fault& fault, PageBuffer* buffer);
   bool ServeWithout(Slot& slot, const Uffd::Fault& fault);
-  uint64_t Put(Slot& slot, uint64_t chunk, const std::byte* content, bool kept);
+  uint64_t Put(Slot& slot, uint64_t chunk, const std::byte* content, bool kept, absl::Status* status);
   void Lose(Slot& slot, const std::byte* page, const absl::Status& why, Lost* lost);
   void Tell(const Lost& lost) const;
   void Touched(Slot& slot, uint64_t chunk);

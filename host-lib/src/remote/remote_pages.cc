@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <thread>
 #include <utility>
@@ -25,8 +26,10 @@ constexpr std::chrono::milliseconds kLongestRetryPause{1000};
 constexpr size_t kDigestBytes = sizeof(image::Sha256Digest);
 constexpr uint64_t kFetchAtOnce = 8;  // chunks
 
+// A function's life depends on it: an interface that is down for a moment, a memory limit that others are at,
+// pass.
 bool WorthAnotherTry(const absl::Status& status) {
-  return absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status) || absl::IsDataLoss(status);
+  return !absl::IsNotFound(status) && !absl::IsPermissionDenied(status) && !absl::IsInvalidArgument(status);
 }
 
 void PauseUnless(std::chrono::milliseconds pause, const std::atomic<bool>* stop) {
@@ -45,7 +48,8 @@ RemotePages::RemotePages(std::string digest, std::vector<uint8_t> leaves,
       entry_(std::move(entry)),
       cache_(std::move(cache)),
       uffd_(std::move(uffd)),
-      size_(size) {}
+      size_(size),
+      present_(chunks()) {}
 
 absl::StatusOr<std::shared_ptr<RemotePages>> RemotePages::Create(std::string digest,
                                                                  std::vector<uint8_t> leaves,
@@ -59,6 +63,14 @@ absl::StatusOr<std::shared_ptr<RemotePages>> RemotePages::Create(std::string dig
       leaves.size() != (size + kPagesChunk - 1) / kPagesChunk * kDigestBytes) {
     return absl::DataLossError(
         absl::StrCat("template ", digest, ": its pages do not have the size that its manifest says"));
+  }
+  // So shmem shows that it may give the file huge pages.
+  if (info.st_blksize != static_cast<blksize_t>(kPage)) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "template ", digest,
+        ": the file system of its cache uses huge pages, which would show zeros where nothing was fetched; "
+        "mount a tmpfs with huge=never for it, or with no cache set "
+        "/sys/kernel/mm/transparent_hugepage/shmem_enabled to never"));
   }
   MOULT_ASSIGN_OR_RETURN(Uffd uffd, Uffd::OpenForFiles());
   std::shared_ptr<RemotePages> pages(new RemotePages(std::move(digest), std::move(leaves), std::move(source),
@@ -84,9 +96,17 @@ uint64_t RemotePages::ChunkBytes(uint64_t chunk) const {
   return std::min(kPagesChunk, size_ - chunk * kPagesChunk);
 }
 
+// Not by SEEK_HOLE, which walks to the next hole, to the end of a file that has none. What is swapped out
+// counts as absent; fetched again, it is found to be there.
 bool RemotePages::Has(uint64_t chunk) const {
-  const off_t hole = lseek(fd(), static_cast<off_t>(chunk * kPagesChunk), SEEK_HOLE);
-  return hole >= 0 && static_cast<uint64_t>(hole) >= chunk * kPagesChunk + ChunkBytes(chunk);
+  if (present_[chunk]) return true;
+  std::array<unsigned char, kPagesChunk / kPage> there;
+  const uint64_t bytes = ChunkBytes(chunk);
+  if (mincore(filler_ + chunk * kPagesChunk, bytes, there.data()) != 0) return false;
+  const bool all = std::all_of(there.begin(), there.begin() + static_cast<ptrdiff_t>(bytes / kPage),
+                               [](unsigned char page) { return (page & 1) != 0; });
+  if (all) present_[chunk] = true;
+  return all;
 }
 
 uint64_t RemotePages::PresentBytes() const {
@@ -145,7 +165,7 @@ absl::Status RemotePages::FetchAll(Clock::time_point deadline) {
     if (chunk < chunks() && !Has(chunk)) batch.push_back(chunk);
     if (batch.empty() || (chunk < chunks() && batch.size() < kFetchAtOnce)) continue;
     const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now());
-    MOULT_RETURN_IF_ERROR(Read(batch, &buffer, {.deadline = left, .attempt = left}));
+    MOULT_RETURN_IF_ERROR(Read(batch, &buffer, {.deadline = left}));
     for (size_t i = 0; i < batch.size(); ++i) {
       MOULT_RETURN_IF_ERROR(Keep(batch[i], buffer.page(i * kPagesChunk / kPage)));
     }

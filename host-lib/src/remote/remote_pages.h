@@ -63,8 +63,8 @@ class RemotePages {
   uint64_t PresentBytes() const;
 
   // Fetches chunks into `buffer`, one behind the other in room for whole ones, and checks them. Blocks. Tries
-  // again for as long as it makes sense: kUnavailable, kDeadlineExceeded, kDataLoss (what came is not what
-  // the manifest says, and may be next time), and what else the pool says, which is for good.
+  // again until the deadline, also where what came is not what the manifest says (kDataLoss): it may be next
+  // time. For good are kNotFound, kPermissionDenied and kInvalidArgument.
   absl::Status Read(absl::Span<const uint64_t> chunks, PageBuffer* buffer, const RemoteRetry& retry);
   // Puts a chunk that Read has checked into the file. kResourceExhausted: the file system is full.
   absl::Status Keep(uint64_t chunk, const std::byte* from);
@@ -91,6 +91,8 @@ class RemotePages {
   const Uffd uffd_;
   const uint64_t size_;
   std::byte* filler_ = nullptr;  // the shared mapping
+  // Chunks that were seen in the file: what an entry that is held has, it keeps.
+  mutable std::vector<std::atomic<bool>> present_;
   std::atomic<uint64_t> fetched_bytes_ = 0;
   std::atomic<uint64_t> retries_ = 0;
 };

@@ -48,9 +48,15 @@ absl::StatusOr<std::shared_ptr<const TemplateCache>> RemoteStore::Cache() {
 absl::StatusOr<CacheEntry> RemoteStore::Entry(const std::string& digest, uint64_t size,
                                               std::shared_ptr<const TemplateCache>* cache,
                                               std::vector<std::string>* notes) {
-  MOULT_ASSIGN_OR_RETURN(*cache, Cache());
-  if (*cache == nullptr) return CacheEntry::Private(size);
-  auto entry = (*cache)->Take(digest, size);
+  auto opened = Cache();
+  if (opened.ok() && *opened == nullptr) return CacheEntry::Private(size);
+  absl::StatusOr<CacheEntry> entry = absl::UnknownError("no cache");
+  if (opened.ok()) {
+    *cache = *std::move(opened);
+    entry = (*cache)->Take(digest, size);
+  } else {
+    entry = opened.status();
+  }
   if (entry.ok()) return entry;
   notes->push_back(absl::StrCat("not cached, because: ", entry.status().message()));
   return CacheEntry::Private(size);

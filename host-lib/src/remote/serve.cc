@@ -82,7 +82,7 @@ void RemotePager::ServeFault(const Uffd::Fault& fault, PageBuffer* buffer) {
     Touched(*slot, chunk);
     if (fault.minor || slot->pages->Has(chunk)) {
       ++stats_.hits;
-      const uint64_t mapped = Put(*slot, chunk, nullptr, /*kept=*/true);
+      const uint64_t mapped = Put(*slot, chunk, nullptr, /*kept=*/true, nullptr);
       slot->bytes.cache += mapped;
       stats_.hit_bytes += mapped;
     } else if (slot->busy[chunk]) {
@@ -97,10 +97,12 @@ void RemotePager::ServeFault(const Uffd::Fault& fault, PageBuffer* buffer) {
       lock.lock();
       slot->busy[chunk] = false;
       if (!Live(*slot)) return;
+      if (!read.ok() && stopping_) return;
       if (!read.ok()) {
         Lose(*slot, fault.page, read, &lost);
       } else {
-        Put(*slot, chunk, buffer->page(0), kept);
+        absl::Status put;  // One that failed is tried again by the access.
+        Put(*slot, chunk, buffer->page(0), kept, &put);
         slot->bytes.pool += slot->pages->ChunkBytes(chunk);
         stats_.fetched_bytes += slot->pages->ChunkBytes(chunk);
       }
@@ -118,12 +120,14 @@ void RemotePager::ServeFault(const Uffd::Fault& fault, PageBuffer* buffer) {
 }
 
 // Maps a chunk: from the file, or, when that could not take it, from `content`, for this slot alone.
-uint64_t RemotePager::Put(Slot& slot, uint64_t chunk, const std::byte* content, bool kept) {
+uint64_t RemotePager::Put(Slot& slot, uint64_t chunk, const std::byte* content, bool kept,
+                          absl::Status* status) {
   const absl::Span<std::byte> part = slot.chunk(chunk);
   const uint64_t mapped = uffd_->Continue(part);
   if (kept) return mapped;
   stats_.unkept_bytes += part.size();
-  if (!uffd_->Copy(part, content).ok()) uffd_->Wake(part);
+  *status = uffd_->Copy(part, content);
+  if (!status->ok()) uffd_->Wake(part);
   return mapped;
 }
 
@@ -171,7 +175,9 @@ absl::Status RemotePager::Populate(absl::Span<const std::byte> range) {
       slot->bytes.pool += slot->pages->ChunkBytes(chunk);
       stats_.fetched_bytes += slot->pages->ChunkBytes(chunk);
     }
-    Put(*slot, chunk, buffer.page(0), kept);
+    absl::Status put;
+    Put(*slot, chunk, buffer.page(0), kept, &put);
+    MOULT_RETURN_IF_ERROR(put);
   }
   return absl::OkStatus();
 }

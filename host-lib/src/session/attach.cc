@@ -201,6 +201,11 @@ Task<absl::Status> AttachOn(Vm* vm, Op* op, Connection* connection, const Templa
                             std::optional<SlotHold>* hold) {
   const bool in_place = hold->has_value();
   const Sources sources(vm, op, *content, in_place ? &**hold : nullptr);
+  // Meanwhile others that have it may have lost pages.
+  if (in_place && (*hold)->slot().remote &&
+      vm->remote_pager()->spoiled((*hold)->window().config().hva + (*hold)->slot().offset)) {
+    co_return absl::DataLossError(absl::StrCat("template ", content->name, ": its pool did not give a page to another function; attach again"));
+  }
   if (!in_place) MOULT_CO_RETURN_IF_ERROR(co_await Fetch(op, content));
   op->result().pages = in_place ? PageMode::kInPlace : PageMode::kCopy;
   op->result().json["pages"] = in_place ? "in_place" : "copy";

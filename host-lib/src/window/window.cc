@@ -99,7 +99,8 @@ bool Window::FitsWithout(uint64_t function, uint64_t size, uint64_t limit) const
 }
 
 absl::StatusOr<Slot*> Window::Take(const SlotContent& content, uint64_t limit) {
-  for (Slot& slot : slots_) {
+  for (auto known = slots_.begin(); known != slots_.end(); ++known) {
+    Slot& slot = *known;
     if (slot.digest != content.digest || slot.offset + slot.length > limit) continue;
     std::byte* const at = config_.hva + slot.offset;
     const bool spoiled = slot.remote && remote_->spoiled(at);
@@ -107,8 +108,13 @@ absl::StatusOr<Slot*> Window::Take(const SlotContent& content, uint64_t limit) {
     if (spoiled && slot.used()) continue;
     // Kept, and written to by the guest meanwhile: the function gets the template, not that.
     if (!slot.used() && (spoiled || IsWritten(at, slot.length))) {
-      MOULT_RETURN_IF_ERROR(Show(&slot, content));
+      const absl::Status shown = Show(&slot, content);
       changed_(config_.number, slot.offset, slot.length);
+      if (!shown.ok()) {
+        (void)Hide(slot);  // Whoever takes the place hides what is there, too.
+        slots_.erase(known);
+        return shown;
+      }
     }
     ++slot.attaching;
     return &slot;

@@ -208,6 +208,17 @@ TEST_F(PoolApiTest, Attach_ByCopyFetchesAll) {
   EXPECT_EQ(json["bytes_by_source"]["cache"], pages.size());
 }
 
+// Another user may have made it first.
+TEST_F(PoolApiTest, Attach_GoesOn_WithoutACacheThatCanBeUsed) {
+  ASSERT_EQ(Push(), 0) << moult_last_error();
+  std::filesystem::remove_all(cache_);
+  std::ofstream(cache_) << "no folder";
+  nlohmann::json json;
+  ASSERT_EQ(AttachFrom("sample", MOULT_PAGES_COPY, &json), 0) << moult_last_error();
+  EXPECT_THAT(json["notes"].dump(), HasSubstr("not cached, because: "));
+  EXPECT_EQ(json["bytes_by_source"]["pool"], PagesOf(store_path_).size());
+}
+
 TEST_F(PoolApiTest, Attach_WithoutServingThreadsSaysSo) {
   ASSERT_EQ(Push(), 0) << moult_last_error();
   EXPECT_EQ(AttachFrom("sample", MOULT_PAGES_IN_PLACE, nullptr), -EBUSY);

@@ -135,6 +135,36 @@ TEST_F(RemoteTest, LostPage_ComesWhenThePoolIsWellAgain) {
   EXPECT_FALSE(vm.pager().spoiled(vm.memory()));
 }
 
+// 8 lives on, so it must not see zeros, whoever speaks after it.
+TEST_F(RemoteTest, LostPage_IsTriedAgain_WhenOneUserWantsIt) {
+  std::atomic<bool> down = true;
+  source_->SetScript(
+      [&](int, uint64_t) { return down ? absl::UnavailableError("no answer") : absl::OkStatus(); });
+  FakeVm vm(Quick());
+  ASSERT_TRUE(vm.pager().Show(vm.memory(), Pages(source_)).ok());
+  vm.pager().SetUsers(vm.memory(), {7, 8});
+  auto touched = std::async(std::launch::async, [&] { return vm.IsRight(5); });
+  vm.AwaitLost(3);
+  down = false;
+  EXPECT_TRUE(vm.pager().Resolve(8, Resolution::kRetry).ok());
+  EXPECT_TRUE(vm.pager().Resolve(0, Resolution::kZero).ok());
+  vm.pager().SetUsers(vm.memory(), {8});
+  EXPECT_TRUE(touched.get());
+}
+
+TEST_F(RemoteTest, UserThatComesToALostSlot_IsToldOf) {
+  source_->SetScript([](int, uint64_t) { return absl::NotFoundError("gone"); });
+  FakeVm vm;
+  ASSERT_TRUE(vm.pager().Show(vm.memory(), Pages(source_)).ok());
+  vm.pager().SetUsers(vm.memory(), {7});
+  auto touched = std::async(std::launch::async, [&] { return vm.Byte(0); });
+  vm.AwaitLost(2);
+  vm.pager().SetUsers(vm.memory(), {7, 9});
+  EXPECT_EQ(vm.AwaitLost(3)[2].function, 9u);
+  for (const uint64_t function : {0, 7, 9}) EXPECT_TRUE(vm.pager().Resolve(function, Resolution::kZero).ok());
+  EXPECT_EQ(touched.get(), 0);
+}
+
 TEST_F(RemoteTest, EndOfAUser_ResolvesWhatItLost) {
   source_->SetScript([](int, uint64_t) { return absl::NotFoundError("gone"); });
   FakeVm vm;
