@@ -18,7 +18,7 @@ UNSTEADY = {
     "socket_timeout": (r"threads/|status/Threads",
                        "recv with SO_RCVTIMEO ends with EINTR after any stop (signal(7)); its thread ends"),
     "itimer_fires": (r"status/ShdPnd", "its timer fires while it waits"),
-    "posix_timer_thread": (r"maps/|threads/|status/Threads", "each expiry runs in a thread of its own, with a stack of its own"),
+    "posix_timer_thread": (r"maps/|threads/|status/Threads|memory", "each expiry runs in a thread of its own, with a stack of its own"),
     "posix_timer_periodic": (r"status/ShdPnd", "its timers fire while it waits"),
     "syscall_storm": (r"maps/|fds/|status/|memory", "maps, opens and closes all the time"),
     "threads_8": (r"memory", "half its threads wake every 20 ms"),

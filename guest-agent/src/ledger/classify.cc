@@ -126,12 +126,12 @@ void Classifier::ClassifyFile(const Users& users, PageUse& use) const {
 
 void Classifier::ClassifyKernel(uint64_t frame, const FrameInfo& info, PageUse& use) const {
   const uint64_t at = frame * 4096;
-  const bool image = std::any_of(kernel_image_.begin(), kernel_image_.end(), [at](const RamRange& range) {
-    return at + 4096 > range.start && at < range.end;
-  });
-  use.kind = image                                ? PageKind::KernelImage
-             : (info.flags & Bit(kReserved)) != 0 ? PageKind::Boot
-                                                  : PageKind::Kernel;
+  // Within the image, what only booting needed is the allocator's by now.
+  const bool reserved = (info.flags & Bit(kReserved)) != 0;
+  const bool image = reserved && std::any_of(kernel_image_.begin(), kernel_image_.end(), [at](const RamRange& range) {
+                       return at + 4096 > range.start && at < range.end;
+                     });
+  use.kind = image ? PageKind::KernelImage : reserved ? PageKind::Boot : PageKind::Kernel;
   use.function = Payer(info);
 }
 

@@ -32,13 +32,16 @@ namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
 constexpr std::chrono::seconds kDeviceStarts{10};
 constexpr std::chrono::seconds kAgentAnswers{180};
+constexpr std::chrono::seconds kAgentIsReady{120};
 
 struct Vm {
   VmArguments arguments;
   fs::path dir, kernel, image, library, agent, driver;
   std::string accel;
   std::optional<Child> device, qemu;
+  std::streamoff console_start = 0;  // of this boot, in console()
   fs::path control() const { return dir / "control.sock"; }
+  fs::path console() const { return dir / "console.log"; }
 };
 
 fs::path OwnFolder() {
@@ -183,6 +186,10 @@ absl::Status AddVsock(Vm* vm, std::vector<std::string>* argv, std::string* setti
 absl::Status StartQemu(Vm* vm) {
   const VmArguments& a = vm->arguments;
   const std::string ram = absl::StrCat("size=", a.memory_mb, "M");
+  std::error_code none;
+  const uintmax_t before = fs::file_size(vm->console(), none);
+  vm->console_start = none ? 0 : static_cast<std::streamoff>(before);
+  const std::string console = absl::StrReplaceAll(vm->console().string(), {{",", ",,"}});
   std::vector<std::string> argv{
       a.qemu, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-M",
       absl::StrCat("q35,accel=", vm->accel, ",memory-backend=ram"),
@@ -200,8 +207,7 @@ absl::Status StartQemu(Vm* vm) {
       "-device", "nvme,drive=root,serial=moult", "-device", "virtio-blk-pci,drive=payload", "-chardev",
       absl::StrCat("file,id=serial,append=on,path=",
                    // Who wants JSON may stop to read after it; a full pipe would stop the guest.
-                   a.json ? absl::StrReplaceAll((vm->dir / "console.log").string(), {{",", ",,"}})
-                          : "/proc/self/fd/1"),
+                   a.json ? console : "/proc/self/fd/1,logappend=on,logfile=" + console),
       "-serial", "chardev:serial", "-qmp",
       absl::StrCat("unix:", (vm->dir / "qmp.sock").string(), ",server=on,wait=off")};
   if (a.window_mb > 0) {
@@ -228,9 +234,21 @@ absl::Status StartQemu(Vm* vm) {
   return absl::OkStatus();
 }
 
+bool AgentSaysItIsReady(const Vm& vm) {
+  std::ifstream console(vm.console());
+  console.seekg(vm.console_start);
+  for (std::string line; std::getline(console, line);) {
+    if (line.find("moult-agent: ready") != std::string::npos) return true;
+  }
+  return false;
+}
+
 // The agent is asked until it answers. From the host that costs the guest little, and only while it boots.
 absl::Status WaitForAgent(const Vm& vm, int signals, Progress* progress) {
   const auto deadline = Clock::now() + kAgentAnswers;
+  // vhost-device-vsock can stop for good at a connection that comes while the guest's driver starts. An agent
+  // that does not say on the console that it is ready is asked in the end.
+  const auto asked = vm.device ? Clock::now() + kAgentIsReady : Clock::time_point::min();
   absl::Status last;
   while (Clock::now() < deadline) {
     // The guest's console is progress enough, and on the same terminal.
@@ -240,13 +258,16 @@ absl::Status WaitForAgent(const Vm& vm, int signals, Progress* progress) {
       return waits[1].revents != 0 ? absl::CancelledError("vm: interrupted")
                                    : absl::FailedPreconditionError("vm: QEMU ended, see its messages");
     }
+    if (Clock::now() < asked && !AgentSaysItIsReady(vm)) continue;
     absl::StatusOr<std::unique_ptr<Backend>> backend =
         Open({.control = vm.control(), .agent = "", .store = "", .tenant = ""});
     last = backend.status();
     if (last.ok()) last = (*backend)->Call("hello", {{"timeout_ms", 5000}}).status();
     if (last.ok()) return last;
     // Only these pass as the guest boots.
-    if (!absl::IsUnavailable(last) && !absl::IsNotFound(last) && !absl::IsDeadlineExceeded(last)) return last;
+    if (!absl::IsUnavailable(last) && !absl::IsNotFound(last) && !absl::IsDeadlineExceeded(last) &&
+        !absl::IsAborted(last))
+      return last;
   }
   return absl::DeadlineExceededError(absl::StrCat("vm: the agent does not answer: ", last.message()));
 }
@@ -268,7 +289,8 @@ int Supervise(const VmArguments& arguments, int ready, int errors) {
         .driver = {},
         .accel = {},
         .device = {},
-        .qemu = {}};
+        .qemu = {},
+        .console_start = 0};
   Progress progress("vm: the guest's kernel");
   absl::Status status = Prepare(&vm, &progress);
   progress.Becomes("vm: the guest boots");

@@ -137,6 +137,12 @@ TEST_F(ClassifyTest, KernelImage_EndsInTheMidstOfAPage) {
   Expect(Of(kReserved, {}), PageClass::System, PageKind::Boot, 0);
 }
 
+TEST_F(ClassifyTest, WhatOnlyBootingNeeded_IsNoLongerOfTheKernelImage) {
+  frame_ = 0x1000;
+  Expect(Of(0, {}, 0, kCgroup), PageClass::System, PageKind::Kernel, 4);
+  Expect(Of(Bit(KPF_BUDDY), {}), PageClass::Free, PageKind::None, 0);
+}
+
 TEST_F(ClassifyTest, PagesWithoutUse_AreFreeOrReserved) {
   Expect(Of(Bit(KPF_BUDDY), {}), PageClass::Free, PageKind::None, 0);
   Expect(Of(Bit(KPF_NOPAGE), {}), PageClass::Reserved, PageKind::Hole, 0);

@@ -123,7 +123,7 @@ TEST_P(PagerFailure, LostPage_IsZero_WhenItsOwnerIsDropped) {
   uint64_t got = 1;
   std::thread toucher([&] { got = Word(10); });
   AwaitLost();
-  EXPECT_TRUE(pager_->DropOwner(kOwner));
+  DropAll();
   toucher.join();
   EXPECT_EQ(got, 0u);
   EXPECT_EQ(pager_->stats().total.lost_pages, 0u);

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <chrono>
 #include <cstring>
 #include <filesystem>
 #include <memory>
@@ -106,6 +107,14 @@ class PagerTest : public ::testing::TestWithParam<Kind> {
       if (Word(page, w) != (Zero(page) ? 0 : Pattern(page, w))) return false;
     }
     return true;
+  }
+  // The last fault's neighbours may still be on their way.
+  void DropAll() {
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(10);
+    while (!pager_->DropOwner(kOwner)) {
+      ASSERT_LT(std::chrono::steady_clock::now(), deadline);
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
   }
   void ExpectWhole(uint64_t first, uint64_t count) const {
     for (uint64_t page = first; page < first + count; ++page) ASSERT_TRUE(PageIsWhole(page)) << page;

@@ -121,7 +121,7 @@ TEST_P(PagerTest, Drop_GivesZeros_AndThePoolItsSpace) {
   EXPECT_EQ(pool_->used_bytes(), (256 - 32) * kPage);
   for (uint64_t page = 0; page < 256; ++page) ASSERT_EQ(Word(page, page), 0u) << page;
   ExpectWhole(256, 16);
-  EXPECT_TRUE(pager_->DropOwner(kOwner));
+  DropAll();
   EXPECT_EQ(pool_->used_bytes(), 0u);
   EXPECT_EQ(pager_->stats().total.offloaded_bytes + pager_->stats().total.zero_bytes, 0u);
   EXPECT_EQ(Word(500), 0u);
