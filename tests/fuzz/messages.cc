@@ -67,8 +67,7 @@ rpc::CaptureReportT CaptureReport(bool in_place) {
   rpc::CaptureReportT report;
   report.image = Bytes(image::SerializeImage(sample::Image()));
   image::ManifestT draft = sample::Manifest();
-  draft.image = std::make_unique<image::ContentDigestT>();
-  draft.pages = std::make_unique<image::ContentDigestT>();
+  for (auto* digest : {&draft.image, &draft.pages}) *digest = std::make_unique<image::ContentDigestT>();
   report.manifest = Bytes(image::SerializeManifest(draft));
   report.spec = std::make_unique<rpc::FunctionSpecT>(Spec());
   report.pages_size = sample::kPagesSize;
