@@ -168,6 +168,7 @@ TEST_F(ServerTest, Call_NamesTheParameter_WhenItIsWrong) {
       {"capture", R"({"function":1,"name":"t","end":1})", "parameter end must be true or false"},
       {"recall", R"({"function":1,"prefetch":"some"})", "must be one of: working-set, all, none"},
       {"offload", R"({"cold_only":true})", "parameter function is missing"},
+      {"offload", R"({"function":1,"segment":"stack"})", "must be one of: all, runtime, init, exec"},
       {"why", "{}", "parameter gpa is missing"},
       {"pages", R"({"runs":1})", "parameter runs must be true or false"},
       {"run", R"({"function":[]})", "parameter function must be an object"},

@@ -18,6 +18,32 @@ PREFETCH = ("working-set", "all", "none")
 MOST_LEFT = 0.1  # of what was offloaded may still be in RAM: what the guest touched as it was frozen and looked at
 CASES = []
 
+PART_SIZES = {"runtime": 4 << 20, "init": 8 << 20, "exec": 3 << 20}
+# Holds so much more in each part of its life. The agent looks while it runs on, hence the pause.
+PARTS = f"""
+import socket, time
+def hold(size):
+    part = bytearray(size)
+    part[::4096] = b'7' * (size // 4096)
+    return part
+parts = [hold({PART_SIZES["runtime"]})]
+print('up', flush=True)
+time.sleep(3)
+parts.append(hold({PART_SIZES["init"]}))
+s = socket.socket(socket.AF_UNIX)
+s.bind('/tmp/parts.sock')
+s.listen(8)
+while True:
+    c, _ = s.accept()
+    if c.recv(65536):
+        if len(parts) == 2:
+            parts.append(hold({PART_SIZES["exec"]}))
+        whole = all(p[::4096] == b'7' * (len(p) // 4096) for p in parts)
+        body = b'ok' if whole else b'damaged'
+        c.sendall(b'HTTP/1.1 200 OK\\r\\nContent-Length: %d\\r\\n\\r\\n%s' % (len(body), body))
+    c.close()
+"""
+
 
 def case(function):
     @functools.wraps(function)
@@ -92,6 +118,34 @@ def memory_goes_back_to_the_host(s):
     print(f"  python: {moved >> 10} KiB out, {fell >> 10} KiB back; left in the guest: {use['kernel_bytes'] >> 10} KiB of the kernel's")
     expect(left["user_private"] >= moved - (1 << 20), f"the guest sees {left}")
     expect(use["kernel_bytes"] < 2 << 20, f"kernel memory of an offloaded function: {use['kernel_bytes']}")
+    s.end(function)
+
+
+@case
+def segments_go_by_themselves(s):
+    function = s.vm.start_at("parts", "unix:/tmp/parts.sock", ["/usr/bin/python3", "-S", "-c", PARTS], "--ready", "connect",
+                             "--runtime-up", "line:up")
+    expect(s.control.get(function, "/") == b"ok", "its answer")
+
+    def segments():
+        return s.control.call("pages", function=function)["functions"][0]["segments"]
+
+    before = segments()
+    for segment, size in PART_SIZES.items():
+        at_least, slack = size, 6 << 20  # python itself is a runtime, and needs a little for all that it does
+        expect(at_least <= before[segment]["bytes"] < at_least + slack, f"{segment}: {before}")
+        expect(before[segment]["offloaded_bytes"] == 0, f"{segment}: {before}")
+    result = s.control.call("offload", function=function, segment="exec")
+    after = segments()
+    expect(result["offloaded_bytes"] + result["zero_bytes"] >= PART_SIZES["exec"], str(result))
+    expect(after["exec"]["offloaded_bytes"] >= PART_SIZES["exec"], str(after))
+    expect(after["runtime"]["offloaded_bytes"] == after["init"]["offloaded_bytes"] == 0, str(after))
+    for step in range(1, 4):
+        s.control.call("offload", function=function, segment="init", most_bytes=1 << 20)
+        expect(segments()["init"]["offloaded_bytes"] == step << 20, f"step {step}: {segments()}")
+    expect(segments()["runtime"]["offloaded_bytes"] == 0, str(segments()))
+    s.control.call("recall", function=function)
+    expect(s.control.get(function, "/") == b"ok", "its answer after a recall")
     s.end(function)
 
 

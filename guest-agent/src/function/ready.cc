@@ -157,8 +157,7 @@ absl::Status AwaitEndpoint(const Function& function, const Watch& watch) {
       Retry([&] { return ConnectEndpoint(function.init_pid, endpoint, watch).status(); }, function, watch));
 }
 
-absl::Status AwaitReady(const Function& function, const Watch& watch) {
-  const rpc::ReadinessT* readiness = function.info.spec->readiness.get();
+absl::Status AwaitReady(const Function& function, const rpc::ReadinessT* readiness, const Watch& watch) {
   if (readiness == nullptr || readiness->kind == rpc::ReadinessKind::Started) return absl::OkStatus();
   const Watch until = watch.Until(Clock::now() + OrDefault(readiness->timeout_ms, kReadyTimeout));
   switch (readiness->kind) {

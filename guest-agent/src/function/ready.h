@@ -11,8 +11,8 @@
 
 namespace moult::agent {
 
-// Waits as the spec's readiness says. kDeadlineExceeded and kAborted carry the end of the log.
-absl::Status AwaitReady(const Function& function, const Watch& watch);
+// Waits as `readiness` of its spec says; null: not at all. kDeadlineExceeded and kAborted carry the end of the log.
+absl::Status AwaitReady(const Function& function, const rpc::ReadinessT* readiness, const Watch& watch);
 // Waits until the endpoint accepts; at once when there is none.
 absl::Status AwaitEndpoint(const Function& function, const Watch& watch);
 // `what` ("before_capture") is for errors. A null or empty hook is OK.

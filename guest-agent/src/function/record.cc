@@ -20,23 +20,6 @@ namespace {
 
 using nlohmann::json;
 
-absl::Status WriteWhole(const std::string& path, const std::string& text) {
-  const std::string temporary = path + ".new";
-  const UniqueFd fd(open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
-  if (!fd.valid()) return ErrnoStatus(absl::StrCat("make ", temporary));
-  for (size_t done = 0; done < text.size();) {
-    const ssize_t n = write(fd.get(), text.data() + done, text.size() - done);
-    if (n < 0) {
-      const absl::Status status = ErrnoStatus(absl::StrCat("write ", temporary));
-      unlink(temporary.c_str());
-      return status;
-    }
-    done += static_cast<size_t>(n);
-  }
-  if (rename(temporary.c_str(), path.c_str()) < 0) return ErrnoStatus(absl::StrCat("rename to ", path));
-  return absl::OkStatus();
-}
-
 // The member, when it is there and `is` so; else null, so that no wrong type is taken.
 const json& Member(const json& root, const char* key, bool (json::*is)() const) {
   static const json& none = *new json();
@@ -80,6 +63,23 @@ std::string FormatState(const Function& function) {
                      {"shell", function.shell},
                      {"info", absl::Base64Escape(info)}};
   return root.dump(1, ' ', false, json::error_handler_t::replace) + "\n";
+}
+
+absl::Status WriteWhole(const std::string& path, const std::string& text) {
+  const std::string temporary = path + ".new";
+  const UniqueFd fd(open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
+  if (!fd.valid()) return ErrnoStatus(absl::StrCat("make ", temporary));
+  for (size_t done = 0; done < text.size();) {
+    const ssize_t n = write(fd.get(), text.data() + done, text.size() - done);
+    if (n < 0) {
+      const absl::Status status = ErrnoStatus(absl::StrCat("write ", temporary));
+      unlink(temporary.c_str());
+      return status;
+    }
+    done += static_cast<size_t>(n);
+  }
+  if (rename(temporary.c_str(), path.c_str()) < 0) return ErrnoStatus(absl::StrCat("rename to ", path));
+  return absl::OkStatus();
 }
 
 absl::Status Save(const Function& function) {

@@ -52,6 +52,9 @@ absl::Status Save(const Function& function);
 std::vector<std::unique_ptr<Function>> LoadAll(const std::string& functions_dir,
                                                std::vector<std::string>* errors);
 
+// A file of the folder's, whole or not at all.
+absl::Status WriteWhole(const std::string& path, const std::string& text);
+
 // Makes the folder, with an empty log.
 absl::Status MakeFolder(const Function& function);
 void RemoveFolder(const Function& function);

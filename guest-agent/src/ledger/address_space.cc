@@ -97,7 +97,7 @@ absl::Status AddressSpaces::AddPages(int pagemap, uint64_t start, uint64_t end, 
       const proc::PagemapEntry entry = proc::DecodePagemap(raw_[i]);
       if (entry.pfn == 0)
         return absl::PermissionDeniedError("the kernel hides frame numbers; run with CAP_SYS_ADMIN");
-      mappings_.push_back({entry.pfn, at + i * kPage, vma});
+      mappings_.push_back({entry.pfn, at + i * kPage, vma, entry.file_or_shared});
     }
     at += got * kPage;
   }

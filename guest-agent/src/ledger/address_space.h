@@ -30,6 +30,7 @@ struct Mapping {
   uint64_t frame = 0;
   uint64_t va = 0;
   uint32_t vma = 0;  // index in AddressSpaces::vmas
+  bool file_or_shared = false;  // else private to who maps it
   bool operator==(const Mapping&) const = default;
 };
 

@@ -25,6 +25,7 @@ absl::Status AddFunction(const std::string& cgroup_root, const Function& functio
   if (stat(absl::StrCat(cgroup_root, "/", name).c_str(), &st) < 0) return absl::OkStatus();
   Household household;
   household.id = function.info.id;
+  household.folder = function.folder;
   MOULT_ASSIGN_OR_RETURN(household.cgroup, Cgroup::Open(cgroup_root, name));
   household.frozen = household.cgroup->IsFrozen();
   MOULT_ASSIGN_OR_RETURN(const std::vector<pid_t> pids, household.cgroup->Processes());

@@ -28,6 +28,7 @@ struct Household {  // a function
   uint64_t id = 0;
   std::unique_ptr<Cgroup> cgroup;
   bool frozen = false;
+  std::string folder;
 };
 
 struct Census {

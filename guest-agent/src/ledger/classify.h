@@ -26,6 +26,7 @@ struct PageUse {
   uint32_t file = 0;
   uint64_t file_offset = 0;
   uint8_t prot = 0;
+  rpc::Segment segment{};  // not the classifier's to tell
   rpc::PageFlag flags{};
 };
 

@@ -10,6 +10,7 @@
 #include "ledger/census.h"
 #include "ledger/classify.h"
 #include "ledger/frame_table.h"
+#include "ledger/stamps.h"
 #include "moult/base/page.h"
 #include "proc/read.h"
 #include "rpc/iomem.h"
@@ -33,7 +34,7 @@ bool Follows(const Run& last, uint64_t gpa, const PageUse& next) {
   const PageUse& use = last.use;
   const bool same = use.page_class == next.page_class && use.kind == next.kind &&
                     use.function == next.function && use.pid == next.pid && use.file == next.file &&
-                    use.prot == next.prot && use.flags == next.flags;
+                    use.prot == next.prot && use.segment == next.segment && use.flags == next.flags;
   return same && last.gpa + last.length == gpa && (use.pid == 0 || use.va + last.length == next.va) &&
          (use.file == 0 || use.file_offset + last.length == next.file_offset);
 }
@@ -56,6 +57,9 @@ class Maker {
     MOULT_RETURN_IF_ERROR(Prepare());
     MOULT_ASSIGN_OR_RETURN(census_,
                            TakeCensus(options_.cgroup_root, options_.functions_dir, options_.function));
+    for (const Household& function : census_.functions) {
+      MOULT_ASSIGN_OR_RETURN(stamps_[function.id], Stamps::Read(function.folder));
+    }
     phases_.End("census");
     MOULT_RETURN_IF_ERROR(ReadSpaces(census_.processes, &spaces_));
     phases_.End("address_spaces");
@@ -108,6 +112,15 @@ class Maker {
     return absl::OkStatus();
   }
 
+  // Of what a function's processes have for themselves.
+  PageUse Stamped(PageUse use) const {
+    const bool own = use.page_class == PageClass::UserPrivate || use.page_class == PageClass::UserShared;
+    if (!own || use.pid == 0) return use;
+    if (const auto found = stamps_.find(use.function); found != stamps_.end())
+      use.segment = found->second.Of(static_cast<pid_t>(use.pid), use.va);
+    return use;
+  }
+
   // The mappings of `frame`; they rise, and so does it from call to call.
   absl::Span<const Mapping> MappingsOf(uint64_t frame) {
     const std::vector<Mapping>& all = spaces_.mappings();
@@ -127,7 +140,7 @@ class Maker {
         const uint64_t count = std::min(kFramesRead, range.end / kPage - at);
         MOULT_RETURN_IF_ERROR(frames_->Read(at, count, &infos));
         for (uint64_t i = 0; i < count; ++i) {
-          Append(runs_, at + i, classifier.Classify(at + i, infos[i], MappingsOf(at + i)));
+          Append(runs_, at + i, Stamped(classifier.Classify(at + i, infos[i], MappingsOf(at + i))));
         }
         at += count;
       }
@@ -166,7 +179,7 @@ class Maker {
       MOULT_RETURN_IF_ERROR(frames_->Read(first, count, &infos));
       for (uint64_t at = 0; at < count; ++at) {
         const PageUse use = classifier.Classify(first + at, infos[at], MappingsOf(first + at));
-        if (IsUser(use.page_class)) Append(runs_, first + at, use);
+        if (IsUser(use.page_class)) Append(runs_, first + at, Stamped(use));
       }
     }
     return absl::OkStatus();
@@ -246,7 +259,7 @@ class Maker {
         number = static_cast<uint32_t>(report.files.size());
       }
       ledger_.runs.emplace_back(gpa, length, use.va, use.file_offset, use.function, use.pid, number,
-                                use.page_class, use.kind, use.prot, rpc::Segment::None, use.flags);
+                                use.page_class, use.kind, use.prot, use.segment, use.flags);
     }
     for (const Resident& process : census_.processes) {
       if (!pids.contains(static_cast<uint32_t>(process.pid))) continue;
@@ -274,6 +287,7 @@ class Maker {
   size_t next_mapping_ = 0;
   std::vector<Run> runs_;
   std::set<uint64_t> exact_;
+  std::map<uint64_t, Stamps> stamps_;  // by function
   PageLedger ledger_;
 };
 

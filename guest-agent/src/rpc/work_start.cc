@@ -11,6 +11,7 @@
 
 #include "function/exec.h"
 #include "function/ready.h"
+#include "ledger/stamps.h"
 #include "image/restore.h"
 #include "image/window.h"
 #include "moult/protocol/function_spec.h"
@@ -73,7 +74,21 @@ absl::Status Ready(Worker& worker, std::vector<std::string> notes) {
   return absl::OkStatus();
 }
 
-absl::Status Start(Worker& worker) {
+// What it holds by now is of this part of its life, which ends. A function runs as well without.
+void Stamp(const Function& function, rpc::Segment segment, Stamps& stamps, std::vector<std::string>* notes) {
+  absl::StatusOr<std::vector<pid_t>> pids = std::vector<pid_t>{function.info.pid};
+  if (function.cgroup != nullptr) pids = function.cgroup->Processes();
+  absl::Status status = pids.status();
+  for (size_t i = 0; status.ok() && i < pids->size(); ++i) {
+    if ((*pids)[i] == function.init_pid) continue;
+    status = stamps.Add((*pids)[i], segment);
+    if (absl::IsNotFound(status)) status = absl::OkStatus();
+  }
+  if (status.ok()) status = stamps.Save(function.folder);
+  if (!status.ok()) notes->push_back(absl::StrCat("its segments are not known: ", status.message()));
+}
+
+absl::Status Start(Worker& worker, std::vector<std::string>* notes) {
   Function& function = *worker.function;
   const rpc::FunctionSpecT& spec = *function.info.spec;
   MOULT_RETURN_IF_ERROR(SetLimits(function));
@@ -92,8 +107,16 @@ absl::Status Start(Worker& worker) {
   Begun(worker, started.pid, started.inner_pid);
   TellPid(worker);
   worker.phases.End("start");
-  MOULT_RETURN_IF_ERROR(AwaitReady(function, worker.MakeWatch()));
+  Stamps stamps;
+  if (spec.runtime_up != nullptr) {
+    MOULT_RETURN_IF_ERROR(
+        Annotate(AwaitReady(function, spec.runtime_up.get(), worker.MakeWatch()), "runtime_up"));
+    Stamp(function, rpc::Segment::Runtime, stamps, notes);
+  }
+  MOULT_RETURN_IF_ERROR(AwaitReady(function, spec.readiness.get(), worker.MakeWatch()));
   worker.phases.End("ready");
+  Stamp(function, rpc::Segment::Init, stamps, notes);
+  worker.phases.End("stamp");
   return absl::OkStatus();
 }
 
@@ -196,14 +219,21 @@ absl::Status Attach(Worker& worker, std::vector<std::string>* notes) {
   // A connection that is made only to see whether it is taken costs the function its first pages.
   if (!restored->listens) MOULT_RETURN_IF_ERROR(AwaitEndpoint(function, worker.MakeWatch()));
   worker.phases.End("ready");
+  // What it shares with a template in a window is not its own; what was copied for it would all count as young.
+  if (attach.source != rpc::PageSource::Window) {
+    Stamps stamps;
+    Stamp(function, rpc::Segment::Init, stamps, notes);
+    worker.phases.End("stamp");
+  }
   return absl::OkStatus();
 }
 
 }  // namespace
 
 absl::Status DoRun(Worker& worker) {
-  const absl::Status status = Start(worker);
-  return status.ok() ? Ready(worker, {}) : Undo(worker, status);
+  std::vector<std::string> notes;
+  const absl::Status status = Start(worker, &notes);
+  return status.ok() ? Ready(worker, std::move(notes)) : Undo(worker, status);
 }
 
 absl::Status DoAttach(Worker& worker) {

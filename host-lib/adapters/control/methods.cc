@@ -90,6 +90,9 @@ absl::StatusOr<int> StartOffload(Context& c) {
   offload.function = c.params.Number("function");
   if (c.params.Flag("cold_only")) offload.flags |= MOULT_OFFLOAD_COLD_ONLY;
   if (c.params.Flag("run_on")) offload.flags |= MOULT_OFFLOAD_RUN_ON;
+  const uint32_t segment = c.params.Choice("segment", {"all", "runtime", "init", "exec"});
+  if (segment != 0) offload.segments = 1u << (segment - 1);
+  offload.most_bytes = c.params.NumberOr("most_bytes", 0);
   MOULT_RETURN_IF_ERROR(c.params.status());
   return moult_vm_offload(c.target.vm, &offload, &c.options, &c.op);
 }

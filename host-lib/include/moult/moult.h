@@ -356,6 +356,7 @@ MOULT_API int moult_vm_list(struct moult_vm *vm, const struct moult_op_options *
  *    "memory_limit": 0, "cpu_limit_milli": 0, "pids_limit": 0,
  *    "endpoint": {"kind": "unix", "path": "/run/f.sock"} or {"kind": "tcp", "port": 8080},
  *    "readiness": {"kind": "started" | "connect" | "http_get" | "line", "path", "line", "timeout_ms"},
+ *    "runtime_up": as readiness, before it: what the function holds then is its runtime segment (moult/policy.h),
  *    "before_capture": {"kind": "command" | "http_get", "command": [...], "path", "timeout_ms"},
  *    "after_attach": as before_capture}
  * name and argv must be there. Members that are unknown are refused. */

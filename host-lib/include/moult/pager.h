@@ -40,8 +40,9 @@ MOULT_API int moult_pager_resolve(struct moult_vm *vm, uint64_t function, enum m
 struct moult_offload_options {
   size_t size;
   uint64_t function;
-  uint32_t flags; /* MOULT_OFFLOAD_* */
-  uint32_t reserved;
+  uint32_t flags;      /* MOULT_OFFLOAD_* */
+  uint32_t segments;   /* bits 1 << enum moult_segment of moult/policy.h: only these; 0: all there is */
+  uint64_t most_bytes; /* no more than so many, a multiple of 4096; 0: all */
 };
 #define MOULT_OFFLOAD_COLD_ONLY 1u /* leave what the guest's kernel has seen accessed */
 #define MOULT_OFFLOAD_RUN_ON 2u    /* the function runs on; else it is frozen until moult_vm_recall() or moult_vm_thaw() */

@@ -83,7 +83,8 @@ struct moult_pages_options {
 #define MOULT_PAGES_JSON_RUNS 1u /* the runs are in the JSON, too */
 
 /* Asks for the ledger. Result: {"ram_bytes", "classes": {"user_private": bytes, ...}, "template_bytes", "kinds": {...},
- * "functions": [{"id", "name", "state", "exact", "user_private", "user_shared", "user_file", "template", "on_behalf"}],
+ * "functions": [{"id", "name", "state", "exact", "user_private", "user_shared", "user_file", "template", "on_behalf",
+ *  "segments": {"runtime": {"bytes", "offloaded_bytes"}, "init", "exec"}}],
  * "processes": [{"pid", "comm", "function"}], "files": [...]}; with MOULT_PAGES_JSON_RUNS also "run_fields", the names of
  * the numbers of each of "runs", and "class_names", "kind_names", "segment_names", "flag_names" (by bit).
  * Fails with UNIMPLEMENTED when the agent has none. */

@@ -12,8 +12,9 @@
  *   - when `wake_after_us` of the decision before has passed without a request (IDLE or FROZEN),
  *   - when a request comes for a function that has none (REQUESTED), before it gets it.
  *
- * Segments. A page belongs to the one in which it was first written: before the function's program was up
- * (runtime), before it said that it is ready (init), after its first request (exec).
+ * Segments. A page belongs to the one in which the function began to hold it: before its runtime was up
+ * (runtime; a function whose description has no "runtime_up" has none), before it was ready (init), after that
+ * (exec). It goes by virtual address: what moves is young again. Pages that are shared with a template are of none.
  *
  * Errors, structures and strings are as moult.h says. Nothing here blocks. Threads: an intervals and a policy
  * belong to one thread at a time; different ones are independent. A policy of the library's may be asked by

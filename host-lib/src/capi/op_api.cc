@@ -3,8 +3,10 @@
 
 #include "capi/capi.h"
 #include "json/json.h"
+#include "moult/base/page.h"
 #include "moult/pager.h"
 #include "moult/pages.h"
+#include "moult/policy.h"
 #include "moult/protocol/limits.h"
 #include "session/ops.h"
 
@@ -151,8 +153,13 @@ int moult_vm_offload(struct moult_vm* vm, const struct moult_offload_options* of
     if ((ours.flags & ~(MOULT_OFFLOAD_COLD_ONLY | MOULT_OFFLOAD_RUN_ON)) != 0) {
       return absl::InvalidArgumentError("offload: unknown flags");
     }
+    if (ours.segments >> MOULT_SEGMENTS != 0) return absl::InvalidArgumentError("offload: unknown segments");
+    if (ours.most_bytes % moult::kPage != 0)
+      return absl::InvalidArgumentError("offload: most_bytes is no multiple of a page");
     const ops::OffloadConfig config{ours.function, (ours.flags & MOULT_OFFLOAD_COLD_ONLY) != 0,
-                                    (ours.flags & MOULT_OFFLOAD_RUN_ON) != 0};
+                                    (ours.flags & MOULT_OFFLOAD_RUN_ON) != 0,
+                                    ours.segments << static_cast<unsigned>(moult::rpc::Segment::Runtime),
+                                    ours.most_bytes};
     return Vm::Body([config](Vm* on, Op* self) { return ops::Offload(on, self, config); });
   });
 }

@@ -100,6 +100,14 @@ void ReadHook(Members* from, std::unique_ptr<rpc::HookT>* to) {
   from->Number("timeout_ms", &(*to)->timeout_ms);
 }
 
+void ReadReadiness(Members* from, std::unique_ptr<rpc::ReadinessT>* to) {
+  *to = std::make_unique<rpc::ReadinessT>();
+  from->Enum("kind", kReadiness, &(*to)->kind);
+  from->Text("path", &(*to)->path);
+  from->Text("line", &(*to)->line);
+  from->Number("timeout_ms", &(*to)->timeout_ms);
+}
+
 void ReadSpec(Members* from, rpc::FunctionSpecT* to) {
   from->Text("name", &to->name);
   from->List("argv", &to->argv);
@@ -116,13 +124,8 @@ void ReadSpec(Members* from, rpc::FunctionSpecT* to) {
     inner->Text("path", &to->endpoint->path);
     inner->Number("port", &to->endpoint->port);
   });
-  from->Object("readiness", [&](Members* inner) {
-    to->readiness = std::make_unique<rpc::ReadinessT>();
-    inner->Enum("kind", kReadiness, &to->readiness->kind);
-    inner->Text("path", &to->readiness->path);
-    inner->Text("line", &to->readiness->line);
-    inner->Number("timeout_ms", &to->readiness->timeout_ms);
-  });
+  from->Object("readiness", [&](Members* inner) { ReadReadiness(inner, &to->readiness); });
+  from->Object("runtime_up", [&](Members* inner) { ReadReadiness(inner, &to->runtime_up); });
   from->Object("before_capture", [&](Members* inner) { ReadHook(inner, &to->before_capture); });
   from->Object("after_attach", [&](Members* inner) { ReadHook(inner, &to->after_attach); });
 }
@@ -131,6 +134,13 @@ template <typename E>
 const char* NameOf(Names names, E value) {
   const auto i = static_cast<size_t>(value);
   return i < names.size() ? names[i] : "?";
+}
+
+Json ReadinessJson(const rpc::ReadinessT& readiness) {
+  return {{"kind", NameOf(kReadiness, readiness.kind)},
+          {"path", readiness.path},
+          {"line", readiness.line},
+          {"timeout_ms", readiness.timeout_ms}};
 }
 
 Json HookJson(const rpc::HookT& hook) {
@@ -170,12 +180,8 @@ Json ToJson(const rpc::FunctionSpecT& spec) {
                         {"path", spec.endpoint->path},
                         {"port", spec.endpoint->port}};
   }
-  if (spec.readiness != nullptr) {
-    json["readiness"] = {{"kind", NameOf(kReadiness, spec.readiness->kind)},
-                         {"path", spec.readiness->path},
-                         {"line", spec.readiness->line},
-                         {"timeout_ms", spec.readiness->timeout_ms}};
-  }
+  if (spec.readiness != nullptr) json["readiness"] = ReadinessJson(*spec.readiness);
+  if (spec.runtime_up != nullptr) json["runtime_up"] = ReadinessJson(*spec.runtime_up);
   if (spec.before_capture != nullptr) json["before_capture"] = HookJson(*spec.before_capture);
   if (spec.after_attach != nullptr) json["after_attach"] = HookJson(*spec.after_attach);
   return json;

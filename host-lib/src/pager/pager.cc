@@ -56,6 +56,15 @@ PagerStats Pager::stats() const {
   return stats;
 }
 
+std::vector<bool> Pager::Out(GuestRange range) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  const absl::StatusOr<PageId> first = table_.First(range);
+  if (!first.ok()) return {};
+  std::vector<bool> out(range.length / kPage);
+  for (uint64_t i = 0; i < out.size(); ++i) out[i] = table_.Get(*first + i) != nullptr;
+  return out;
+}
+
 PagerCounts Pager::owner_stats(uint64_t owner) const {
   const std::lock_guard<std::mutex> lock(mutex_);
   const auto known = owners_.find(owner);

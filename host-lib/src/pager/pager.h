@@ -130,6 +130,8 @@ class Pager {
   // Of all lost pages of an owner. kNotFound: it has none. kUnimplemented: kPoison.
   absl::Status Resolve(uint64_t owner, Resolution resolution);
 
+  // For each page of `range`, whether it is out. Empty: no pages of one region of guest RAM.
+  std::vector<bool> Out(GuestRange range);
   PagerStats stats() const;
   PagerCounts owner_stats(uint64_t owner) const;  // all 0: unknown
 

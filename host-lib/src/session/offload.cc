@@ -25,23 +25,45 @@ absl::Status NeedPager(const Vm& vm) {
       "this vm has no pool for pages; give it one when it is created, and RAM regions");
 }
 
-bool IsUserState(const PageRun& run, bool cold_only) {
+bool IsWanted(const PageRun& run, const OffloadConfig& config) {
   const bool own = run.page_class() == PageClass::UserPrivate || run.page_class() == PageClass::UserShared;
-  return own && !(cold_only && (run.flags() & PageFlag::Accessed) != PageFlag{});
+  const bool accessed = (run.flags() & PageFlag::Accessed) != PageFlag{};
+  const bool of_segment = config.segments == 0 || (config.segments >> static_cast<unsigned>(run.segment()) & 1) != 0;
+  return own && of_segment && !(config.cold_only && accessed);
 }
 
 // In the order of virtual addresses, so that neighbours there are neighbours in the pool; what nobody maps
 // comes last.
-std::vector<OffloadRun> Plan(const PageLedger& ledger, bool cold_only) {
+std::vector<OffloadRun> Plan(const PageLedger& ledger, const OffloadConfig& config) {
   std::vector<OffloadRun> runs;
   for (const PageRun& run : ledger.runs()) {
-    if (IsUserState(run, cold_only))
+    if (IsWanted(run, config))
       runs.push_back({{GuestPhys(run.gpa()), run.length()}, run.va(), run.pid()});
   }
   std::stable_sort(runs.begin(), runs.end(), [](const OffloadRun& a, const OffloadRun& b) {
     return std::make_tuple(a.pid == 0, a.pid, a.va) < std::make_tuple(b.pid == 0, b.pid, b.va);
   });
   return runs;
+}
+
+// The first `most` bytes that are not out yet.
+std::vector<OffloadRun> FirstOf(std::vector<OffloadRun> runs, uint64_t most, Pager& pager) {
+  std::vector<OffloadRun> first;
+  for (const OffloadRun& run : runs) {
+    const std::vector<bool> out = pager.Out(run.range);
+    for (uint64_t i = 0; i < out.size() && most > 0; ++i) {
+      if (out[i]) continue;
+      const auto gpa = GuestPhys(run.range.first() + i * kPage);
+      const bool follows = i > 0 && !out[i - 1] && !first.empty();
+      if (follows) {
+        first.back().range.length += kPage;
+      } else {
+        first.push_back({{gpa, kPage}, run.va + i * kPage, run.pid});
+      }
+      most -= kPage;
+    }
+  }
+  return first;
 }
 
 // One operation at a time moves or reads a function's pages.
@@ -107,7 +129,8 @@ void Tell(Op* op, const OffloadResult& moved, const PagerStats& stats) {
 Task<absl::Status> Move(Vm* vm, Op* op, Connection* connection, const OffloadConfig* config) {
   MOULT_CO_ASSIGN_OR_RETURN(const PageLedger ledger,
                             co_await FetchLedger(vm, op, connection, config->function));
-  const std::vector<OffloadRun> runs = Plan(ledger, config->cold_only);
+  std::vector<OffloadRun> runs = Plan(ledger, *config);
+  if (config->most_bytes != 0) runs = FirstOf(std::move(runs), config->most_bytes, *vm->pager());
   absl::StatusOr<OffloadResult> moved = OffloadResult();
   // From now on there may be pages of it in the pool.
   vm->offloaded().insert(config->function);

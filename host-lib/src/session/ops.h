@@ -30,6 +30,8 @@ struct OffloadConfig {
   uint64_t function = 0;
   bool cold_only = false;  // only what the guest's kernel has not seen accessed
   bool run_on = false;     // the function runs on afterwards; else it stays frozen until Recall or Thaw
+  uint32_t segments = 0;   // bits by rpc::Segment; 0: all, and what has none
+  uint64_t most_bytes = 0; // of guest RAM; 0: all
 };
 Task<absl::Status> Offload(Vm* vm, Op* op, OffloadConfig config);
 struct RecallConfig {

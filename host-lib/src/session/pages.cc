@@ -2,8 +2,11 @@
 //
 // The page ledger: fetched from the agent, and looked up.
 #include <algorithm>
+#include <array>
+#include <map>
 
 #include "absl/algorithm/container.h"
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "ledger/page_ledger.h"
@@ -23,6 +26,31 @@ uint64_t MostRuns(const Vm& vm) {
   uint64_t bytes = vm.memory().size();
   for (const auto& window : vm.hello().windows) bytes += 2 * std::min<uint64_t>(window->size, vm.memory().size());
   return bytes / kPage;
+}
+
+// Of each function, how much of what is its own is of which segment, and how much of that is out.
+void AddSegments(const PageLedger& ledger, Pager* pager, Json* json) {
+  struct Sums {
+    uint64_t bytes = 0;
+    uint64_t offloaded_bytes = 0;
+  };
+  constexpr size_t kNumbers = static_cast<size_t>(rpc::Segment::MAX) + 1;
+  std::map<uint64_t, std::array<Sums, kNumbers>> functions;
+  for (const rpc::PageRun& run : ledger.runs()) {
+    if (run.segment() == rpc::Segment::None) continue;
+    Sums& sums = functions[run.function()][static_cast<size_t>(run.segment())];
+    sums.bytes += run.length();
+    if (pager == nullptr) continue;
+    const std::vector<bool> out = pager->Out({GuestPhys(run.gpa()), run.length()});
+    sums.offloaded_bytes += static_cast<uint64_t>(absl::c_count(out, true)) * kPage;
+  }
+  for (Json& function : (*json)["functions"]) {
+    for (size_t i = static_cast<size_t>(rpc::Segment::Runtime); i < kNumbers; ++i) {
+      const Sums& sums = functions[function["id"].get<uint64_t>()][i];
+      const std::string name = absl::AsciiStrToLower(rpc::EnumNameSegment(static_cast<rpc::Segment>(i)));
+      function["segments"][name] = {{"bytes", sums.bytes}, {"offloaded_bytes", sums.offloaded_bytes}};
+    }
+  }
 }
 
 std::string NameOf(const rpc::ListReplyT& list, uint64_t function) {
@@ -76,6 +104,7 @@ Task<absl::Status> Pages(Vm* vm, Op* op, PagesConfig config) {
   MOULT_CO_ASSIGN_OR_RETURN(PageLedger ledger, co_await FetchLedger(vm, op, &*lease, config.function));
   MOULT_CO_ASSIGN_OR_RETURN(const rpc::ListReplyT list, co_await ListFunctions(op, &*lease));
   op->result().json.update(ledger.Summary(list));
+  AddSegments(ledger, vm->pager(), &op->result().json);
   if (config.runs) op->result().json.update(ledger.RunsJson());
   op->result().ledger = std::make_shared<const PageLedger>(std::move(ledger));
   co_return absl::OkStatus();

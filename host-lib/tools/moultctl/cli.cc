@@ -115,6 +115,8 @@ void Cli::AddRun() {
   run->add_option("--gid", flags.gid, "group");
   run->add_option("--endpoint", flags.endpoint, "where it accepts connections: unix:/path or tcp:PORT");
   run->add_option("--ready", flags.ready, "when it is ready: started, connect, http:/path or line:TEXT");
+  run->add_option("--runtime-up", flags.runtime_up,
+                  "when its runtime is up: connect, http:/path or line:TEXT; what it holds then is its runtime segment");
   run->add_option("--ready-timeout", flags.ready_timeout_ms, "milliseconds");
   run->add_option("--memory", flags.memory, "limit: bytes, or with K, M, G");
   run->add_option("--cpu", flags.cpu, "limit: CPUs, like 0.5");
@@ -166,6 +168,11 @@ void Cli::AddSwaps() {
   AddFunction(offload);
   offload->add_flag("--cold-only", arguments_.cold_only, "leave what the guest's kernel has seen accessed");
   offload->add_flag("--run-on", arguments_.run_on, "let it run on: what it touches comes back");
+  offload
+      ->add_option("--segment", arguments_.segment,
+                   "only what it held when its runtime was up, what it had more when it was ready, or what is younger")
+      ->check(CLI::IsMember({"runtime", "init", "exec", "all"}))
+      ->capture_default_str();
   CLI::App* recall =
       Add(app_, "recall", "Let an offloaded function run; its pages come back as it touches them",
           "moultctl recall web --prefetch all", RunRecall);

@@ -24,6 +24,7 @@ struct Arguments {
   bool follow = false;
   bool cold_only = false;
   bool run_on = false;
+  std::string segment = "all";
   std::string prefetch = "working-set";
   uint64_t tail_bytes = 0;
   RunFlags run;

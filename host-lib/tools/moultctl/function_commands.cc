@@ -240,7 +240,10 @@ int RunRepurpose(Backend& backend, const Arguments& arguments) {
 int RunOffload(Backend& backend, const Arguments& arguments) {
   const absl::StatusOr<uint64_t> id = FunctionId(backend, arguments.function);
   if (!id.ok()) return Fail(id.status(), arguments.json);
-  const Json params{{"function", *id}, {"cold_only", arguments.cold_only}, {"run_on", arguments.run_on}};
+  const Json params{{"function", *id},
+                    {"cold_only", arguments.cold_only},
+                    {"run_on", arguments.run_on},
+                    {"segment", arguments.segment}};
   return CallAndPrint(backend, arguments, "offload", params, [&](const Json& result) {
     const uint64_t out = Number(result, "offloaded_bytes") + Number(result, "zero_bytes");
     return absl::StrCat(*id, " offloaded in ", Millis(Number(result, "total_us")), ": ", Bytes(out),

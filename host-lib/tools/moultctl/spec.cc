@@ -31,7 +31,7 @@ absl::StatusOr<Json> Endpoint(const std::string& text) {
   return Wrong("--endpoint", text, "unix:/path or tcp:PORT");
 }
 
-absl::StatusOr<Json> Readiness(const std::string& text, uint32_t timeout_ms) {
+absl::StatusOr<Json> Readiness(const char* option, const std::string& text, uint32_t timeout_ms) {
   absl::string_view value = text;
   Json ready;
   if (text == "started" || text == "connect") {
@@ -41,7 +41,7 @@ absl::StatusOr<Json> Readiness(const std::string& text, uint32_t timeout_ms) {
   } else if (value = text; absl::ConsumePrefix(&value, "line:") && !value.empty()) {
     ready = Json{{"kind", "line"}, {"line", std::string(value)}};
   } else {
-    return Wrong("--ready", text, "started, connect, http:/path or line:TEXT");
+    return Wrong(option, text, "started, connect, http:/path or line:TEXT");
   }
   if (timeout_ms != 0) ready["timeout_ms"] = timeout_ms;
   return ready;
@@ -114,7 +114,10 @@ absl::StatusOr<Json> SpecOf(const RunFlags& flags) {
   const std::string ready = !flags.ready.empty()     ? flags.ready
                             : flags.endpoint.empty() ? "started"
                                                      : "connect";
-  MOULT_ASSIGN_OR_RETURN(spec["readiness"], Readiness(ready, flags.ready_timeout_ms));
+  MOULT_ASSIGN_OR_RETURN(spec["readiness"], Readiness("--ready", ready, flags.ready_timeout_ms));
+  if (!flags.runtime_up.empty()) {
+    MOULT_ASSIGN_OR_RETURN(spec["runtime_up"], Readiness("--runtime-up", flags.runtime_up, flags.ready_timeout_ms));
+  }
   if (!flags.before_capture.empty()) spec["before_capture"] = Hook(flags.before_capture);
   if (!flags.after_attach.empty()) spec["after_attach"] = Hook(flags.after_attach);
   return spec;

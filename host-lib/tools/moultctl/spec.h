@@ -22,6 +22,7 @@ struct RunFlags {
   uint32_t gid = 0;
   std::string endpoint;  // unix:/path, tcp:PORT
   std::string ready;     // started, connect, http:/path, line:TEXT
+  std::string runtime_up;
   uint32_t ready_timeout_ms = 0;
   std::string memory;  // bytes, or with K, M, G
   std::string cpu;     // CPUs: "0.5"

@@ -102,6 +102,7 @@ absl::Status CheckSpec(const Path& at, const FunctionSpecT& spec) {
   MOULT_RETURN_IF_ERROR(CheckEndpoint(Path(at, "endpoint"), spec.endpoint.get()));
   const bool has_endpoint = spec.endpoint != nullptr && spec.endpoint->kind != EndpointKind::None;
   MOULT_RETURN_IF_ERROR(CheckReadiness(Path(at, "readiness"), spec.readiness.get(), has_endpoint));
+  MOULT_RETURN_IF_ERROR(CheckReadiness(Path(at, "runtime_up"), spec.runtime_up.get(), has_endpoint));
   MOULT_RETURN_IF_ERROR(CheckHook(Path(at, "before_capture"), spec.before_capture.get(), has_endpoint));
   return CheckHook(Path(at, "after_attach"), spec.after_attach.get(), has_endpoint);
 }

@@ -5,6 +5,8 @@
 
 #include "host_test.h"
 #include "moult/pager.h"
+#include "moult/pages.h"
+#include "moult/policy.h"
 #include "moult/protocol/page_runs.h"
 
 namespace moult::host::testing {
@@ -67,13 +69,14 @@ class OffloadTest : public HostTest {
       return Respond(channel, id, rpc::MakeResponse(std::move(list)));
     });
   }
-  // Every other page from 0 on is the function's private one, in falling order of addresses; one more is page cache.
+  // Every other page from 0 on is the function's private one, in falling order of addresses, of each segment in turn; one
+  // more is page cache.
   static std::vector<PageRun> Runs() {
     std::vector<PageRun> runs;
     for (uint64_t i = 0; i < kMine; ++i) {
       const auto flags = i < 8 ? PageFlag::Accessed : PageFlag{};
       runs.emplace_back(kRamGpa + 2 * i * kPageBytes, kPageBytes, 0x10000 + (kMine - i) * kPageBytes, 0, kFunction, 300, 0,
-                        PageClass::UserPrivate, PageKind::Anonymous, 3, rpc::Segment::None, flags);
+                        PageClass::UserPrivate, PageKind::Anonymous, 3, static_cast<rpc::Segment>(i % 4), flags);
     }
     runs.emplace_back(kRamGpa + 512 * kPageBytes, kPageBytes, 0x900000, 0, kFunction, 300, 0, PageClass::UserFile, PageKind::File, 5,
                       rpc::Segment::None, PageFlag{});
@@ -103,6 +106,9 @@ class OffloadTest : public HostTest {
     moult_offload_options offload = MOULT_INIT(offload);
     offload.function = kFunction;
     offload.flags = flags;
+    return Offload(offload, json);
+  }
+  int Offload(const moult_offload_options& offload, nlohmann::json* json) {
     OpHandle op;
     if (const int failed = moult_vm_offload(vm_, &offload, nullptr, op.out()); failed != 0) return failed;
     const int result = op.Wait();
@@ -165,6 +171,44 @@ TEST_F(OffloadTest, ColdOnly_LeavesWhatWasAccessed_AndRunOnThaws) {
   EXPECT_EQ(json["offloaded_bytes"], (kMine - 8) * kPageBytes);
   EXPECT_THAT(agent_->Verbs(), ElementsAre("List", "Freeze", "Pages", "Thaw"));
   ExpectAllIsWell();
+}
+
+TEST_F(OffloadTest, Segment_GoesAlone_InStepsOfTheBytesWanted) {
+  CreateWithPool();
+  StartPager();
+  ASSERT_EQ(Recall(MOULT_PREFETCH_ALL), 0) << moult_last_error();
+  moult_offload_options offload = MOULT_INIT(offload);
+  offload.function = kFunction;
+  offload.segments = 1u << MOULT_SEGMENT_INIT;
+  offload.most_bytes = 10 * kPageBytes;
+  nlohmann::json json;
+  ASSERT_EQ(Offload(offload, &json), 0) << moult_last_error();
+  EXPECT_EQ(json["offloaded_bytes"], 10 * kPageBytes);
+  ASSERT_EQ(Offload(offload, &json), 0) << moult_last_error();
+  EXPECT_EQ(json["offloaded_bytes"], (kMine / 4 - 10) * kPageBytes);
+  EXPECT_EQ(json["already_bytes"], 0);
+  moult_pages_options pages = MOULT_INIT(pages);
+  pages.function = kFunction;
+  OpHandle op;
+  ASSERT_EQ(moult_vm_pages(vm_, &pages, nullptr, op.out()), 0);
+  ASSERT_EQ(op.Wait(), 0) << moult_last_error();
+  const nlohmann::json segments = op.Json()["functions"][0]["segments"];
+  EXPECT_EQ(segments["init"], (nlohmann::json{{"bytes", kMine / 4 * kPageBytes}, {"offloaded_bytes", kMine / 4 * kPageBytes}}));
+  EXPECT_EQ(segments["exec"], (nlohmann::json{{"bytes", kMine / 4 * kPageBytes}, {"offloaded_bytes", 0}}));
+  ExpectAllIsWell();
+}
+
+TEST_F(OffloadTest, SegmentsAndBytes_ThatMakeNoSense_AreRefused) {
+  CreateWithPool();
+  moult_offload_options offload = MOULT_INIT(offload);
+  offload.function = kFunction;
+  offload.segments = 1u << MOULT_SEGMENTS;
+  EXPECT_EQ(Offload(offload, nullptr), -EINVAL);
+  EXPECT_THAT(moult_last_error(), HasSubstr("offload: unknown segments"));
+  offload.segments = 0;
+  offload.most_bytes = 100;
+  EXPECT_EQ(Offload(offload, nullptr), -EINVAL);
+  EXPECT_THAT(moult_last_error(), HasSubstr("most_bytes is no multiple of a page"));
 }
 
 TEST_F(OffloadTest, FullPool_LeavesTheFunctionRunning) {
