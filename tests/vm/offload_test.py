@@ -140,9 +140,9 @@ def segments_go_by_themselves(s):
     expect(result["offloaded_bytes"] + result["zero_bytes"] >= PART_SIZES["exec"], str(result))
     expect(after["exec"]["offloaded_bytes"] >= PART_SIZES["exec"], str(after))
     expect(after["runtime"]["offloaded_bytes"] == after["init"]["offloaded_bytes"] == 0, str(after))
-    for step in range(1, 4):
-        s.control.call("offload", function=function, segment="init", most_bytes=1 << 20)
-        expect(segments()["init"]["offloaded_bytes"] == step << 20, f"step {step}: {segments()}")
+    for step in range(3):  # What the guest's kernel makes huge pages of meanwhile comes back: so not the sum.
+        result = s.control.call("offload", function=function, segment="init", most_bytes=1 << 20)
+        expect(result["offloaded_bytes"] + result["zero_bytes"] == 1 << 20, f"step {step}: {result}")
     expect(segments()["runtime"]["offloaded_bytes"] == 0, str(segments()))
     s.control.call("recall", function=function)
     expect(s.control.get(function, "/") == b"ok", "its answer after a recall")
