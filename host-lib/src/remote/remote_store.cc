@@ -82,6 +82,11 @@ absl::StatusOr<std::shared_ptr<const Template>> RemoteStore::Open(const RemoteNa
                                             " bytes, the manifest says ", manifest.pages->size));
   }
   if (manifest.pages->size == 0) return content;
+  if (auto direct = source->direct(); direct != nullptr) {
+    MOULT_RETURN_IF_ERROR(direct->Verify(manifest.pages_leaves, deadline));
+    content->direct = std::move(direct);
+    return content;
+  }
   std::shared_ptr<const TemplateCache> cache;
   MOULT_ASSIGN_OR_RETURN(CacheEntry entry, Entry(digest, manifest.pages->size, &cache, notes));
   if (!entry.shared()) cache = nullptr;

@@ -37,8 +37,9 @@ class RemoteStore {
 
   explicit RemoteStore(RemoteStoreConfig config) : config_(std::move(config)) {}
 
-  // A template whose manifest and image are here, and checked; of its pages there may be none. Blocks.
-  // `notes`: why it is not cached. kDataLoss: damaged, or not the one that was asked for.
+  // A template whose manifest and image are here, and checked; of its pages there may be none, or all, which
+  // were checked too, when the pool is memory of this host. Blocks. `notes`: why it is not cached. kDataLoss:
+  // damaged, or not the one that was asked for.
   absl::StatusOr<std::shared_ptr<const Template>> Open(const RemoteName& name, Clock::time_point deadline,
                                                        std::vector<std::string>* notes);
   // kNotFound: there is no cache.

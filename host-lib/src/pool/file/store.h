@@ -27,6 +27,7 @@
 
 namespace moult::host {
 
+class DirectPages;
 class RemotePages;
 
 // A template that was checked as far as it says. Immutable; keeps its files open.
@@ -39,6 +40,9 @@ struct Template {
   std::shared_ptr<const SealedPages> sealed;
   // Not null: it lies in a pool elsewhere, and what the host has of its pages is behind pages_fd(). See remote/.
   std::shared_ptr<RemotePages> remote;
+  // Not null: its pages lie in memory, where they are mapped from; they were checked. There is no pages_fd()
+  // then.
+  std::shared_ptr<const DirectPages> direct;
   int pages_fd() const;
   const std::string& tenant() const { return reader->manifest().tenant; }
 };
