@@ -16,7 +16,6 @@ using ::testing::Eq;
 
 using Names = std::vector<std::string>;
 
-constexpr uint64_t kSmallBlock = 4096;
 constexpr uint64_t kMediumBytes = 32 * kSmallBlock;
 
 class DaxCutTest : public ::testing::Test {
@@ -81,7 +80,9 @@ class DaxCutTest : public ::testing::Test {
           ASSERT_TRUE(directory.ok()) << where << ": " << directory.status();
           const Names names = NamesIn(*directory);
           ASSERT_THAT(names, AnyOf(Eq(old_names), Eq(new_names))) << where;
-          if (last) ASSERT_EQ(names, new_names) << where << ": it had returned";
+          if (last) {
+            ASSERT_EQ(names, new_names) << where << ": it had returned";
+          }
           uint64_t used = 0;
           for (const DaxEntry& entry : directory->entries) {
             ASSERT_EQ(WhatIsWrong(left, volume->geometry(), entry), "") << where;
@@ -115,12 +116,11 @@ TEST_F(DaxCutTest, Remove_IsWholeOrNotDone) {
 TEST_F(DaxCutTest, Add_OverWhatWasRemovedIsWholeOrNotThere) {
   Run([](DaxVolume& volume) { return volume.Remove("a", Soon()); });
   Run([](DaxVolume& volume) {
-    // All blocks but those of "a" and one.
+    // Leaves the three blocks of "a", and two at the end.
     const uint64_t all = volume.geometry().end_block() - volume.geometry().first_block();
-    return volume.Add(DaxSample{"most", all - 4 - 3 - 1 - 1}.content(), Soon());
+    return volume.Add(DaxSample{"most", all - 4 - 3 - 2 - 1}.content(), Soon());
   });
-  CutDuring([](DaxVolume& volume) { return volume.Add(DaxSample{"in pieces", 1}.content(), Soon()); });
-  RecordedMedium copy(medium_.memory_);
+  CutDuring([](DaxVolume& volume) { return volume.Add(DaxSample{"in-pieces", 3}.content(), Soon()); });
 }
 
 TEST_F(DaxCutTest, Format_LeavesNoPoolOrAnEmptyOne) {

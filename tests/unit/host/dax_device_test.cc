@@ -22,7 +22,6 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
-constexpr uint64_t kSmallBlock = 4096;
 constexpr uint64_t kFileBytes = 256 * kSmallBlock;
 
 class DaxDeviceTest : public ::testing::Test {
@@ -203,7 +202,8 @@ TEST_F(DaxDeviceTest, ManyProcesses_EachGetTheirsIn) {
     ASSERT_TRUE(directory.ok()) << directory.status();
     for (const DaxEntry& entry : directory->entries) {
       const auto taken = DaxVolume(*volume).Take(entry.name, Soon());
-      if (taken.ok()) EXPECT_EQ(WhatIsWrong(*device, volume->geometry(), *taken), "");
+      if (!taken.ok()) continue;
+      EXPECT_EQ(WhatIsWrong(*device, volume->geometry(), *taken), "");
     }
   }
   for (const pid_t child : children) AwaitExit(child);

@@ -23,6 +23,7 @@ namespace moult::host::testing {
 
 inline constexpr uint64_t kUnit = 8;
 inline constexpr uint64_t kCacheLine = 64;
+inline constexpr uint64_t kSmallBlock = 4096;
 
 struct DaxEvent {
   bool persist;

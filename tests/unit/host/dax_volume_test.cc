@@ -11,8 +11,6 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
-constexpr uint64_t kSmallBlock = 4096;
-
 class DaxVolumeTest : public ::testing::Test {
  protected:
   void Format(uint64_t blocks = 32) {
@@ -83,6 +81,11 @@ TEST_F(DaxVolumeTest, FailedSource_LeavesNothing) {
   const absl::Status status = Volume().Add(content, Soon());
   EXPECT_TRUE(absl::IsDataLoss(status));
   EXPECT_THAT(status.message(), HasSubstr("add a: chunk 0"));
+  EXPECT_TRUE(absl::IsInvalidArgument(Add("a b", 1)));
+  EXPECT_TRUE(absl::IsInvalidArgument(Add(std::string(65, 'a'), 1)));
+  content = DaxSample{"a", 2}.content();
+  content.pages_size = 100;
+  EXPECT_TRUE(absl::IsDataLoss(Volume().Add(content, Soon())));
   EXPECT_TRUE(absl::IsDeadlineExceeded(Volume().Add(DaxSample{"a", 2}.content(), DaxMedium::Clock::now())));
   EXPECT_EQ(FreeBlocks(), empty);
 }
@@ -96,7 +99,8 @@ TEST_F(DaxVolumeTest, ScatteredRoom_IsUsedToTheLastBlock) {
   ASSERT_TRUE(Add("big", left - 1).ok());
   EXPECT_EQ(FreeBlocks(), 0u);
   EXPECT_GT(Entry("big").runs.size(), 3u);
-  for (const DaxEntry& entry : Volume().Read()->entries)
+  const DaxDirectory directory = *Volume().Read();
+  for (const DaxEntry& entry : directory.entries)
     EXPECT_EQ(WhatIsWrong(medium_, Volume().geometry(), entry), "");
 }
 

@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "moult/base/status.h"
+#include "moult/protocol/function_spec.h"
 #include "moult/protocol/limits.h"
 #include "pool/dax/allocate.h"
 
@@ -169,6 +170,9 @@ absl::Status DaxVolume::Commit(DaxDirectory directory) {
   if (bytes.size() > geometry_.directory_bytes) {
     return absl::ResourceExhaustedError(absl::StrCat(OfPool(*medium_), ": the directory is full"));
   }
+  // What could not be read again would be the end of all templates.
+  MOULT_RETURN_IF_ERROR(
+      Annotate(ParseDirectory(bytes, directory.generation, geometry_).status(), OfPool(*medium_)));
   medium_->Store(at, bytes);
   MOULT_RETURN_IF_ERROR(medium_->Persist({at, bytes.size()}));
   medium_->StoreWord(kDaxWordAt, directory.generation);
@@ -177,6 +181,8 @@ absl::Status DaxVolume::Commit(DaxDirectory directory) {
 
 absl::Status DaxVolume::Add(const DaxContent& content, Clock::time_point deadline) {
   const std::string context = absl::StrCat(OfPool(*medium_), ": add ", content.name);
+  if (!rpc::IsName(content.name))
+    return absl::InvalidArgumentError(absl::StrCat(context, ": is no name of a template"));
   if (content.tenant.size() > image::kMaxTenant)
     return absl::InvalidArgumentError(absl::StrCat(context, ": tenant: too long"));
   MOULT_RETURN_IF_ERROR(medium_->LockForWriting(deadline));
