@@ -8,6 +8,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -22,6 +23,8 @@ class DirectPages {
 
   virtual ~DirectPages() = default;
   virtual uint64_t size() const = 0;
+  // Of one that is the same, all that was found out of its template holds.
+  virtual const std::string& identity() const = 0;
   // Maps them over [at, at + room), which is the caller's, as far as they go. They stay as they are for as
   // long as they are mapped, with or without this object. On an error there may be a hole.
   virtual absl::Status MapOver(std::byte* at, uint64_t room) const = 0;

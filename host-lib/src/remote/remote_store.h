@@ -52,10 +52,16 @@ class RemoteStore {
                                    std::shared_ptr<const TemplateCache>* cache,
                                    std::vector<std::string>* notes);
 
+  // What is known of a template whose pages are `direct`; null: nothing, or of another.
+  std::shared_ptr<const Template> Known(const RemoteName& name, const DirectPages& direct) const;
+  void Remember(const std::string& identity, std::shared_ptr<const Template> content);
+
   const RemoteStoreConfig config_;
   mutable std::mutex mutex_;  // guards the rest; not held over a pool
   std::map<std::string, std::shared_ptr<TemplatePool>> pools_;
   std::shared_ptr<const TemplateCache> cache_;
+  std::map<std::string, std::shared_ptr<const Template>>
+      known_;  // by identity; without pages, which would be held
 };
 
 // Manifest and image of `source`, checked.

@@ -82,12 +82,12 @@ class RecordedMedium final : public DaxMedium {
   const std::string path_ = "/dev/dax9.9";
 };
 
-// A power cut after `events` whole events and `units` of the next one.
+// What there is after events that were applied so far.
 class PowerCut {
  public:
   explicit PowerCut(std::vector<std::byte> durable) : durable_(durable), latest_(std::move(durable)) {}
 
-  void Apply(const DaxEvent& event, uint64_t units = UINT64_MAX) {
+  void Apply(const DaxEvent& event) {
     if (event.persist) {
       // What is flushed are whole lines.
       const uint64_t first = event.range.at / kCacheLine * kCacheLine;
@@ -98,15 +98,17 @@ class PowerCut {
       }
       return;
     }
-    for (uint64_t at = event.range.at; at < event.range.end() && units > 0; --units) {
-      const uint64_t unit = at / kUnit * kUnit;
-      const uint64_t end = std::min(unit + kUnit, event.range.end());
-      std::memcpy(&latest_[at], &event.bytes[at - event.range.at], end - at);
-      uint64_t value;
-      std::memcpy(&value, &latest_[unit], kUnit);
-      pending_[unit].push_back(value);
-      at = end;
-    }
+    for (uint64_t unit = 0; unit < Units(event); ++unit) ApplyUnit(event, unit);
+  }
+  // Of a store: the `nth` of the units that it touches.
+  void ApplyUnit(const DaxEvent& event, uint64_t nth) {
+    const uint64_t unit = (event.range.at / kUnit + nth) * kUnit;
+    const uint64_t at = std::max(unit, event.range.at);
+    const uint64_t end = std::min(unit + kUnit, event.range.end());
+    std::memcpy(&latest_[at], &event.bytes[at - event.range.at], end - at);
+    uint64_t value;
+    std::memcpy(&value, &latest_[unit], kUnit);
+    pending_[unit].push_back(value);
   }
   static uint64_t Units(const DaxEvent& event) {
     return event.persist ? 1 : (event.range.end() + kUnit - 1) / kUnit - event.range.at / kUnit;
@@ -128,9 +130,17 @@ class PowerCut {
 
 inline DaxMedium::Clock::time_point Soon() { return DaxMedium::Clock::now() + std::chrono::seconds(20); }
 
-inline std::byte DaxByte(const std::string& name, uint64_t at) {
-  return std::byte((at * 0x9e3779b97f4a7c15 >> 40 ^ std::hash<std::string>()(name)) % 255 + 1);
-}
+// The content of a template of this name.
+class DaxBytes {
+ public:
+  explicit DaxBytes(const std::string& name) : seed_(std::hash<std::string>()(name)) {}
+  std::byte operator[](uint64_t at) const {
+    return std::byte(((at * 0x9e3779b97f4a7c15 >> 40) ^ seed_) % 255 + 1);
+  }
+
+ private:
+  const uint64_t seed_;
+};
 
 // A template whose content follows from its name and size.
 struct DaxSample {
@@ -141,8 +151,8 @@ struct DaxSample {
 
   DaxContent content() const {
     DaxContent content{name, "red", manifest, image, pages * 4096, {}};
-    content.read_pages = [n = name](uint64_t at, absl::Span<std::byte> to) {
-      for (uint64_t i = 0; i < to.size(); ++i) to[i] = DaxByte(n, at + i);
+    content.read_pages = [expected = DaxBytes(name)](uint64_t at, absl::Span<std::byte> to) {
+      for (uint64_t i = 0; i < to.size(); ++i) to[i] = expected[at + i];
       return absl::OkStatus();
     };
     return content;
@@ -168,8 +178,9 @@ inline std::string TextAt(const std::vector<std::byte>& bytes, uint64_t at, uint
 inline std::string WhatIsWrong(const DaxMedium& medium, const DaxGeometry& geometry, const DaxEntry& entry) {
   const DaxSample sample{entry.name, entry.pages_size / 4096};
   const std::vector<std::byte> bytes = BytesOf(medium, geometry, entry);
+  const DaxBytes expected(entry.name);
   for (uint64_t at = 0; at < entry.pages_size; ++at) {
-    if (bytes[at] != DaxByte(entry.name, at)) return absl::StrCat(entry.name, ": byte ", at, " of its pages");
+    if (bytes[at] != expected[at]) return absl::StrCat(entry.name, ": byte ", at, " of its pages");
   }
   if (TextAt(bytes, entry.manifest_at(geometry), entry.manifest_size) != sample.manifest)
     return entry.name + ": manifest";

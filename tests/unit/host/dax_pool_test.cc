@@ -218,6 +218,26 @@ TEST_F(DaxPoolTest, RemovedTemplate_StaysForWhoHasItMapped) {
   EXPECT_EQ(Stat()["used_bytes"], 2 << 20);
 }
 
+// What is remembered of a template is no reason to keep its blocks, nor to take another one for it.
+TEST_F(DaxPoolTest, TemplateThatWasAttached_IsNotHeld_OnceNobodyHasIt) {
+  ASSERT_EQ(Push(), 0) << moult_last_error();
+  ASSERT_EQ(AttachFrom("sample", MOULT_PAGES_COPY, nullptr), 0) << moult_last_error();
+  const std::string digest = List()[0]["digest"];
+  ASSERT_EQ(AttachFrom("sample", MOULT_PAGES_COPY, nullptr, digest.c_str()), 0) << moult_last_error();
+  EXPECT_EQ(AttachFrom("sample", MOULT_PAGES_COPY, nullptr, "00ff"), -EBADMSG);
+  ASSERT_EQ(moult_pool_remove(pool_, "sample"), 0) << moult_last_error();
+  EXPECT_EQ(Stat()["used_bytes"], 0);
+  EXPECT_EQ(AttachFrom("sample", MOULT_PAGES_COPY, nullptr), -ENOENT);
+  // Another one, with its name and in its place.
+  ASSERT_EQ(moult_store_remove(store_, "sample"), 0);
+  guest_.ram[PageGpa(1) - kRamGpa] ^= 1;
+  ASSERT_EQ(Capture("sample"), 0) << moult_last_error();
+  ASSERT_EQ(Push(), 0) << moult_last_error();
+  ASSERT_NE(List()[0]["digest"], digest);
+  ASSERT_EQ(AttachFrom("sample", MOULT_PAGES_COPY, nullptr), 0) << moult_last_error();
+  EXPECT_EQ(std::string(streamed_.begin(), streamed_.end()), Pages());
+}
+
 TEST_F(DaxPoolTest, Attach_ByCopySendsThePoolsPages) {
   ASSERT_EQ(Push(), 0) << moult_last_error();
   ASSERT_EQ(AttachFrom("sample", MOULT_PAGES_COPY, nullptr), 0) << moult_last_error();

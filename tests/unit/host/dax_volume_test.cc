@@ -76,14 +76,15 @@ TEST_F(DaxVolumeTest, NoRoom_SaysHowMuchThereIs) {
 TEST_F(DaxVolumeTest, FailedSource_LeavesNothing) {
   Format();
   const uint64_t empty = FreeBlocks();
-  DaxContent content = DaxSample{"a", 2}.content();
+  const DaxSample sample{"a", 2};
+  DaxContent content = sample.content();
   content.read_pages = [](uint64_t, absl::Span<std::byte>) { return absl::DataLossError("chunk 0"); };
   const absl::Status status = Volume().Add(content, Soon());
   EXPECT_TRUE(absl::IsDataLoss(status));
   EXPECT_THAT(status.message(), HasSubstr("add a: chunk 0"));
   EXPECT_TRUE(absl::IsInvalidArgument(Add("a b", 1)));
   EXPECT_TRUE(absl::IsInvalidArgument(Add(std::string(65, 'a'), 1)));
-  content = DaxSample{"a", 2}.content();
+  content = sample.content();
   content.pages_size = 100;
   EXPECT_TRUE(absl::IsDataLoss(Volume().Add(content, Soon())));
   EXPECT_TRUE(absl::IsDeadlineExceeded(Volume().Add(DaxSample{"a", 2}.content(), DaxMedium::Clock::now())));

@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// moult-vm-dax URI NAME [hold]: shows a template of a dax: pool in a window, as an attach does, and prints
-// what can be seen of that: the digest of what is shown, what the kernel says of the mapping, how long it
-// took, and what becomes of somebody who writes there. `hold`: then waits for the end of its input.
+// moult-vm-dax URI NAME STORE [hold]: shows a template of a dax: pool in a window, as an attach does, and
+// prints what can be seen of that: the digest of what is shown, what the kernel says of the mapping, how long
+// it took, also with the store that has it, too, and what becomes of somebody who writes there. `hold`: then
+// waits for the end of its input.
 #include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <cstdio>
 #include <fstream>
+#include <functional>
 #include <sstream>
 #include <string>
 
@@ -60,40 +62,58 @@ std::string WriteTo(std::byte* at) {
   return WIFSIGNALED(status) ? absl::StrCat("signal ", WTERMSIG(status)) : "copied";
 }
 
-uint64_t MicrosSince(Clock::time_point then) {
+struct Memory {
+  Memory()
+      : reserved(mmap(nullptr, kWindow + kSlotAlign, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)),
+        // SAFETY: rounded up within what was reserved for that.
+        at(reinterpret_cast<std::byte*>(moult::AlignUp(reinterpret_cast<uintptr_t>(reserved), kSlotAlign))) {}
+  void* const reserved;
+  std::byte* const at;
+};
+
+using Source = std::function<absl::StatusOr<std::shared_ptr<const moult::host::Template>>()>;
+
+// As an attach takes a template from `source`; how long that took, in us.
+absl::StatusOr<uint64_t> Take(moult::host::Window* window, const Source& source, uint64_t* size) {
+  const auto begin = Clock::now();
+  MOULT_ASSIGN_OR_RETURN(const auto content, source());
+  *size = content->reader->pages_size();
+  MOULT_RETURN_IF_ERROR(window
+                            ->Take({content->digest, content->name, content->pages_fd(), *size,
+                                    content->remote, content->direct},
+                                   kWindow)
+                            .status());
   return static_cast<uint64_t>(
-      std::chrono::duration_cast<std::chrono::microseconds>(Clock::now() - then).count());
+      std::chrono::duration_cast<std::chrono::microseconds>(Clock::now() - begin).count());
 }
 
-absl::Status Show(const std::string& uri, const std::string& name, bool hold) {
-  void* const reserved = mmap(nullptr, kWindow + kSlotAlign, PROT_READ | PROT_WRITE,
-                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (reserved == MAP_FAILED) return moult::ErrnoStatus("mmap");
-  // SAFETY: rounded up within what was reserved for that.
-  auto* const memory =
-      reinterpret_cast<std::byte*>(moult::AlignUp(reinterpret_cast<uintptr_t>(reserved), kSlotAlign));
-  moult::host::Window window({0, memory, kWindow, 0}, [](uint32_t, uint64_t, uint64_t) {});
-  moult::host::RemoteStore store({});
+absl::Status Show(const std::string& uri, const std::string& name, const std::string& folder, bool hold) {
+  const Memory memory, other;
+  if (memory.reserved == MAP_FAILED || other.reserved == MAP_FAILED) return moult::ErrnoStatus("mmap");
+  moult::host::Window window({0, memory.at, kWindow, 0}, [](uint32_t, uint64_t, uint64_t) {});
+  moult::host::RemoteStore pool({});
   std::vector<std::string> notes;
+  const Source from_pool = [&] {
+    return pool.Open({uri, name, ""}, Clock::now() + std::chrono::minutes(2), &notes);
+  };
   json result;
+  uint64_t size = 0;
   // The second time it was checked before.
-  for (const char* what : {"first_us", "again_us"}) {
-    const auto begin = Clock::now();
-    MOULT_ASSIGN_OR_RETURN(const auto content,
-                           store.Open({uri, name, ""}, begin + std::chrono::minutes(2), &notes));
-    MOULT_RETURN_IF_ERROR(window
-                              .Take({content->digest, name, content->pages_fd(),
-                                     content->reader->pages_size(), content->remote, content->direct},
-                                    kWindow)
-                              .status());
-    result[what] = MicrosSince(begin);
-    result["pages"] = content->reader->pages_size();
+  MOULT_ASSIGN_OR_RETURN(result["first_us"], Take(&window, from_pool, &size));
+  MOULT_ASSIGN_OR_RETURN(result["again_us"], Take(&window, from_pool, &size));
+  {
+    moult::host::Window plain({0, other.at, kWindow, 0}, [](uint32_t, uint64_t, uint64_t) {});
+    MOULT_ASSIGN_OR_RETURN(const auto store, moult::host::Store::Open(folder, /*create=*/false));
+    const Source from_store = [&] { return store->Get(name); };
+    MOULT_ASSIGN_OR_RETURN(result["store_first_us"], Take(&plain, from_store, &size));
+    MOULT_ASSIGN_OR_RETURN(result["store_again_us"], Take(&plain, from_store, &size));
   }
-  const std::string_view shown(reinterpret_cast<const char*>(memory), result["pages"].get<uint64_t>());
+  const std::string_view shown(reinterpret_cast<const char*>(memory.at), size);
   result["digest"] = moult::image::DigestHex(moult::image::Sha256Of(shown));
   result["direct"] = window.slots().front().direct;
-  result["smaps"] = Smaps(memory);
-  result["write"] = WriteTo(memory + 5000);
+  result["smaps"] = Smaps(memory.at);
+  result["write"] = WriteTo(memory.at + 5000);
   std::printf("%s\n", result.dump().c_str());
   std::fflush(stdout);
   while (hold && std::getchar() != EOF) {
@@ -106,8 +126,8 @@ absl::Status Show(const std::string& uri, const std::string& name, bool hold) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc < 3) return 2;
-  const absl::Status status = Show(argv[1], argv[2], argc > 3);
+  if (argc < 4) return 2;
+  const absl::Status status = Show(argv[1], argv[2], argv[3], argc > 4);
   if (!status.ok()) std::fprintf(stderr, "moult-vm-dax: %s\n", std::string(status.message()).c_str());
   return status.ok() ? 0 : 1;
 }

@@ -14,17 +14,25 @@
 
 namespace moult::host {
 
-bool DaxChecked::Has(const DaxGeometry& geometry, uint64_t id) const {
+bool DaxChecked::Has(const std::string& identity) const {
   const std::lock_guard<std::mutex> lock(mutex_);
-  return ids_.contains({geometry.volume, id});
+  return identities_.contains(identity);
 }
 
-void DaxChecked::Add(const DaxGeometry& geometry, uint64_t id) {
+void DaxChecked::Add(const std::string& identity) {
   constexpr size_t kMost = 4096;
   const std::lock_guard<std::mutex> lock(mutex_);
-  if (ids_.size() >= kMost) ids_.clear();
-  ids_.insert({geometry.volume, id});
+  if (identities_.size() >= kMost) identities_.clear();
+  identities_.insert(identity);
 }
+
+DaxPages::DaxPages(std::unique_ptr<DaxDevice> device, const DaxGeometry& geometry, DaxEntry entry,
+                   std::shared_ptr<DaxChecked> checked)
+    : device_(std::move(device)),
+      geometry_(geometry),
+      entry_(std::move(entry)),
+      checked_(std::move(checked)),
+      identity_(absl::StrCat(image::DigestHex(geometry_.volume), "-", entry_.id)) {}
 
 absl::StatusOr<std::shared_ptr<DaxPages>> DaxPages::Open(std::unique_ptr<DaxDevice> device,
                                                          const DaxGeometry& geometry, DaxEntry entry,
@@ -106,7 +114,7 @@ absl::Status DaxPages::Read(uint64_t offset, absl::Span<std::byte> to) const {
 
 absl::Status DaxPages::Verify(const std::vector<uint8_t>& leaves, Clock::time_point deadline) const {
   using image::kPagesChunk;
-  if (checked_->Has(geometry_, entry_.id)) return absl::OkStatus();
+  if (checked_->Has(identity_)) return absl::OkStatus();
   if (leaves.size() != (size() + kPagesChunk - 1) / kPagesChunk * sizeof(image::Sha256Digest)) {
     return absl::DataLossError(absl::StrCat(where(), ": pages: not as many as the manifest has digests for"));
   }
@@ -121,7 +129,7 @@ absl::Status DaxPages::Verify(const std::vector<uint8_t>& leaves, Clock::time_po
         absl::StrCat(where(), ": pages: chunk ", at / kPagesChunk, " (offset ", at, ", ", bytes,
                      " bytes) does not match its digest; remove it, and push it again"));
   }
-  checked_->Add(geometry_, entry_.id);
+  checked_->Add(identity_);
   return absl::OkStatus();
 }
 

@@ -2,7 +2,6 @@
 #ifndef MOULT_HOST_POOL_DAX_DAX_PAGES_H_
 #define MOULT_HOST_POOL_DAX_DAX_PAGES_H_
 
-#include <array>
 #include <memory>
 #include <mutex>
 #include <set>
@@ -20,12 +19,12 @@ namespace moult::host {
 // Which templates this process has held against their digests. Safe for several threads.
 class DaxChecked {
  public:
-  bool Has(const DaxGeometry& geometry, uint64_t id) const;
-  void Add(const DaxGeometry& geometry, uint64_t id);
+  bool Has(const std::string& identity) const;
+  void Add(const std::string& identity);
 
  private:
   mutable std::mutex mutex_;
-  std::set<std::pair<std::array<uint8_t, 16>, uint64_t>> ids_;
+  std::set<std::string> identities_;
 };
 
 // One template, by a device of its own that holds its blocks: every mapping that is made from it keeps the
@@ -44,6 +43,7 @@ class DaxPages final : public DirectPages {
   std::string image_file() const;
 
   uint64_t size() const override { return entry_.pages_size; }
+  const std::string& identity() const override { return identity_; }
   absl::Status MapOver(std::byte* at, uint64_t room) const override;
   bool writable() const override { return device_->kind() != DaxKind::kDevdax; }
   absl::Status Verify(const std::vector<uint8_t>& leaves, Clock::time_point deadline) const override;
@@ -51,11 +51,7 @@ class DaxPages final : public DirectPages {
 
  private:
   DaxPages(std::unique_ptr<DaxDevice> device, const DaxGeometry& geometry, DaxEntry entry,
-           std::shared_ptr<DaxChecked> checked)
-      : device_(std::move(device)),
-        geometry_(geometry),
-        entry_(std::move(entry)),
-        checked_(std::move(checked)) {}
+           std::shared_ptr<DaxChecked> checked);
   absl::Status MapView();
   // Maps the first `length` bytes of the template's blocks, one behind the other.
   absl::Status MapBlocks(std::byte* at, uint64_t length, int access, int flags) const;
@@ -65,6 +61,7 @@ class DaxPages final : public DirectPages {
   const DaxGeometry geometry_;
   const DaxEntry entry_;
   const std::shared_ptr<DaxChecked> checked_;
+  const std::string identity_;  // volume and id
   // All blocks, read-only.
   std::byte* reserved_ = nullptr;
   uint64_t reserved_bytes_ = 0;

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <mutex>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -19,11 +20,16 @@ namespace {
 
 class DaxTemplate final : public RemoteTemplate {
  public:
-  explicit DaxTemplate(std::shared_ptr<const DaxPages> pages)
-      : pages_(std::move(pages)), manifest_(pages_->manifest_file()), image_(pages_->image_file()) {}
+  explicit DaxTemplate(std::shared_ptr<const DaxPages> pages) : pages_(std::move(pages)) {}
 
-  const std::string& manifest_file() const override { return manifest_; }
-  const std::string& image_file() const override { return image_; }
+  const std::string& manifest_file() const override {
+    ReadFiles();
+    return manifest_;
+  }
+  const std::string& image_file() const override {
+    ReadFiles();
+    return image_;
+  }
   uint64_t pages_size() const override { return pages_->size(); }
   std::shared_ptr<const DirectPages> direct() const override { return pages_; }
 
@@ -36,9 +42,18 @@ class DaxTemplate final : public RemoteTemplate {
   }
 
  private:
+  // Not before somebody asks: of a template that is known only the pages are used.
+  void ReadFiles() const {
+    std::call_once(read_, [this] {
+      manifest_ = pages_->manifest_file();
+      image_ = pages_->image_file();
+    });
+  }
+
   const std::shared_ptr<const DaxPages> pages_;
-  const std::string manifest_;
-  const std::string image_;
+  mutable std::once_flag read_;
+  mutable std::string manifest_;
+  mutable std::string image_;
 };
 
 struct OpenedDax {
