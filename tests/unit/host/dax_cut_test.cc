@@ -16,7 +16,7 @@ using ::testing::Eq;
 
 using Names = std::vector<std::string>;
 
-constexpr uint64_t kMediumBytes = 32 * kSmallBlock;
+constexpr uint64_t kMediumBytes = 20 * kSmallBlock;
 
 class DaxCutTest : public ::testing::Test {
  protected:
