@@ -117,6 +117,32 @@ TEST_F(DaxCutTest, Remove_IsWholeOrNotDone) {
   EXPECT_THAT(Now(), ElementsAre("b"));
 }
 
+// It has made its change true, and not durable; then another one writes where what is durable lies.
+TEST_F(DaxCutTest, WriterThatWasKilledBeforeItsLastPersist_HarmsNoOther) {
+  const std::vector<std::byte> before = medium_.memory_;
+  medium_.log_.clear();
+  Run([](DaxVolume& volume) { return volume.Add(DaxSample{"c", 1}.content(), Soon()); });
+  ASSERT_TRUE(medium_.log_.back().persist);
+  medium_.log_.pop_back();
+  Run([](DaxVolume& volume) { return volume.Add(DaxSample{"d", 1}.content(), Soon()); });
+  AtEveryCut(
+      before, medium_.log_, [&](const std::vector<std::byte>& image, bool last, const std::string& where) {
+        RecordedMedium left(image);
+        auto volume = DaxVolume::Open(&left);
+        ASSERT_TRUE(volume.ok()) << where << ": " << volume.status();
+        const auto directory = volume->Read();
+        ASSERT_TRUE(directory.ok()) << where << ": " << directory.status();
+        const Names names = NamesIn(*directory);
+        ASSERT_THAT(names, AnyOf(Names({"a", "b"}), Names({"a", "b", "c"}), Names({"a", "b", "c", "d"})))
+            << where;
+        if (last) {
+          ASSERT_EQ(names.size(), 4u) << where;
+        }
+        for (const DaxEntry& entry : directory->entries)
+          ASSERT_EQ(WhatIsWrong(left, volume->geometry(), entry), "") << where;
+      });
+}
+
 // Over blocks that had another template, in several runs, and with both directories written before.
 TEST_F(DaxCutTest, Add_OverWhatWasRemovedIsWholeOrNotThere) {
   Run([](DaxVolume& volume) { return volume.Remove("a", Soon()); });

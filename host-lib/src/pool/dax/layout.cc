@@ -73,9 +73,9 @@ bool TakeFrom(absl::Span<const std::byte>* bytes, T* to) {
 
 template <typename T>
 void AppendTo(std::vector<std::byte>* bytes, const T& value) {
-  // SAFETY: T is plain bytes, without padding (see the assertions).
-  const auto* const from = reinterpret_cast<const std::byte*>(&value);
-  bytes->insert(bytes->end(), from, from + sizeof(T));
+  const size_t at = bytes->size();
+  bytes->resize(at + sizeof(T));
+  std::memcpy(bytes->data() + at, &value, sizeof(T));
 }
 
 std::string FieldText(const char (&field)[64]) { return {field, strnlen(field, sizeof(field))}; }

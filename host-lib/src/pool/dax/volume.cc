@@ -163,6 +163,13 @@ absl::Status DaxVolume::WriteContent(const DaxEntry& entry, const DaxContent& co
   return writer.Persist();
 }
 
+absl::Status DaxVolume::BeginWriting(Clock::time_point deadline) {
+  MOULT_RETURN_IF_ERROR(medium_->LockForWriting(deadline));
+  // A writer that was killed may have stored the word, or the superblock, and not persisted it. The directory
+  // that is written next is the one that a power cut would go back to then.
+  return medium_->Persist({0, kDaxDirectoryAt});
+}
+
 absl::Status DaxVolume::Commit(DaxDirectory directory) {
   ++directory.generation;
   const std::vector<std::byte> bytes = SerializeDirectory(directory);
@@ -185,7 +192,7 @@ absl::Status DaxVolume::Add(const DaxContent& content, Clock::time_point deadlin
     return absl::InvalidArgumentError(absl::StrCat(context, ": is no name of a template"));
   if (content.tenant.size() > image::kMaxTenant)
     return absl::InvalidArgumentError(absl::StrCat(context, ": tenant: too long"));
-  MOULT_RETURN_IF_ERROR(medium_->LockForWriting(deadline));
+  MOULT_RETURN_IF_ERROR(BeginWriting(deadline));
   MOULT_ASSIGN_OR_RETURN(DaxDirectory directory, Read());
   if (directory.Find(content.name) != nullptr) {
     return absl::AlreadyExistsError(
@@ -215,7 +222,7 @@ absl::Status DaxVolume::Add(const DaxContent& content, Clock::time_point deadlin
 }
 
 absl::Status DaxVolume::Remove(const std::string& name, Clock::time_point deadline) {
-  MOULT_RETURN_IF_ERROR(medium_->LockForWriting(deadline));
+  MOULT_RETURN_IF_ERROR(BeginWriting(deadline));
   MOULT_ASSIGN_OR_RETURN(DaxDirectory directory, Read());
   const size_t gone =
       std::erase_if(directory.entries, [&](const DaxEntry& entry) { return entry.name == name; });

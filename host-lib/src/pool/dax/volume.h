@@ -69,6 +69,8 @@ class DaxVolume {
  private:
   DaxVolume(DaxMedium* medium, const DaxGeometry& geometry) : medium_(medium), geometry_(geometry) {}
   absl::Status CheckSame() const;
+  // Before anything is written.
+  absl::Status BeginWriting(Clock::time_point deadline);
   absl::StatusOr<std::vector<DaxRun>> Free(const DaxDirectory& directory) const;
   absl::Status WriteContent(const DaxEntry& entry, const DaxContent& content, Clock::time_point deadline);
   absl::Status Commit(DaxDirectory directory);
