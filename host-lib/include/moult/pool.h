@@ -4,8 +4,9 @@
  *
  *   file:/PATH                            a store's folder, on a file system that hosts share
  *   dax:/PATH                             CXL or persistent memory of this host: a devdax device, or a file
- * of a DAX file system rdma://HOST[:PORT][,HOST[:PORT]]/     memory of other hosts (moult-poold); what
- * follows the first is used when it fails
+ *                                         of a DAX file system
+ *   rdma://HOST[:PORT][,HOST[:PORT]]/     memory of other hosts (moult-poold); what follows the first is used
+ *                                         when it fails
  *
  * All calls block, for at most timeout_ms (0: 60 s, or, where pages move, as long as it takes); a file system
  * that hangs makes them hang. Any thread. Errors, besides those that are named: INVALID_ARGUMENT (no such

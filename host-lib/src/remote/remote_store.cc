@@ -89,7 +89,9 @@ absl::StatusOr<std::shared_ptr<const Template>> RemoteStore::Open(const RemoteNa
   MOULT_ASSIGN_OR_RETURN(const auto source, pool->Open(wanted.name, deadline));
   auto direct = source->direct();
   if (direct != nullptr) {
-    if (const auto known = Known(wanted, *direct); known != nullptr) return With(*known, std::move(direct));
+    const auto known = Known(wanted, *direct);
+    if (known != nullptr && known->reader->manifest().pages->size == source->pages_size())
+      return With(*known, std::move(direct));
   }
   const std::string where = absl::StrCat(wanted.name, " in pool ", wanted.uri);
   // Before anything of it is looked at.

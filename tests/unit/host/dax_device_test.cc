@@ -89,7 +89,7 @@ TEST_F(DaxDeviceTest, Open_SaysWhatIsNoDevice) {
 }
 
 TEST_F(DaxDeviceTest, CreateFile_SparesWhatIsThere) {
-  EXPECT_TRUE(absl::IsAlreadyExists(DaxDevice::CreateFile(path_, 4096)));
+  EXPECT_TRUE(absl::IsAlreadyExists(DaxDevice::CreateFile(path_, 4096).status()));
   std::ofstream(folder_ + "/empty");
   EXPECT_TRUE(DaxDevice::CreateFile(folder_ + "/empty", 8192).ok());
   EXPECT_EQ(std::filesystem::file_size(folder_ + "/empty"), 8192u);

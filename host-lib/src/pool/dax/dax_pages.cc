@@ -32,7 +32,9 @@ DaxPages::DaxPages(std::unique_ptr<DaxDevice> device, const DaxGeometry& geometr
       geometry_(geometry),
       entry_(std::move(entry)),
       checked_(std::move(checked)),
-      identity_(absl::StrCat(image::DigestHex(geometry_.volume), "-", entry_.id)) {}
+      // A pool's copy has its volume and numbers, and may hold something else.
+      identity_(absl::StrCat(device_->node(), "-", image::DigestHex(geometry_.volume), "-", entry_.id, "-",
+                             image::DigestHex(entry_.digest))) {}
 
 absl::StatusOr<std::shared_ptr<DaxPages>> DaxPages::Open(std::unique_ptr<DaxDevice> device,
                                                          const DaxGeometry& geometry, DaxEntry entry,

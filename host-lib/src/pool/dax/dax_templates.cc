@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "pool/dax/dax_templates.h"
 
+#include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -11,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "moult/base/page.h"
 #include "moult/base/status.h"
+#include "moult/base/unique_fd.h"
 #include "pool/dax/dax_pages.h"
 #include "pool/dax/volume.h"
 #include "pool/uri.h"
@@ -146,13 +148,20 @@ absl::Status FormatDaxTemplates(const PoolUri& uri, uint64_t size, bool force, C
         absl::StrCat("format ", uri.path, ": there is nothing; give --size MIB to make a file"));
   }
   const bool make = !there || (S_ISREG(info.st_mode) && info.st_size == 0 && size != 0);
+  bool made = false;
   if (make) {
     MOULT_RETURN_IF_ERROR(PlanDax(size, kDaxBlock, kPage).status());
-    MOULT_RETURN_IF_ERROR(DaxDevice::CreateFile(uri.path, size));
+    MOULT_ASSIGN_OR_RETURN(made, DaxDevice::CreateFile(uri.path, size));
+  } else if (S_ISREG(info.st_mode)) {
+    // A hole that is written to when the disk is full would be a SIGBUS.
+    const UniqueFd fd(open(uri.path.c_str(), O_RDWR | O_CLOEXEC | O_NONBLOCK));
+    if (!fd.valid()) return ErrnoStatus(absl::StrCat("format ", uri.path));
+    const int error = info.st_size == 0 ? 0 : posix_fallocate(fd.get(), 0, info.st_size);
+    if (error != 0) return ErrnoStatus(error, absl::StrCat("format ", uri.path, ": allocate ", info.st_size, " bytes"));
   }
   MOULT_ASSIGN_OR_RETURN(const auto device, DaxDevice::Open(uri.path, /*writable=*/true));
   const absl::Status formatted = FormatDax(device.get(), {.size = size, .force = force}, deadline);
-  if (!formatted.ok() && !there) unlink(uri.path.c_str());
+  if (!formatted.ok() && made) unlink(uri.path.c_str());
   return formatted;
 }
 

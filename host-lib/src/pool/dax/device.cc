@@ -72,7 +72,30 @@ absl::StatusOr<std::unique_ptr<DaxDevice>> DaxDevice::Open(const std::string& pa
   std::unique_ptr<DaxDevice> device(new DaxDevice(path, std::move(fd)));
   MOULT_RETURN_IF_ERROR(device->Recognize());
   MOULT_RETURN_IF_ERROR(device->Map(writable));
+  MOULT_RETURN_IF_ERROR(device->CheckThatMappingsHold());
   return device;
+}
+
+// A file system that maps another file than the one that was opened (overlayfs) would let blocks be used again
+// while a guest sees them.
+absl::Status DaxDevice::CheckThatMappingsHold() const {
+  if (kind_ == DaxKind::kDevdax) return absl::OkStatus();
+  // Of the superblock, which nobody holds; others may be checking at this moment.
+  const DaxRange probe{8 + static_cast<uint64_t>(getpid()) % (kPage - 8), 1};
+  UniqueFd other(open(absl::StrCat("/proc/self/fd/", fd()).c_str(), O_RDONLY | O_CLOEXEC));
+  if (!other.valid()) return ErrnoStatus(absl::StrCat("open ", path_, " again"));
+  MOULT_RETURN_IF_ERROR(HoldRange(other.get(), probe, path_));
+  void* const at = mmap(nullptr, kPage, PROT_READ, MAP_SHARED, other.get(), 0);
+  if (at == MAP_FAILED) return ErrnoStatus(absl::StrCat("map ", path_));
+  other.Reset();
+  const auto held = RangesHeld(fd(), probe, path_);
+  munmap(at, kPage);
+  MOULT_RETURN_IF_ERROR(held.status());
+  if (!held->empty()) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      absl::StrCat("open ", path_,
+                   ": on this file system a mapping does not keep its locks (overlayfs, as of a container's root), so "
+                   "what a guest sees could be overwritten; give a file of the file system below, by bind mount"));
 }
 
 absl::Status DaxDevice::Recognize() {
@@ -114,6 +137,12 @@ absl::Status DaxDevice::Recognize() {
       context, ": the device has no memory; daxctl reconfigure-device or create-device gives it some"));
 }
 
+std::string DaxDevice::node() const {
+  struct stat info = {};
+  (void)!fstat(fd(), &info);
+  return absl::StrCat(info.st_dev, ":", info.st_ino);
+}
+
 absl::Status DaxDevice::Map(bool writable) {
   const int access = PROT_READ | (writable ? PROT_WRITE : 0);
   void* at = MAP_FAILED;
@@ -131,7 +160,7 @@ DaxDevice::~DaxDevice() {
   if (data_ != nullptr) munmap(data_, size_);
 }
 
-absl::Status DaxDevice::CreateFile(const std::string& path, uint64_t size) {
+absl::StatusOr<bool> DaxDevice::CreateFile(const std::string& path, uint64_t size) {
   const std::string context = absl::StrCat("create ", path);
   UniqueFd fd(open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
   const bool ours = fd.valid();
@@ -144,13 +173,11 @@ absl::Status DaxDevice::CreateFile(const std::string& path, uint64_t size) {
   }
   // All its blocks now: one that is missing when it is written to would be a SIGBUS.
   const int error = posix_fallocate(fd.get(), 0, static_cast<off_t>(size));
-  if (error == 0 && fsync(fd.get()) == 0) return absl::OkStatus();
+  if (error == 0 && fsync(fd.get()) == 0) return ours;
   const absl::Status failed =
       ErrnoStatus(error != 0 ? error : errno, absl::StrCat(context, ": ", size, " bytes"));
-  if (ours)
-    unlink(path.c_str());
-  else
-    (void)!ftruncate(fd.get(), 0);
+  // Another one may be making a pool of a file that was there.
+  if (ours) unlink(path.c_str());
   return failed;
 }
 

@@ -24,8 +24,11 @@ class DaxDevice final : public DaxMedium {
  public:
   // `writable`: for LockForWriting, Store and Persist. Errors say what it is, when it is neither.
   static absl::StatusOr<std::unique_ptr<DaxDevice>> Open(const std::string& path, bool writable);
-  // A new file of this size, with all its blocks. kAlreadyExists: there is one that is not empty.
-  static absl::Status CreateFile(const std::string& path, uint64_t size);
+  // A file of this size, with all its blocks; whether it was made. kAlreadyExists: there is one that is not empty.
+  static absl::StatusOr<bool> CreateFile(const std::string& path, uint64_t size);
+
+  // Which file or device it is, whatever it is called.
+  std::string node() const;
 
   ~DaxDevice() override;
   DaxDevice(const DaxDevice&) = delete;
@@ -47,6 +50,7 @@ class DaxDevice final : public DaxMedium {
  private:
   DaxDevice(std::string path, UniqueFd fd) : path_(std::move(path)), fd_(std::move(fd)) {}
   absl::Status Recognize();
+  absl::Status CheckThatMappingsHold() const;
   absl::Status Map(bool writable);
 
   const std::string path_;

@@ -84,7 +84,8 @@ bool IsPower(uint64_t value) { return value != 0 && (value & (value - 1)) == 0; 
 
 absl::Status CheckSizes(const DaxEntry& entry, const DaxGeometry& geometry) {
   if (entry.pages_size > image::kMaxPagesSize || entry.pages_size % kPage != 0 || entry.manifest_size == 0 ||
-      entry.manifest_size > geometry.size || entry.image_size > geometry.size) {
+      entry.manifest_size > image::kMaxManifestPayload + image::kManifestHeaderSize ||
+      entry.image_size > image::kMaxImageSize || entry.manifest_size > geometry.size || entry.image_size > geometry.size) {
     return DaxDamaged(absl::StrCat("entry ", entry.name, ": sizes that no template has"));
   }
   const uint64_t needed = (entry.bytes(geometry) + geometry.block - 1) / geometry.block;

@@ -2,6 +2,7 @@
 #include "pool/dax/volume.h"
 
 #include <algorithm>
+#include <cstring>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -166,7 +167,11 @@ absl::Status DaxVolume::WriteContent(const DaxEntry& entry, const DaxContent& co
 absl::Status DaxVolume::BeginWriting(Clock::time_point deadline) {
   MOULT_RETURN_IF_ERROR(medium_->LockForWriting(deadline));
   // A writer that was killed may have stored the word, or the superblock, and not persisted it. The directory
-  // that is written next is the one that a power cut would go back to then.
+  // that is written next is the one that a power cut would go back to then. Stored anew, since after an msync
+  // that failed the kernel takes the page for written.
+  uint64_t word = 0;
+  std::memcpy(&word, medium_->bytes().data() + kDaxWordAt, sizeof(word));
+  medium_->StoreWord(kDaxWordAt, word);
   return medium_->Persist({0, kDaxDirectoryAt});
 }
 
