@@ -6,6 +6,7 @@ They come from what the target reads in earnest: this process's own /proc, or th
 The first byte chooses the parser, as in TARGET.cc.
 """
 
+import hashlib
 import pathlib
 import re
 import struct
@@ -127,8 +128,19 @@ def agent_fuzz():
     yield b"\3" + b"00001000-0009fbff : System RAM\n  00002000-00003000 : x\n100000000-13fffffff : System RAM\n"
 
 
+def dax_fuzz():
+    """A superblock, and a directory of two templates, in 256 blocks of 4 KiB; see host-lib/src/pool/dax/layout.cc."""
+    superblock = struct.pack("<8sIIQQQQ16s", b"MOULTDAX", 1, 0, 256 * 4096, 4096, 4096, 57344, bytes(16))
+    yield b"\0" + superblock + hashlib.sha256(superblock).digest()
+    entries = b""
+    for number, runs in ((1, [(40, 2)]), (2, [(42, 1), (50, 1)])):
+        entries += struct.pack("<QQQQ32s64s64sII", number, 4096, 100, 100, bytes(32), b"template%d" % number, b"red", len(runs), 0)
+        entries += b"".join(struct.pack("<II", *run) for run in runs)
+    yield b"\1" + struct.pack("<QQQQ32s", 5, 3, 2, len(entries), bytes(32)) + entries  # The target makes the checksum.
+
+
 TARGETS = {target.__name__: target for target in
-           (proc_fuzz, template_fuzz, rpc_fuzz, session_fuzz, control_fuzz, spec_fuzz, agent_fuzz)}
+           (proc_fuzz, template_fuzz, rpc_fuzz, session_fuzz, control_fuzz, spec_fuzz, agent_fuzz, dax_fuzz)}
 
 
 def main():

@@ -279,6 +279,31 @@ def pool_takes_and_gives(s):
 
 
 @case
+def pool_of_memory_takes_and_gives(s):
+    function = s.ctl.run_server("pooled")
+    s.ctl.ok("invoke", function, "/count")
+    s.ctl.ok("capture", "--end", function, "near")
+    s.ctl.ok("forget", function)
+    uri, pool = f"dax:{s.folder}/pmem", Ctl(s.program, "--store", s.store)
+    pool.fails(4, "pmem", "pool", "ls", uri)
+    pool.fails(4, "give --size MIB to make a file", "pool", "format", uri)
+    stat = pool.json("pool", "format", uri, "--size", "256")
+    expect(stat["templates"] == 0 and stat["used_bytes"] == 0 and stat["medium"] == "page cache", f"{stat}")
+    pool.ok("pool", "push", uri, "near")
+    pool.fails(3, "holds a pool of 1 templates; give --force", "pool", "format", uri)
+    pool.fails(2, "pools of this kind are not formatted", "pool", "format", f"file:{s.folder}")
+    [listed] = pool.json("pool", "ls", uri)["templates"]
+    expect(b"near: whole" in pool.ok("pool", "verify", uri, "near").out, "verify in words")
+    s.ctl.ok("templates", "remove", "near")
+    function = s.ctl.json("attach", "near", "--from", uri, "--digest", listed["digest"])["function"]["id"]
+    expect(s.ctl.ok("invoke", function, "/count").out == b"2", "it does not go on where it was")
+    s.ctl.ok("kill", function)
+    s.ctl.ok("forget", function)
+    pool.ok("pool", "rm", uri, "near")
+    expect(pool.json("pool", "stat", uri)["used_bytes"] == 0, "its space was not given back")
+
+
+@case
 def capture_ends_the_function_when_asked(s):
     function = s.ctl.run_server("once")
     s.ctl.ok("capture", "--end", function, "last")

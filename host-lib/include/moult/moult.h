@@ -290,7 +290,7 @@ MOULT_API int moult_vm_process(struct moult_vm *vm) MOULT_CHECKED;
 
 /* What the library knows of the vm, without asking the agent; free with moult_free():
  *   {"name", "tenant", "ram_bytes", "connections", "operations", "boot_id", "agent_version",
- *    "windows": [{"number", "gpa", "length", "slots": [{"offset", "length", "template", "users"}]}],
+ *    "windows": [{"number", "gpa", "length", "slots": [{"offset", "length", "template", "remote", "direct" (mapped from a dax: pool), "users"}]}],
  *    "reclaiming": [ids of functions that have ended and whose memory is being given back],
  *    "counters": {"operations", "reclaimed_bytes"},
  *    "pager" (with a pool): {"offloaded_bytes", "zero_bytes", "lost_pages", "faults", "fault_pages", "prefetched_pages",
@@ -402,7 +402,8 @@ struct moult_attach_options {
   const char *name;  /* the template's */
   uint32_t pages;    /* enum moult_page_mode */
   uint32_t flags;    /* MOULT_ATTACH_* */
-  const char *from;   /* URI of the pool that has it: "file:/PATH", "rdma://HOST[:PORT]/"; NULL: the vm's store */
+  const char* from;  /* URI of the pool that has it: "file:/PATH", "dax:/PATH", "rdma://HOST[:PORT]/"; NULL:
+                        the vm's store */
   const char *digest; /* with `from`: of the manifest that it must have, hex; NULL: whatever is there */
 };
 #define MOULT_ATTACH_SETTLED 1u /* repurpose: end only when the old function's memory has been given back */

@@ -3,14 +3,18 @@
  * Pools: where templates lie that are not this host's own, by URI
  *
  *   file:/PATH                            a store's folder, on a file system that hosts share
- *   rdma://HOST[:PORT][,HOST[:PORT]]/     memory of other hosts (moult-poold); what follows the first is used when it fails
+ *   dax:/PATH                             CXL or persistent memory of this host: a devdax device, or a file
+ *                                         of a DAX file system
+ *   rdma://HOST[:PORT][,HOST[:PORT]]/     memory of other hosts (moult-poold); what follows the first is used
+ *                                         when it fails
  *
- * All calls block, for at most timeout_ms (0: 60 s, or, where pages move, as long as it takes); a file system that hangs
- * makes them hang. Any thread. Errors, besides those that are named: INVALID_ARGUMENT (no such URI, or
- * no key file for a pool that asks for one), FAILED_PRECONDITION (no RDMA device), UNAVAILABLE, DEADLINE_EXCEEDED,
- * PERMISSION_DENIED (the key is not the tenant's).
+ * All calls block, for at most timeout_ms (0: 60 s, or, where pages move, as long as it takes); a file system
+ * that hangs makes them hang. Any thread. Errors, besides those that are named: INVALID_ARGUMENT (no such
+ * URI, or no key file for a pool that asks for one), FAILED_PRECONDITION (no RDMA device), UNAVAILABLE,
+ * DEADLINE_EXCEEDED, PERMISSION_DENIED (the key is not the tenant's).
  *
- * Errors, threads, blocking and structures are as moult.h says, which has the operations too. Everything here: since 0.1.
+ * Errors, threads, blocking and structures are as moult.h says, which has the operations too. Everything
+ * here: since 0.1.
  */
 #ifndef MOULT_POOL_H_
 #define MOULT_POOL_H_
@@ -34,6 +38,22 @@ struct moult_pool_options {
   void *user;
 };
 
+#define MOULT_POOL_FORMAT_FORCE 1u /* what is there goes */
+
+struct moult_pool_format_options {
+  size_t size;
+  uint64_t bytes;      /* 0: all of the device or file; else a file that is not there is made, of this size */
+  uint32_t flags;      /* MOULT_POOL_FORMAT_* */
+  uint32_t timeout_ms; /* 0: 60 s */
+};
+
+/* Makes an empty pool of a device or file (dax:). Never done by any other call. `options` may be NULL.
+ * Errors: ALREADY_EXISTS (it holds something, and FORCE is not given), FAILED_PRECONDITION (templates of it
+ * are in use, with FORCE too; an alignment above 2 MiB), INVALID_ARGUMENT (too small; no device or file;
+ * another kind of pool), NOT_FOUND. */
+MOULT_API int moult_pool_format(const char* uri,
+                                const struct moult_pool_format_options* options) MOULT_CHECKED;
+
 /* `options` may be NULL. */
 MOULT_API int moult_pool_open(const char *uri, const struct moult_pool_options *options,
                               struct moult_pool **pool) MOULT_CHECKED;
@@ -44,7 +64,9 @@ MOULT_API void moult_pool_close(struct moult_pool *pool);
 /* [{"name", "digest", "tenant", "bytes"}]; free it with moult_free(). `digest` is "" for one that is damaged. */
 MOULT_API int moult_pool_list_json(struct moult_pool *pool, char **json) MOULT_CHECKED;
 
-/* {"uri", "used_bytes", "limit_bytes", "templates"} */
+/* {"uri", "used_bytes", "limit_bytes", "templates"}; of dax: also "medium" ("devdax", "fsdax", "page cache":
+ * a file that is on neither, for trial) and "held_bytes", of those used, which are of removed templates that
+ * are still mapped */
 MOULT_API int moult_pool_stat_json(struct moult_pool *pool, char **json) MOULT_CHECKED;
 
 /* Copies a template of the store, checked, into the pool, whole or not at all.

@@ -69,6 +69,21 @@ int moult_pool_open(const char* uri, const struct moult_pool_options* options, s
   });
 }
 
+int moult_pool_format(const char* uri, const struct moult_pool_format_options* options) {
+  return Guarded([&]() -> absl::Status {
+    if (uri == nullptr) return absl::InvalidArgumentError("uri is NULL");
+    moult_pool_format_options ours{};
+    if (options != nullptr) {
+      MOULT_ASSIGN_OR_RETURN(ours, TakeOptions(options, "moult_pool_format_options"));
+    }
+    if ((ours.flags & ~MOULT_POOL_FORMAT_FORCE) != 0)
+      return absl::InvalidArgumentError("flags: has unknown bits");
+    const uint32_t ms = ours.timeout_ms != 0 ? ours.timeout_ms : kQuickMs;
+    return moult::host::FormatTemplatePool(uri, ours.bytes, (ours.flags & MOULT_POOL_FORMAT_FORCE) != 0,
+                                           Clock::now() + std::chrono::milliseconds(ms));
+  });
+}
+
 void moult_pool_close(struct moult_pool* pool) { delete pool; }
 
 int moult_pool_list_json(struct moult_pool* pool, char** json) {
@@ -86,10 +101,14 @@ int moult_pool_list_json(struct moult_pool* pool, char** json) {
 int moult_pool_stat_json(struct moult_pool* pool, char** json) {
   return On(pool, {}, [&]() -> absl::Status {
     MOULT_ASSIGN_OR_RETURN(const moult::host::PoolUse use, pool->pool->Use(Deadline(*pool, kQuickMs)));
-    const Json stat = {{"uri", pool->pool->uri()},
-                       {"used_bytes", use.used_bytes},
-                       {"limit_bytes", use.limit_bytes},
-                       {"templates", use.templates}};
+    Json stat = {{"uri", pool->pool->uri()},
+                 {"used_bytes", use.used_bytes},
+                 {"limit_bytes", use.limit_bytes},
+                 {"templates", use.templates}};
+    if (!use.medium.empty()) {
+      stat["medium"] = use.medium;
+      stat["held_bytes"] = use.held_bytes;
+    }
     return GiveText(moult::host::Dump(stat), json);
   });
 }

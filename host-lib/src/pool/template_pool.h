@@ -15,6 +15,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "pool/direct_pages.h"
 #include "pool/file/store.h"
 
 namespace moult::host {
@@ -40,6 +41,8 @@ class RemoteTemplate {
   // All pieces, in one round trip where the pool can. kUnavailable: not now, and kDeadlineExceeded: try again;
   // kNotFound: it was removed; kPermissionDenied: no longer this tenant's to read; all else is for good.
   virtual absl::Status Read(absl::Span<const PoolPiece> pieces, Clock::time_point deadline) = 0;
+  // Not null: its pages can be mapped from where they lie.
+  virtual std::shared_ptr<const DirectPages> direct() const { return nullptr; }
 };
 
 struct PoolEntry {
@@ -53,6 +56,8 @@ struct PoolUse {
   uint64_t used_bytes = 0;
   uint64_t limit_bytes = 0;
   uint64_t templates = 0;
+  uint64_t held_bytes = 0;  // of used_bytes, what is of removed templates that are still in use
+  std::string medium{};     // "devdax"; "": the kind of pool has but one
 };
 
 // Safe for several threads. All calls block, until the deadline at most.

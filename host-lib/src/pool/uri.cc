@@ -9,6 +9,7 @@
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "moult/base/status.h"
+#include "pool/dax/dax_templates.h"
 #include "pool/file/file_templates.h"
 #include "pool/rdma/rdma_pool.h"
 
@@ -20,8 +21,9 @@ constexpr size_t kLongestUri = 4096;
 constexpr size_t kLongestHost = 255;
 
 absl::Status Bad(absl::string_view text, absl::string_view what) {
-  return absl::InvalidArgumentError(absl::StrCat("pool \"", text.substr(0, 200), "\": ", what,
-                                                 "; give file:/PATH or rdma://HOST[:PORT][,HOST[:PORT]]/"));
+  return absl::InvalidArgumentError(
+      absl::StrCat("pool \"", text.substr(0, 200), "\": ", what,
+                   "; give file:/PATH, dax:/PATH or rdma://HOST[:PORT][,HOST[:PORT]]/"));
 }
 
 bool IsHost(absl::string_view host, bool bracketed) {
@@ -70,7 +72,7 @@ absl::StatusOr<PoolUri> ParsePoolUri(absl::string_view text) {
   if (colon == absl::string_view::npos) return Bad(text, "has no scheme");
   PoolUri uri{std::string(text), std::string(text.substr(0, colon)), {}, {}};
   absl::string_view rest = text.substr(colon + 1);
-  if (uri.scheme == "file") {
+  if (uri.scheme == "file" || uri.scheme == "dax") {
     if (rest.substr(0, 3) == "///") rest.remove_prefix(2);
     if (rest.empty() || rest.front() != '/' || rest.substr(0, 2) == "//")
       return Bad(text, "has no absolute path");
@@ -93,7 +95,16 @@ absl::StatusOr<PoolUri> ParsePoolUri(absl::string_view text) {
 absl::StatusOr<std::shared_ptr<TemplatePool>> OpenTemplatePool(absl::string_view text,
                                                                const PoolAccess& access) {
   MOULT_ASSIGN_OR_RETURN(const PoolUri uri, ParsePoolUri(text));
-  return uri.scheme == "file" ? OpenFileTemplates(uri, access) : OpenRdmaTemplates(uri, access);
+  if (uri.scheme == "file") return OpenFileTemplates(uri, access);
+  return uri.scheme == "dax" ? OpenDaxTemplates(uri, access) : OpenRdmaTemplates(uri, access);
+}
+
+absl::Status FormatTemplatePool(absl::string_view text, uint64_t size, bool force,
+                                Clock::time_point deadline) {
+  MOULT_ASSIGN_OR_RETURN(const PoolUri uri, ParsePoolUri(text));
+  if (uri.scheme == "dax") return FormatDaxTemplates(uri, size, force, deadline);
+  return absl::InvalidArgumentError(
+      absl::StrCat("format ", text, ": pools of this kind are not formatted; only dax:/PATH is"));
 }
 
 }  // namespace moult::host

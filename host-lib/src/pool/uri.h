@@ -24,12 +24,12 @@ struct PoolNode {
   bool operator==(const PoolNode&) const = default;
 };
 
-// "file:/path", "rdma://host[:port][,host[:port]...]/": the nodes hold the same templates, the preferred
-// first.
+// "file:/path", "dax:/dev/dax0.0", "rdma://host[:port][,host[:port]...]/": the nodes hold the same templates,
+// the preferred first.
 struct PoolUri {
   std::string text;             // as it was given
   std::string scheme;           // "file"
-  std::string path;             // absolute; of file
+  std::string path;             // absolute; of file and dax
   std::vector<PoolNode> nodes;  // of rdma
 };
 
@@ -46,6 +46,10 @@ struct PoolAccess {
 // file, or a folder.
 absl::StatusOr<std::shared_ptr<TemplatePool>> OpenTemplatePool(absl::string_view uri,
                                                                const PoolAccess& access);
+
+// Makes an empty pool of a device or a file (dax:). `size` 0: all of it. `force`: what is on it goes. Blocks.
+absl::Status FormatTemplatePool(absl::string_view uri, uint64_t size, bool force,
+                                TemplatePool::Clock::time_point deadline);
 
 }  // namespace moult::host
 

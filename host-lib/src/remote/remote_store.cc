@@ -14,6 +14,13 @@ namespace moult::host {
 namespace {
 
 constexpr size_t kMostPools = 16;
+constexpr size_t kMostKnown = 32;  // each has its manifest and image
+
+std::shared_ptr<const Template> With(const Template& known, std::shared_ptr<const DirectPages> direct) {
+  auto content = std::make_shared<Template>(known);
+  content->direct = std::move(direct);
+  return content;
+}
 
 }  // namespace
 
@@ -62,11 +69,30 @@ absl::StatusOr<CacheEntry> RemoteStore::Entry(const std::string& digest, uint64_
   return CacheEntry::Private(size);
 }
 
+std::shared_ptr<const Template> RemoteStore::Known(const RemoteName& name, const DirectPages& direct) const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  const auto found = known_.find(direct.identity());
+  if (found == known_.end()) return nullptr;
+  return name.digest.empty() || name.digest == found->second->digest ? found->second : nullptr;
+}
+
+void RemoteStore::Remember(const std::string& identity, std::shared_ptr<const Template> content) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (known_.size() >= kMostKnown) known_.erase(known_.begin());
+  known_.insert_or_assign(identity, std::move(content));
+}
+
 absl::StatusOr<std::shared_ptr<const Template>> RemoteStore::Open(const RemoteName& wanted,
                                                                   Clock::time_point deadline,
                                                                   std::vector<std::string>* notes) {
   MOULT_ASSIGN_OR_RETURN(const auto pool, Pool(wanted.uri));
   MOULT_ASSIGN_OR_RETURN(const auto source, pool->Open(wanted.name, deadline));
+  auto direct = source->direct();
+  if (direct != nullptr) {
+    const auto known = Known(wanted, *direct);
+    if (known != nullptr && known->reader->manifest().pages->size == source->pages_size())
+      return With(*known, std::move(direct));
+  }
   const std::string where = absl::StrCat(wanted.name, " in pool ", wanted.uri);
   // Before anything of it is looked at.
   const std::string digest = image::DigestHex(image::Sha256Of(source->manifest_file()));
@@ -82,6 +108,11 @@ absl::StatusOr<std::shared_ptr<const Template>> RemoteStore::Open(const RemoteNa
                                             " bytes, the manifest says ", manifest.pages->size));
   }
   if (manifest.pages->size == 0) return content;
+  if (direct != nullptr) {
+    MOULT_RETURN_IF_ERROR(direct->Verify(manifest.pages_leaves, deadline));
+    Remember(direct->identity(), content);
+    return With(*content, std::move(direct));
+  }
   std::shared_ptr<const TemplateCache> cache;
   MOULT_ASSIGN_OR_RETURN(CacheEntry entry, Entry(digest, manifest.pages->size, &cache, notes));
   if (!entry.shared()) cache = nullptr;

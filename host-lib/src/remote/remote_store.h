@@ -37,8 +37,9 @@ class RemoteStore {
 
   explicit RemoteStore(RemoteStoreConfig config) : config_(std::move(config)) {}
 
-  // A template whose manifest and image are here, and checked; of its pages there may be none. Blocks.
-  // `notes`: why it is not cached. kDataLoss: damaged, or not the one that was asked for.
+  // A template whose manifest and image are here, and checked; of its pages there may be none, or all, which
+  // were checked too, when the pool is memory of this host. Blocks. `notes`: why it is not cached. kDataLoss:
+  // damaged, or not the one that was asked for.
   absl::StatusOr<std::shared_ptr<const Template>> Open(const RemoteName& name, Clock::time_point deadline,
                                                        std::vector<std::string>* notes);
   // kNotFound: there is no cache.
@@ -51,10 +52,16 @@ class RemoteStore {
                                    std::shared_ptr<const TemplateCache>* cache,
                                    std::vector<std::string>* notes);
 
+  // What is known of a template whose pages are `direct`; null: nothing, or of another.
+  std::shared_ptr<const Template> Known(const RemoteName& name, const DirectPages& direct) const;
+  void Remember(const std::string& identity, std::shared_ptr<const Template> content);
+
   const RemoteStoreConfig config_;
   mutable std::mutex mutex_;  // guards the rest; not held over a pool
   std::map<std::string, std::shared_ptr<TemplatePool>> pools_;
   std::shared_ptr<const TemplateCache> cache_;
+  std::map<std::string, std::shared_ptr<const Template>>
+      known_;  // by identity; without pages, which would be held
 };
 
 // Manifest and image of `source`, checked.

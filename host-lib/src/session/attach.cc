@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "moult/base/status.h"
 #include "moult/protocol/limits.h"
+#include "pool/direct_pages.h"
 #include "session/ops.h"
 
 namespace moult::host::ops {
@@ -20,8 +21,8 @@ constexpr uint64_t kStreamStep = 1 << 20;
 
 using TemplatePtr = std::shared_ptr<const Template>;
 
-// The template, checked to its last byte, and allowed here. One from a pool may lack pages, which are checked when they
-// come.
+// The template, checked to its last byte, and allowed here. One from a pool elsewhere may lack pages, which
+// are checked when they come.
 Task<absl::StatusOr<TemplatePtr>> Prepare(Vm* vm, Op* op, AttachConfig config) {
   const std::string& name = config.name;
   absl::StatusOr<TemplatePtr> content = absl::UnknownError("not read");
@@ -71,8 +72,9 @@ std::optional<SlotHold> TakeSlot(Vm* vm, const Template& content, absl::Status* 
   for (Window& window : vm->windows()) {
     const uint64_t usable = Usable(vm, window);
     if (usable == 0) continue;
-    auto slot = window.Take(
-        {content.digest, content.name, content.pages_fd(), content.reader->pages_size(), content.remote}, usable);
+    auto slot = window.Take({content.digest, content.name, content.pages_fd(), content.reader->pages_size(),
+                             content.remote, content.direct},
+                            usable);
     if (slot.ok()) return SlotHold(&window, *slot);
     *why = slot.status();
   }
@@ -158,15 +160,23 @@ class Sources {
   SlotBytes before_;
 };
 
+absl::Status ReadHere(const Template& content, uint64_t at, absl::Span<std::byte> to) {
+  if (content.direct != nullptr) return content.direct->Read(at, to);
+  if (pread(content.pages_fd(), to.data(), to.size(), static_cast<off_t>(at)) ==
+      static_cast<ssize_t>(to.size()))
+    return absl::OkStatus();
+  return absl::DataLossError(absl::StrCat("template ", content.name, ": pages end early"));
+}
+
 Task<absl::Status> Stream(Op* op, Connection* connection, const Template* content) {
   std::vector<std::byte> buffer(std::min(content->reader->pages_size(), kStreamStep));
   for (uint64_t at = 0; at < content->reader->pages_size(); at += kStreamStep) {
     const auto piece =
         absl::MakeSpan(buffer).first(std::min(kStreamStep, content->reader->pages_size() - at));
-    const ssize_t n = pread(content->pages_fd(), piece.data(), piece.size(), static_cast<off_t>(at));
-    if (n != static_cast<ssize_t>(piece.size())) {
+    absl::Status read = ReadHere(*content, at, piece);
+    if (!read.ok()) {
       connection->Break();
-      co_return absl::DataLossError(absl::StrCat("template ", content->name, ": pages end early"));
+      co_return read;
     }
     absl::Status sent = co_await connection->SendData(op->strand(), piece);
     if (!sent.ok()) co_return sent;

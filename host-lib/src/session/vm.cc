@@ -167,6 +167,7 @@ Json Vm::Info() const {
                        {"length", slot.length},
                        {"template", slot.template_name},
                        {"remote", slot.remote},
+                       {"direct", slot.direct},
                        {"users", slot.users}});
     }
     windows.push_back({{"number", window.config().number},

@@ -21,7 +21,8 @@ uint64_t SlotLength(uint64_t size) {
   return std::max((size + kSlotAlign - 1) / kSlotAlign * kSlotAlign, kSlotAlign);
 }
 
-// Whether there are copies among the pages of a private mapping. Also when that cannot be told.
+// Whether there are copies among the pages of a private mapping. Also when that cannot be told, as of a DAX
+// file, whose pages the kernel does not show as a file's.
 bool IsWritten(const std::byte* start, uint64_t length) {
   constexpr uint64_t kThere = 3ull << 62;  // present, or swapped
   constexpr uint64_t kOfFile = 1ull << 61;
@@ -58,6 +59,9 @@ absl::StatusOr<uint64_t> Window::FindRoom(uint64_t length, uint64_t limit, uint6
 absl::Status Window::Show(Slot* slot, const SlotContent& content) {
   if (remote_ != nullptr) remote_->Forget(config_.hva + slot->offset);
   slot->remote = content.remote != nullptr;
+  slot->direct = content.direct != nullptr;
+  slot->read_only = slot->direct && !content.direct->writable();
+  if (slot->direct) return ShowDirect(*slot, content);
   if (!slot->remote) return ShowFile(*slot, content);
   if (remote_ != nullptr) return remote_->Show(config_.hva + slot->offset, content.remote);
   return absl::FailedPreconditionError("nobody serves faults of this window");
@@ -81,6 +85,13 @@ absl::Status Window::ShowFile(const Slot& slot, const SlotContent& content) {
                                     config_.number, " at offset ", slot.offset));
   }
   return absl::OkStatus();
+}
+
+absl::Status Window::ShowDirect(const Slot& slot, const SlotContent& content) {
+  // SAFETY: as in ShowFile; it maps no more than the slot's length.
+  const absl::Status mapped = content.direct->MapOver(config_.hva + slot.offset, slot.length);
+  return Annotate(mapped, absl::StrCat("show ", slot.template_name, " in window ", config_.number,
+                                       " at offset ", slot.offset));
 }
 
 absl::Status Window::Hide(const Slot& slot) {
@@ -107,7 +118,7 @@ absl::StatusOr<Slot*> Window::Take(const SlotContent& content, uint64_t limit) {
     // What its functions wait for, or were given instead, is for no other.
     if (spoiled && slot.used()) continue;
     // Kept, and written to by the guest meanwhile: the function gets the template, not that.
-    if (!slot.used() && (spoiled || IsWritten(at, slot.length))) {
+    if (!slot.used() && (spoiled || (!slot.read_only && IsWritten(at, slot.length)))) {
       const absl::Status shown = Show(&slot, content);
       changed_(config_.number, slot.offset, slot.length);
       if (!shown.ok()) {

@@ -15,6 +15,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "pool/direct_pages.h"
 #include "remote/remote_pager.h"
 
 namespace moult::host {
@@ -39,6 +40,8 @@ struct Slot {
   bool uncertain = false;     // an attach ended without an answer: somebody may be using it
   bool kept = false;          // the agent said that it keeps what it was told of the template
   bool remote = false;        // its pages come as they are touched
+  bool direct = false;        // they are mapped from the memory that they lie in
+  bool read_only = false;     // a guest that writes there ends its VMM
   bool used() const { return !users.empty() || attaching > 0 || uncertain; }
 };
 
@@ -46,9 +49,10 @@ struct Slot {
 struct SlotContent {
   std::string digest;
   std::string template_name;
-  int fd = -1;  // of which `size` bytes from 0 on are mapped, when not remote
+  int fd = -1;  // of which `size` bytes from 0 on are mapped, when it is neither of these
   uint64_t size = 0;
   std::shared_ptr<RemotePages> remote;
+  std::shared_ptr<const DirectPages> direct;
 };
 
 // Not thread-safe. Slots have stable addresses until they are freed.
@@ -93,6 +97,7 @@ class Window {
   absl::StatusOr<uint64_t> FindRoom(uint64_t length, uint64_t limit, uint64_t without) const;
   absl::Status Show(Slot* slot, const SlotContent& content);
   absl::Status ShowFile(const Slot& slot, const SlotContent& content);
+  absl::Status ShowDirect(const Slot& slot, const SlotContent& content);
   absl::Status Hide(const Slot& slot);
   void TellUsers(const Slot& slot);
   void FreeUnused();

@@ -67,9 +67,10 @@ void Cli::AddPages(CLI::App* command) {
 }
 
 void Cli::AddFrom(CLI::App* command) {
-  command->add_option("--from", arguments_.from,
-                      "pool that has the template, which stays there: file:/PATH or rdma://HOST[:PORT]/; its pages come as "
-                      "they are touched");
+  command->add_option(
+      "--from", arguments_.from,
+      "pool that has the template, which stays there: file:/PATH or rdma://HOST[:PORT]/, whose pages come as "
+      "they are touched, or dax:/PATH, whose pages are mapped from there");
   command->add_option("--digest", arguments_.digest, "with --from: refuse a template whose manifest has another");
 }
 
@@ -226,10 +227,20 @@ void Cli::AddPools() {
   for (const auto& one : verbs) {
     CLI::App* const added = Add(*pool_command_, one.verb, one.about, one.example, nullptr);
     added->callback([this, verb = one.verb] { pool_.verb = verb; });
-    added->add_option("URI", pool_.uri, "file:/PATH or rdma://HOST[:PORT][,HOST[:PORT]]/")->required();
+    added->add_option("URI", pool_.uri, "file:/PATH, dax:/PATH or rdma://HOST[:PORT][,HOST[:PORT]]/")
+        ->required();
     if (one.named) added->add_option("NAME", pool_.name, "the template")->required();
     added->add_option("--key", pool_.key, "file with the tenant's key, for pools that ask for one");
   }
+  CLI::App* const format = Add(*pool_command_, "format", "Make an empty pool of a DAX device or file",
+                               "moultctl pool format dax:/dev/dax0.0", nullptr);
+  format->callback([this] { pool_.verb = "format"; });
+  format->add_option("URI", pool_.uri, "dax:/PATH")->required();
+  format
+      ->add_option("--size", pool_.size_mib,
+                   "MiB; a file that is not there is made. By default all of the device or file")
+      ->check(CLI::Range(uint64_t{1}, uint64_t{1} << 32));
+  format->add_flag("--force", pool_.force, "even if something is on it, which goes");
 }
 
 void Cli::AddVm() {

@@ -39,10 +39,12 @@ struct Arguments {
 };
 
 struct PoolArguments {
-  std::string verb;  // ls, stat, push, pull, rm, verify
+  std::string verb;  // ls, stat, push, pull, rm, verify, format
   std::string uri;
   std::string name;
   std::string key;
+  uint64_t size_mib = 0;  // format; 0: all of it
+  bool force = false;     // format
   Where where;  // store, tenant
   bool json = false;
 };

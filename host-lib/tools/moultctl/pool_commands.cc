@@ -96,7 +96,11 @@ absl::StatusOr<PoolAnswer> StatInPool(Pool& on) {
   MOULT_ASSIGN_OR_RETURN(Json stat, TakePoolJson(result, text));
   std::string line =
       absl::StrCat(Text(stat, "uri"), ": ", Number(stat, "templates"), " templates, ",
-                   Bytes(Number(stat, "used_bytes")), " of ", Bytes(Number(stat, "limit_bytes")), "\n");
+                   Bytes(Number(stat, "used_bytes")), " of ", Bytes(Number(stat, "limit_bytes")));
+  if (Number(stat, "held_bytes") != 0)
+    absl::StrAppend(&line, ", ", Bytes(Number(stat, "held_bytes")), " of it removed and still in use");
+  if (!Text(stat, "medium").empty()) absl::StrAppend(&line, "; ", Text(stat, "medium"));
+  line += "\n";
   return PoolAnswer{std::move(stat), std::move(line)};
 }
 
@@ -129,7 +133,17 @@ constexpr struct {
 } kVerbs[] = {{"ls", ListInPool},   {"stat", StatInPool}, {"push", PushInPool},
               {"pull", PullInPool}, {"rm", RemoveInPool}, {"verify", VerifyInPool}};
 
+absl::StatusOr<PoolAnswer> Format(Pool& on) {
+  moult_pool_format_options options = MOULT_INIT(options);
+  options.bytes = on.arguments.size_mib << 20;
+  options.flags = on.arguments.force ? MOULT_POOL_FORMAT_FORCE : 0;
+  if (moult_pool_format(on.arguments.uri.c_str(), &options) < 0) return control::LastError();
+  MOULT_RETURN_IF_ERROR(on.Open());
+  return StatInPool(on);
+}
+
 absl::StatusOr<PoolAnswer> OnPool(Pool& on) {
+  if (on.arguments.verb == "format") return Format(on);
   MOULT_RETURN_IF_ERROR(on.Open());
   for (const auto& one : kVerbs) {
     if (on.arguments.verb == one.verb) return one.run(on);

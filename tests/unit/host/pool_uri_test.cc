@@ -17,6 +17,10 @@ TEST(PoolUri, Text_IsTakenApart) {
   EXPECT_EQ(file->path, "/mnt/a b");
   EXPECT_EQ(file->text, "file:/mnt/a b");
   EXPECT_EQ(ParsePoolUri("file:///mnt/a")->path, "/mnt/a");
+  const auto dax = ParsePoolUri("dax:/dev/dax0.0");
+  ASSERT_TRUE(dax.ok()) << dax.status();
+  EXPECT_EQ(dax->scheme, "dax");
+  EXPECT_EQ(dax->path, "/dev/dax0.0");
   const auto rdma = ParsePoolUri("rdma://10.0.0.1:7471,node-2.example:1,[fe80::1%eth0]:65535/");
   ASSERT_TRUE(rdma.ok()) << rdma.status();
   EXPECT_THAT(rdma->nodes, ElementsAre(PoolNode{"10.0.0.1", 7471}, PoolNode{"node-2.example", 1},
@@ -37,7 +41,9 @@ TEST(PoolUri, Text_ThatIsNoneIsRefused) {
       {"file:a", "has no absolute path"},
       {"file://host/a", "has no absolute path"},
       {"tcp://a:1/", "is of no kind that there is"},
-      {"dax:/dev/dax0.0", "is of no kind that there is"},
+      {"nfs:/dev/dax0.0", "is of no kind that there is"},
+      {"dax:", "has no absolute path"},
+      {"dax:dev/dax0.0", "has no absolute path"},
       {"rdma:/a:1", "has no host"},
       {"rdma://", "a node is no host name or address"},
       {"rdma:///", "a node is no host name or address"},
@@ -62,7 +68,7 @@ TEST(PoolUri, Text_ThatIsNoneIsRefused) {
     EXPECT_TRUE(absl::IsInvalidArgument(uri.status())) << one.text;
     EXPECT_THAT(uri.status().message(), HasSubstr(one.what)) << one.text;
     EXPECT_THAT(uri.status().message(),
-                HasSubstr("; give file:/PATH or rdma://HOST[:PORT][,HOST[:PORT]]/"));
+                HasSubstr("; give file:/PATH, dax:/PATH or rdma://HOST[:PORT][,HOST[:PORT]]/"));
   }
   EXPECT_FALSE(ParsePoolUri(absl::string_view("file:/a\0b", 9)).ok());
 }

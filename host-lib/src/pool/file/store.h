@@ -27,18 +27,22 @@
 
 namespace moult::host {
 
+class DirectPages;
 class RemotePages;
 
 // A template that was checked as far as it says. Immutable; keeps its files open.
 struct Template {
   std::string name;
   std::string digest;  // hex, of the manifest
-  std::unique_ptr<image::TemplateReader> reader;
-  std::unique_ptr<rpc::FunctionSpecT> spec;  // null: it does not say how it is run
+  std::shared_ptr<const image::TemplateReader> reader;
+  std::shared_ptr<const rpc::FunctionSpecT> spec;  // null: it does not say how it is run
   // Of Get: what is to be mapped. Null: it could not be shared, and the file is mapped.
   std::shared_ptr<const SealedPages> sealed;
   // Not null: it lies in a pool elsewhere, and what the host has of its pages is behind pages_fd(). See remote/.
   std::shared_ptr<RemotePages> remote;
+  // Not null: its pages lie in memory, where they are mapped from; they were checked. There is no pages_fd()
+  // then.
+  std::shared_ptr<const DirectPages> direct;
   int pages_fd() const;
   const std::string& tenant() const { return reader->manifest().tenant; }
 };

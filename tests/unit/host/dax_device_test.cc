@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Files, and what several processes do with one.
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "dax_medium.h"
+#include "pool/dax/device.h"
+#include "pool/dax/flush.h"
+
+namespace moult::host::testing {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+
+constexpr uint64_t kFileBytes = 256 * kSmallBlock;
+
+class DaxDeviceTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    std::string pattern = (std::filesystem::temp_directory_path() / "moult-dax-XXXXXX").string();
+    ASSERT_NE(mkdtemp(pattern.data()), nullptr);
+    folder_ = pattern;
+    path_ = folder_ + "/pool";
+    ASSERT_TRUE(DaxDevice::CreateFile(path_, kFileBytes).ok());
+    const auto device = Device(true);
+    ASSERT_TRUE(FormatDax(device.get(), {.block = kSmallBlock}, Soon()).ok());
+  }
+  void TearDown() override { std::filesystem::remove_all(folder_); }
+  std::unique_ptr<DaxDevice> Device(bool writable) const {
+    auto device = DaxDevice::Open(path_, writable);
+    EXPECT_TRUE(device.ok()) << device.status();
+    return *std::move(device);
+  }
+  static absl::Status WhyNot(const std::string& path) { return DaxDevice::Open(path, false).status(); }
+  absl::Status Add(const std::string& name, uint64_t pages) const {
+    const auto device = Device(true);
+    return DaxVolume::Open(device.get())->Add(DaxSample{name, pages}.content(), Soon());
+  }
+  absl::Status Remove(const std::string& name) const {
+    const auto device = Device(true);
+    return DaxVolume::Open(device.get())->Remove(name, Soon());
+  }
+  DaxSpace Space() const {
+    const auto device = Device(false);
+    return *DaxVolume::Open(device.get())->Space();
+  }
+  // The names of what is there; all of it is whole.
+  std::vector<std::string> Names() const {
+    const auto device = Device(false);
+    const auto volume = DaxVolume::Open(device.get());
+    EXPECT_TRUE(volume.ok()) << volume.status();
+    const auto directory = volume->Read();
+    EXPECT_TRUE(directory.ok()) << directory.status();
+    for (const DaxEntry& entry : directory->entries)
+      EXPECT_EQ(WhatIsWrong(*device, volume->geometry(), entry), "");
+    return NamesIn(*directory);
+  }
+  static void AwaitExit(pid_t child) {
+    int status = 0;
+    ASSERT_EQ(waitpid(child, &status, 0), child);
+    EXPECT_TRUE(WIFEXITED(status)) << status;
+    EXPECT_EQ(WEXITSTATUS(status), 0);
+  }
+  std::string folder_, path_;
+};
+
+TEST_F(DaxDeviceTest, Open_SaysWhatIsNoDevice) {
+  EXPECT_TRUE(absl::IsNotFound(WhyNot(folder_ + "/none")));
+  EXPECT_TRUE(absl::IsInvalidArgument(WhyNot("/dev/null")));
+  EXPECT_THAT(WhyNot("/dev/null").message(),
+              HasSubstr("open /dev/null: is no DAX device and no file; give /dev/daxX.Y, or a file"));
+  EXPECT_THAT(WhyNot(folder_).message(), HasSubstr("is a folder; name a file in it"));
+  ASSERT_EQ(mkfifo((folder_ + "/fifo").c_str(), 0600), 0);
+  EXPECT_TRUE(absl::IsInvalidArgument(WhyNot(folder_ + "/fifo")));
+  std::ofstream(folder_ + "/empty");
+  EXPECT_TRUE(absl::IsFailedPrecondition(WhyNot(folder_ + "/empty")));
+  EXPECT_THAT(WhyNot(folder_ + "/empty").message(),
+              HasSubstr("the file is empty; moultctl pool format dax:"));
+}
+
+TEST_F(DaxDeviceTest, CreateFile_SparesWhatIsThere) {
+  EXPECT_TRUE(absl::IsAlreadyExists(DaxDevice::CreateFile(path_, 4096).status()));
+  std::ofstream(folder_ + "/empty");
+  EXPECT_TRUE(DaxDevice::CreateFile(folder_ + "/empty", 8192).ok());
+  EXPECT_EQ(std::filesystem::file_size(folder_ + "/empty"), 8192u);
+  EXPECT_FALSE(DaxDevice::CreateFile(folder_ + "/huge", 1ull << 60).ok());
+  EXPECT_FALSE(std::filesystem::exists(folder_ + "/huge"));
+}
+
+TEST_F(DaxDeviceTest, Flush_ChangesNothing) {
+  const auto device = Device(true);
+  const std::vector<std::byte> before(device->bytes().begin(), device->bytes().end());
+  FlushLines(device->bytes().data() + 1, 1000);
+  EXPECT_TRUE(std::equal(before.begin(), before.end(), device->bytes().begin()));
+}
+
+TEST_F(DaxDeviceTest, WhatIsStored_IsInTheFile) {
+  ASSERT_TRUE(Add("a", 3).ok());
+  EXPECT_THAT(Names(), ElementsAre("a"));
+  EXPECT_EQ(Device(false)->kind(), DaxKind::kPageCache);
+}
+
+TEST_F(DaxDeviceTest, Writer_WaitsForAnotherUntilItsDeadline) {
+  const auto first = Device(true);
+  ASSERT_TRUE(first->LockForWriting(Soon()).ok());
+  const auto second = Device(true);
+  const absl::Status late = second->LockForWriting(DaxMedium::Clock::now() + std::chrono::milliseconds(20));
+  EXPECT_TRUE(absl::IsDeadlineExceeded(late));
+  EXPECT_THAT(late.message(), HasSubstr("another process writes to it"));
+  // Readers do not wait.
+  EXPECT_THAT(Names(), IsEmpty());
+}
+
+TEST_F(DaxDeviceTest, Hold_IsSeenByOthersAndGoesWithItsDevice) {
+  const auto writer = Device(true);
+  const DaxRange all{0, kFileBytes};
+  auto reader = Device(false);
+  const DaxRange two[] = {{16384, 4096}, {32768, 8192}};
+  ASSERT_TRUE(reader->Hold(two).ok());
+  EXPECT_THAT(*writer->Held(all), ElementsAre(two[0], two[1]));
+  EXPECT_THAT(*writer->Held({36864, 4096}), ElementsAre(DaxRange{36864, 4096}));
+  EXPECT_THAT(*reader->Held(all), IsEmpty());
+  auto other = Device(false);
+  ASSERT_TRUE(other->Hold({two, 1}).ok());
+  reader.reset();
+  EXPECT_THAT(*writer->Held(all), ElementsAre(two[0]));
+  other.reset();
+  EXPECT_THAT(*writer->Held(all), IsEmpty());
+}
+
+// What the windows of VMs rest on.
+TEST_F(DaxDeviceTest, Hold_LastsAsLongAsAMappingOfItsDevice) {
+  const auto writer = Device(true);
+  auto reader = Device(false);
+  const DaxRange range{16384, 4096};
+  ASSERT_TRUE(reader->Hold({&range, 1}).ok());
+  void* const at =
+      mmap(nullptr, range.length, PROT_READ, MAP_PRIVATE, reader->fd(), static_cast<off_t>(range.at));
+  ASSERT_NE(at, MAP_FAILED);
+  reader.reset();
+  EXPECT_THAT(*writer->Held({0, kFileBytes}), ElementsAre(range));
+  munmap(at, range.length);
+  EXPECT_THAT(*writer->Held({0, kFileBytes}), IsEmpty());
+}
+
+TEST_F(DaxDeviceTest, RemovedTemplate_IsKept_UntilTheProcessThatHasItDies) {
+  ASSERT_TRUE(Add("a", 3).ok());
+  int ready[2];
+  ASSERT_EQ(pipe(ready), 0);
+  const pid_t child = fork();
+  if (child == 0) {
+    auto device = DaxDevice::Open(path_, false);
+    if (!device.ok() || !DaxVolume::Open(device->get())->Take("a", Soon()).ok()) _exit(1);
+    (void)!write(ready[1], "r", 1);
+    pause();
+    _exit(0);
+  }
+  char byte;
+  ASSERT_EQ(read(ready[0], &byte, 1), 1);
+  ASSERT_TRUE(Remove("a").ok());
+  EXPECT_EQ(Space().held, 4 * kSmallBlock);
+  EXPECT_EQ(Space().used, 0u);
+  ASSERT_EQ(kill(child, SIGKILL), 0);
+  ASSERT_EQ(waitpid(child, nullptr, 0), child);
+  EXPECT_EQ(Space().held, 0u);
+  close(ready[0]);
+  close(ready[1]);
+}
+
+TEST_F(DaxDeviceTest, ManyProcesses_EachGetTheirsIn) {
+  constexpr int kProcesses = 4;
+  constexpr int kEach = 8;
+  std::vector<pid_t> children;
+  for (int i = 0; i < kProcesses; ++i) {
+    const pid_t child = fork();
+    if (child == 0) {
+      for (int j = 0; j < kEach; ++j) {
+        const std::string name = absl::StrCat("t", i, "-", j);
+        if (!Add(name, static_cast<uint64_t>(i + 1)).ok()) _exit(1);
+        if (j % 2 == 1 && !Remove(absl::StrCat("t", i, "-", j - 1)).ok()) _exit(2);
+      }
+      _exit(::testing::Test::HasFailure() ? 3 : 0);
+    }
+    children.push_back(child);
+  }
+  // Whatever they are at, what is there is whole; but between the look at the directory and that at the
+  // blocks a template may go, so it is taken.
+  for (int i = 0; i < 50; ++i) {
+    const auto device = Device(false);
+    const auto volume = DaxVolume::Open(device.get());
+    const auto directory = volume->Read();
+    ASSERT_TRUE(directory.ok()) << directory.status();
+    for (const DaxEntry& entry : directory->entries) {
+      const auto taken = DaxVolume(*volume).Take(entry.name, Soon());
+      if (!taken.ok()) continue;
+      EXPECT_EQ(WhatIsWrong(*device, volume->geometry(), *taken), "");
+    }
+  }
+  for (const pid_t child : children) AwaitExit(child);
+  EXPECT_EQ(Names().size(), static_cast<size_t>(kProcesses * kEach / 2));
+}
+
+// Killed anywhere: what it had not finished is not there, and what it took is free.
+TEST_F(DaxDeviceTest, KilledWriter_LeavesWhatIsWhole_AndNoLock) {
+  for (int round = 0; round < 10; ++round) {
+    int ready[2];
+    ASSERT_EQ(pipe(ready), 0);
+    const pid_t child = fork();
+    if (child == 0) {
+      for (int i = 0;; ++i) {
+        if (!Add("k", 40).ok() || !Remove("k").ok()) _exit(1);
+        if (i == 0) (void)!write(ready[1], "r", 1);
+      }
+    }
+    char byte;
+    ASSERT_EQ(read(ready[0], &byte, 1), 1);
+    usleep(static_cast<useconds_t>(round * 700));
+    ASSERT_EQ(kill(child, SIGKILL), 0);
+    ASSERT_EQ(waitpid(child, nullptr, 0), child);
+    close(ready[0]);
+    close(ready[1]);
+    if (!Names().empty()) {
+      EXPECT_THAT(Names(), ElementsAre("k"));
+      ASSERT_TRUE(Remove("k").ok());
+    }
+    EXPECT_EQ(Space().used, 0u);
+    EXPECT_EQ(Space().held, 0u);
+  }
+}
+
+}  // namespace
+}  // namespace moult::host::testing
