@@ -12,6 +12,7 @@
 #include "moult/base/status.h"
 #include "moult/protocol/function_spec.h"
 #include "moult/protocol/limits.h"
+#include "moult/protocol/parse.h"
 
 namespace moult::host {
 namespace {
