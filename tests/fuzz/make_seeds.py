@@ -126,6 +126,7 @@ def agent_fuzz():
     yield b'\1{"drop": false, "done": true, "state": 3, "pid": 7, "inner_pid": 8, "end_reason": "killed"}'
     yield b'\2{"name": "f", "state": "Running", "pid": 7, "init_pid": 8, "init_start": 9, "shell": false, "info": "AAAA"}'
     yield b"\3" + b"00001000-0009fbff : System RAM\n  00002000-00003000 : x\n100000000-13fffffff : System RAM\n"
+    yield b"\4" + b"70 1 10000000 10003000\n70 2 10003000 10004000\n71 2 7f0000000000 7f0000001000\n"
 
 
 def dax_fuzz():
