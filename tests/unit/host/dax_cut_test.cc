@@ -23,9 +23,9 @@ class DaxCutTest : public ::testing::Test {
   using Check = std::function<void(const std::vector<std::byte>& image, bool last, const std::string& where)>;
 
   void SetUp() override {
-    ASSERT_TRUE(FormatDax(&medium_, {.block = kSmallBlock}, Soon()).ok());
-    Run([](DaxVolume& volume) { return volume.Add(DaxSample{"a", 2}.content(), Soon()); });
-    Run([](DaxVolume& volume) { return volume.Add(DaxSample{"b", 3}.content(), Soon()); });
+    ASSERT_TRUE(FormatDax(&medium_, {.block = kSmallBlock}, DaxDeadline()).ok());
+    Run([](DaxVolume& volume) { return volume.Add(DaxSample{"a", 2}.content(), DaxDeadline()); });
+    Run([](DaxVolume& volume) { return volume.Add(DaxSample{"b", 3}.content(), DaxDeadline()); });
   }
   void Run(const std::function<absl::Status(DaxVolume&)>& change) {
     auto volume = DaxVolume::Open(&medium_);
@@ -95,25 +95,25 @@ class DaxCutTest : public ::testing::Test {
           // long.
           if (cut++ % 16 != 0 && !last) return;
           const uint64_t all = volume->geometry().end_block() - volume->geometry().first_block();
-          const absl::Status filled = volume->Add(DaxSample{"filler", all - used - 1}.content(), Soon());
+          const absl::Status filled = volume->Add(DaxSample{"filler", all - used - 1}.content(), DaxDeadline());
           ASSERT_TRUE(filled.ok()) << where << ": " << filled;
           const auto full = volume->Read();
           ASSERT_TRUE(full.ok()) << where << ": " << full.status();
           for (const DaxEntry& entry : full->entries)
             ASSERT_EQ(WhatIsWrong(left, volume->geometry(), entry), "") << where << ", filled";
-          ASSERT_TRUE(volume->Remove(names.empty() ? "filler" : names.front(), Soon()).ok()) << where;
+          ASSERT_TRUE(volume->Remove(names.empty() ? "filler" : names.front(), DaxDeadline()).ok()) << where;
         });
   }
   RecordedMedium medium_{kMediumBytes};
 };
 
 TEST_F(DaxCutTest, Add_IsWholeOrNotThere) {
-  CutDuring([](DaxVolume& volume) { return volume.Add(DaxSample{"c", 1}.content(), Soon()); });
+  CutDuring([](DaxVolume& volume) { return volume.Add(DaxSample{"c", 1}.content(), DaxDeadline()); });
   EXPECT_THAT(Now(), ElementsAre("a", "b", "c"));
 }
 
 TEST_F(DaxCutTest, Remove_IsWholeOrNotDone) {
-  CutDuring([](DaxVolume& volume) { return volume.Remove("a", Soon()); });
+  CutDuring([](DaxVolume& volume) { return volume.Remove("a", DaxDeadline()); });
   EXPECT_THAT(Now(), ElementsAre("b"));
 }
 
@@ -121,10 +121,10 @@ TEST_F(DaxCutTest, Remove_IsWholeOrNotDone) {
 TEST_F(DaxCutTest, WriterThatWasKilledBeforeItsLastPersist_HarmsNoOther) {
   const std::vector<std::byte> before = medium_.memory_;
   medium_.log_.clear();
-  Run([](DaxVolume& volume) { return volume.Add(DaxSample{"c", 1}.content(), Soon()); });
+  Run([](DaxVolume& volume) { return volume.Add(DaxSample{"c", 1}.content(), DaxDeadline()); });
   ASSERT_TRUE(medium_.log_.back().persist);
   medium_.log_.pop_back();
-  Run([](DaxVolume& volume) { return volume.Add(DaxSample{"d", 1}.content(), Soon()); });
+  Run([](DaxVolume& volume) { return volume.Add(DaxSample{"d", 1}.content(), DaxDeadline()); });
   AtEveryCut(
       before, medium_.log_, [&](const std::vector<std::byte>& image, bool last, const std::string& where) {
         RecordedMedium left(image);
@@ -145,20 +145,20 @@ TEST_F(DaxCutTest, WriterThatWasKilledBeforeItsLastPersist_HarmsNoOther) {
 
 // Over blocks that had another template, in several runs, and with both directories written before.
 TEST_F(DaxCutTest, Add_OverWhatWasRemovedIsWholeOrNotThere) {
-  Run([](DaxVolume& volume) { return volume.Remove("a", Soon()); });
+  Run([](DaxVolume& volume) { return volume.Remove("a", DaxDeadline()); });
   Run([](DaxVolume& volume) {
     // Leaves the three blocks of "a", and two at the end.
     const uint64_t all = volume.geometry().end_block() - volume.geometry().first_block();
-    return volume.Add(DaxSample{"most", all - 4 - 3 - 2 - 1}.content(), Soon());
+    return volume.Add(DaxSample{"most", all - 4 - 3 - 2 - 1}.content(), DaxDeadline());
   });
-  CutDuring([](DaxVolume& volume) { return volume.Add(DaxSample{"in-pieces", 3}.content(), Soon()); });
+  CutDuring([](DaxVolume& volume) { return volume.Add(DaxSample{"in-pieces", 3}.content(), DaxDeadline()); });
 }
 
 TEST_F(DaxCutTest, Format_LeavesNoPoolOrAnEmptyOne) {
   const std::vector<std::byte> before = medium_.memory_;
   const auto old_volume = DaxVolume::Open(&medium_)->geometry().volume;
   medium_.log_.clear();
-  ASSERT_TRUE(FormatDax(&medium_, {.block = kSmallBlock, .force = true}, Soon()).ok());
+  ASSERT_TRUE(FormatDax(&medium_, {.block = kSmallBlock, .force = true}, DaxDeadline()).ok());
   int without = 0;
   AtEveryCut(before, medium_.log_,
              [&](const std::vector<std::byte>& image, bool last, const std::string& where) {
@@ -175,7 +175,7 @@ TEST_F(DaxCutTest, Format_LeavesNoPoolOrAnEmptyOne) {
                } else {
                  ASSERT_FALSE(last) << where << ": " << volume.status();
                  ++without;
-                 ASSERT_TRUE(FormatDax(&left, {.block = kSmallBlock, .force = true}, Soon()).ok()) << where;
+                 ASSERT_TRUE(FormatDax(&left, {.block = kSmallBlock, .force = true}, DaxDeadline()).ok()) << where;
                  ASSERT_TRUE(DaxVolume::Open(&left).ok()) << where;
                }
              });
@@ -186,7 +186,7 @@ TEST_F(DaxCutTest, Format_LeavesNoPoolOrAnEmptyOne) {
 TEST_F(DaxCutTest, ALostPersistIsFound) {
   const std::vector<std::byte> before = medium_.memory_;
   medium_.log_.clear();
-  Run([](DaxVolume& volume) { return volume.Add(DaxSample{"c", 1}.content(), Soon()); });
+  Run([](DaxVolume& volume) { return volume.Add(DaxSample{"c", 1}.content(), DaxDeadline()); });
   std::vector<DaxEvent> log = medium_.log_;
   std::erase_if(log, [](const DaxEvent& event) { return event.persist && event.range.at != kDaxWordAt; });
   int damaged = 0;

@@ -33,7 +33,7 @@ class DaxDeviceTest : public ::testing::Test {
     path_ = folder_ + "/pool";
     ASSERT_TRUE(DaxDevice::CreateFile(path_, kFileBytes).ok());
     const auto device = Device(true);
-    ASSERT_TRUE(FormatDax(device.get(), {.block = kSmallBlock}, Soon()).ok());
+    ASSERT_TRUE(FormatDax(device.get(), {.block = kSmallBlock}, DaxDeadline()).ok());
   }
   void TearDown() override { std::filesystem::remove_all(folder_); }
   std::unique_ptr<DaxDevice> Device(bool writable) const {
@@ -44,11 +44,11 @@ class DaxDeviceTest : public ::testing::Test {
   static absl::Status WhyNot(const std::string& path) { return DaxDevice::Open(path, false).status(); }
   absl::Status Add(const std::string& name, uint64_t pages) const {
     const auto device = Device(true);
-    return DaxVolume::Open(device.get())->Add(DaxSample{name, pages}.content(), Soon());
+    return DaxVolume::Open(device.get())->Add(DaxSample{name, pages}.content(), DaxDeadline());
   }
   absl::Status Remove(const std::string& name) const {
     const auto device = Device(true);
-    return DaxVolume::Open(device.get())->Remove(name, Soon());
+    return DaxVolume::Open(device.get())->Remove(name, DaxDeadline());
   }
   DaxSpace Space() const {
     const auto device = Device(false);
@@ -112,7 +112,7 @@ TEST_F(DaxDeviceTest, WhatIsStored_IsInTheFile) {
 
 TEST_F(DaxDeviceTest, Writer_WaitsForAnotherUntilItsDeadline) {
   const auto first = Device(true);
-  ASSERT_TRUE(first->LockForWriting(Soon()).ok());
+  ASSERT_TRUE(first->LockForWriting(DaxDeadline()).ok());
   const auto second = Device(true);
   const absl::Status late = second->LockForWriting(DaxMedium::Clock::now() + std::chrono::milliseconds(20));
   EXPECT_TRUE(absl::IsDeadlineExceeded(late));
@@ -160,7 +160,7 @@ TEST_F(DaxDeviceTest, RemovedTemplate_IsKept_UntilTheProcessThatHasItDies) {
   const pid_t child = fork();
   if (child == 0) {
     auto device = DaxDevice::Open(path_, false);
-    if (!device.ok() || !DaxVolume::Open(device->get())->Take("a", Soon()).ok()) _exit(1);
+    if (!device.ok() || !DaxVolume::Open(device->get())->Take("a", DaxDeadline()).ok()) _exit(1);
     (void)!write(ready[1], "r", 1);
     pause();
     _exit(0);
@@ -201,7 +201,7 @@ TEST_F(DaxDeviceTest, ManyProcesses_EachGetTheirsIn) {
     const auto directory = volume->Read();
     ASSERT_TRUE(directory.ok()) << directory.status();
     for (const DaxEntry& entry : directory->entries) {
-      const auto taken = DaxVolume(*volume).Take(entry.name, Soon());
+      const auto taken = DaxVolume(*volume).Take(entry.name, DaxDeadline());
       if (!taken.ok()) continue;
       EXPECT_EQ(WhatIsWrong(*device, volume->geometry(), *taken), "");
     }

@@ -128,7 +128,7 @@ class PowerCut {
   std::map<uint64_t, std::vector<uint64_t>> pending_;  // unit -> what was stored since it was persisted
 };
 
-inline DaxMedium::Clock::time_point Soon() { return DaxMedium::Clock::now() + std::chrono::seconds(20); }
+inline DaxMedium::Clock::time_point DaxDeadline() { return DaxMedium::Clock::now() + std::chrono::seconds(20); }
 
 // The content of a template of this name.
 class DaxBytes {

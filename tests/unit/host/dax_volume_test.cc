@@ -15,7 +15,7 @@ class DaxVolumeTest : public ::testing::Test {
  protected:
   void Format(uint64_t blocks = 32) {
     medium_.memory_.assign(blocks * kSmallBlock, std::byte{0});
-    ASSERT_TRUE(FormatDax(&medium_, {.block = kSmallBlock}, Soon()).ok());
+    ASSERT_TRUE(FormatDax(&medium_, {.block = kSmallBlock}, DaxDeadline()).ok());
   }
   DaxVolume Volume() {
     auto volume = DaxVolume::Open(&medium_);
@@ -23,9 +23,9 @@ class DaxVolumeTest : public ::testing::Test {
     return *volume;
   }
   absl::Status Add(const std::string& name, uint64_t pages) {
-    return Volume().Add(DaxSample{name, pages}.content(), Soon());
+    return Volume().Add(DaxSample{name, pages}.content(), DaxDeadline());
   }
-  absl::Status Remove(const std::string& name) { return Volume().Remove(name, Soon()); }
+  absl::Status Remove(const std::string& name) { return Volume().Remove(name, DaxDeadline()); }
   DaxEntry Entry(const std::string& name) {
     const auto directory = Volume().Read();
     EXPECT_TRUE(directory.ok()) << directory.status();
@@ -79,14 +79,14 @@ TEST_F(DaxVolumeTest, FailedSource_LeavesNothing) {
   const DaxSample sample{"a", 2};
   DaxContent content = sample.content();
   content.read_pages = [](uint64_t, absl::Span<std::byte>) { return absl::DataLossError("chunk 0"); };
-  const absl::Status status = Volume().Add(content, Soon());
+  const absl::Status status = Volume().Add(content, DaxDeadline());
   EXPECT_TRUE(absl::IsDataLoss(status));
   EXPECT_THAT(status.message(), HasSubstr("add a: chunk 0"));
   EXPECT_TRUE(absl::IsInvalidArgument(Add("a b", 1)));
   EXPECT_TRUE(absl::IsInvalidArgument(Add(std::string(65, 'a'), 1)));
   content = sample.content();
   content.pages_size = 100;
-  EXPECT_TRUE(absl::IsDataLoss(Volume().Add(content, Soon())));
+  EXPECT_TRUE(absl::IsDataLoss(Volume().Add(content, DaxDeadline())));
   EXPECT_TRUE(absl::IsDeadlineExceeded(Volume().Add(DaxSample{"a", 2}.content(), DaxMedium::Clock::now())));
   EXPECT_EQ(FreeBlocks(), empty);
 }
@@ -139,10 +139,10 @@ TEST_F(DaxVolumeTest, RemovedTemplate_KeepsItsBlocks_WhileItIsHeld) {
 TEST_F(DaxVolumeTest, Take_HoldsWhatItGives) {
   Format();
   ASSERT_TRUE(Add("a", 3).ok());
-  const auto entry = Volume().Take("a", Soon());
+  const auto entry = Volume().Take("a", DaxDeadline());
   ASSERT_TRUE(entry.ok()) << entry.status();
   EXPECT_EQ(medium_.holds_, entry->ranges(Volume().geometry()));
-  EXPECT_TRUE(absl::IsNotFound(Volume().Take("b", Soon()).status()));
+  EXPECT_TRUE(absl::IsNotFound(Volume().Take("b", DaxDeadline()).status()));
 }
 
 // Between the look at the directory and the hold.
@@ -150,12 +150,12 @@ TEST_F(DaxVolumeTest, Take_SeesThatItWasRemovedMeanwhile) {
   Format();
   ASSERT_TRUE(Add("a", 3).ok());
   medium_.after_hold_ = [this] { ASSERT_TRUE(Remove("a").ok()); };
-  EXPECT_TRUE(absl::IsNotFound(Volume().Take("a", Soon()).status()));
+  EXPECT_TRUE(absl::IsNotFound(Volume().Take("a", DaxDeadline()).status()));
   // Another one with its name and in its place is not it.
   ASSERT_TRUE(Add("a", 3).ok());
   const uint64_t id = Entry("a").id;
   medium_.after_hold_ = [this] { ASSERT_TRUE(Remove("a").ok() && Add("a", 3).ok()); };
-  const auto entry = Volume().Take("a", Soon());
+  const auto entry = Volume().Take("a", DaxDeadline());
   ASSERT_TRUE(entry.ok()) << entry.status();
   EXPECT_GT(entry->id, id);
 }
@@ -163,7 +163,7 @@ TEST_F(DaxVolumeTest, Take_SeesThatItWasRemovedMeanwhile) {
 TEST_F(DaxVolumeTest, Read_OfAnOldVolumeSaysThatItWasFormattedAnew) {
   Format();
   const DaxVolume volume = Volume();
-  ASSERT_TRUE(FormatDax(&medium_, {.block = kSmallBlock, .force = true}, Soon()).ok());
+  ASSERT_TRUE(FormatDax(&medium_, {.block = kSmallBlock, .force = true}, DaxDeadline()).ok());
   EXPECT_TRUE(absl::IsUnavailable(volume.Read().status()));
   EXPECT_THAT(volume.Read().status().message(), HasSubstr("was formatted meanwhile; open it again"));
 }
@@ -172,32 +172,32 @@ TEST_F(DaxVolumeTest, Format_TouchesNothingThatIsThere_UnlessItIsTold) {
   Format();
   ASSERT_TRUE(Add("a", 3).ok());
   const std::vector<std::byte> before = medium_.memory_;
-  const absl::Status pool = FormatDax(&medium_, {.block = kSmallBlock}, Soon());
+  const absl::Status pool = FormatDax(&medium_, {.block = kSmallBlock}, DaxDeadline());
   EXPECT_TRUE(absl::IsAlreadyExists(pool));
   EXPECT_THAT(pool.message(), HasSubstr("holds a pool of 1 templates; give --force if all of it may go"));
   EXPECT_EQ(medium_.memory_, before);
   medium_.held_ = Entry("a").ranges(Volume().geometry());
-  const absl::Status used = FormatDax(&medium_, {.block = kSmallBlock, .force = true}, Soon());
+  const absl::Status used = FormatDax(&medium_, {.block = kSmallBlock, .force = true}, DaxDeadline());
   EXPECT_TRUE(absl::IsFailedPrecondition(used));
   EXPECT_THAT(used.message(), HasSubstr("templates of it are in use"));
   EXPECT_EQ(medium_.memory_, before);
   medium_.held_.clear();
   medium_.memory_.assign(64 * kSmallBlock, std::byte{0});
   medium_.memory_.back() = std::byte{1};
-  const absl::Status foreign = FormatDax(&medium_, {.block = kSmallBlock}, Soon());
+  const absl::Status foreign = FormatDax(&medium_, {.block = kSmallBlock}, DaxDeadline());
   EXPECT_TRUE(absl::IsAlreadyExists(foreign));
   EXPECT_THAT(foreign.message(), HasSubstr("is not empty"));
-  EXPECT_TRUE(FormatDax(&medium_, {.block = kSmallBlock, .force = true}, Soon()).ok());
+  EXPECT_TRUE(FormatDax(&medium_, {.block = kSmallBlock, .force = true}, DaxDeadline()).ok());
 }
 
 TEST_F(DaxVolumeTest, Format_RefusesWhatIsOfNoUse) {
   medium_.memory_.assign(3 * kSmallBlock, std::byte{0});
-  const absl::Status small = FormatDax(&medium_, {.block = kSmallBlock}, Soon());
+  const absl::Status small = FormatDax(&medium_, {.block = kSmallBlock}, DaxDeadline());
   EXPECT_TRUE(absl::IsInvalidArgument(small));
   EXPECT_THAT(small.message(), HasSubstr("too small: has 12288 bytes, needs 20480 at least"));
-  EXPECT_TRUE(absl::IsInvalidArgument(FormatDax(&medium_, {.size = 1 << 20, .block = kSmallBlock}, Soon())));
+  EXPECT_TRUE(absl::IsInvalidArgument(FormatDax(&medium_, {.size = 1 << 20, .block = kSmallBlock}, DaxDeadline())));
   medium_.align_ = 1 << 30;
-  const absl::Status coarse = FormatDax(&medium_, {}, Soon());
+  const absl::Status coarse = FormatDax(&medium_, {}, DaxDeadline());
   EXPECT_TRUE(absl::IsFailedPrecondition(coarse));
   EXPECT_THAT(coarse.message(), HasSubstr("--align=2M"));
 }
