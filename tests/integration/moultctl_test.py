@@ -1,28 +1,17 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
-"""moultctl without a VM: its command line, all that it can do straight at an agent on a unix socket, and what it shows of a
-VM whose answers are made up."""
+"""moultctl without a VM: its command line, and all that it can do straight at an agent on a unix socket."""
 import argparse
 import base64
-import fcntl
 import json
-import os
 import pathlib
-import pty
 import shutil
-import signal
-import struct
 import subprocess
 import sys
 import tempfile
-import termios
-import threading
-import xml.dom.minidom
-import zlib
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "vm"))
-import fake_vm  # noqa: E402
 from ctl import Ctl, expect, run_cases, shows_progress  # noqa: E402
 
 CASES = []
@@ -343,180 +332,6 @@ def refusals_have_their_exit_codes(s):
         ctl.fails(7, "", "run", "--name", "two", "--", "sleep", "600")
     finally:
         narrow.close(ctl)
-
-
-# A guest of 64 pages, and two of a template.
-RUNS = [(0, 8, "reserved", "reserved", 0), (8 << 12, 16, "system", "kernel", 0), (24 << 12, 8, "user_private", "anonymous", 4),
-        (1 << 32, 16, "page_cache", "file", 0), ((1 << 32) + (16 << 12), 16, "free", "free", 0), (1 << 33, 2, "template", "anonymous", 4)]
-THUMB = {"id": 4, "name": "thumb", "state": "running", "exact": True, "user_private": 8 << 12, "user_shared": 0, "user_file": 0, "template": 2 << 12,
-         "offloaded": 0, "on_behalf": 4096}
-
-
-class FakeSetting:
-    """moultctl before a VM whose answers are made up."""
-
-    def __init__(self, s, name, **answers):
-        report = fake_vm.ledger(RUNS, [THUMB])
-        functions = [{"id": 4, "name": "thumb", "state": "running", "memory_bytes": 65536}]
-        self.vm = fake_vm.FakeVm(s.folder / name, {
-            "pages": lambda params: report if params.get("runs") else fake_vm.without_runs(report), "ps": {"functions": functions}} | answers)
-        self.ctl = Ctl(s.program, "--control", self.vm.path)
-        self.report = report
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.vm.close()
-
-
-@case
-def pages_are_shown_by_class_kind_and_function(s):
-    with FakeSetting(s, "pages") as fake:
-        out = fake.ctl.ok("pages").out.decode()
-        for text in ("256.0 KiB of guest RAM", "user_private", "KIND", "anonymous", "thumb"):
-            expect(text in out, f"pages lacks {text!r}: {out}")
-        expect("GPA" not in out and fake.vm.calls[-1] == ("pages", {}), f"pages: {fake.vm.calls}")
-        runs = fake.ctl.ok("pages", "--runs").out.decode()
-        expect("GPA" in runs and "0x100000000" in runs and "/usr/bin/python3.11+0x100000000" in runs, f"pages --runs: {runs}")
-        expect(fake.ctl.json("pages", "--runs") == fake.report, "--json changes the answer")
-        fake.ctl.ok("pages", "thumb")
-        expect(fake.vm.calls[-2:] == [("ps", {}), ("pages", {"function": 4})], f"pages thumb: {fake.vm.calls[-2:]}")
-        fake.ctl.fails(4, "none of this name lives", "pages", "nobody")
-    with FakeSetting(s, "pages2", pages=fake_vm.Refusal(5, "NOT_FOUND", "function 99: there is none")) as fake:
-        fake.ctl.fails(4, "function 99", "pages", "99")
-        fake.ctl.fails(4, "function 99", "map")
-    with FakeSetting(s, "pages3", pages={"ram_bytes": "much"}) as fake:
-        expect(fake.ctl.run("pages").code == 6 and fake.ctl.json("pages") == {"ram_bytes": "much"}, "an odd answer")
-        fake.ctl.fails(6, "ram_bytes", "map")
-
-
-@case
-def why_says_its_sentence_first(s):
-    answer = {"op": "why", "ok": True, "gpa": 0x8000, "class": "system", "kind": "slab", "reason": "The kernel's slab has it.", "flags": []}
-    with FakeSetting(s, "why", why=lambda params: answer if params.get("gpa", 0) < 1 << 40 else fake_vm.Refusal(5, "NOT_FOUND", "0x10000000000 is no RAM")) as fake:
-        expect(fake.ctl.ok("why", "0x8000").out.decode().splitlines()[0] == "The kernel's slab has it.", "why")
-        expect(fake.ctl.json("why", "32768") == answer, "why --json")
-        fake.ctl.ok("why", "--hva", "0X7fffdeadb000")
-        expect(fake.vm.calls == [("why", {"gpa": 0x8000}), ("why", {"gpa": 0x8000}), ("why", {"hva": 0x7FFFDEADB000})], f"{fake.vm.calls}")
-        fake.ctl.fails(4, "is no RAM", "why", "0x10000000000")
-        for bad in ("8000x", "0x", "", "0x10000000000000000", "18446744073709551616", "-1", "+1", " 1", "0x-1", "1e3"):
-            fake.ctl.fails(2, "ADDRESS", "why", *([bad] if not bad.startswith("-") else ["--", bad]))
-
-
-def png_size(path):
-    data = path.read_bytes()
-    expect(data[:8] == b"\x89PNG\r\n\x1a\n" and data[-8:-4] == b"IEND", f"{path} is no whole PNG")
-    at, packed = 8, b""
-    while at < len(data):
-        length = int.from_bytes(data[at:at + 4], "big")
-        if data[at + 4:at + 8] == b"IDAT":
-            packed += data[at + 8:at + 8 + length]
-        at += 12 + length
-    width, height = struct.unpack(">II", data[16:24])
-    expect(len(zlib.decompress(packed)) == height * (width * 3 + 1), f"{path}: its pixels")
-    return width, height
-
-
-@case
-def map_is_letters_where_no_terminal_is(s):
-    with FakeSetting(s, "map") as fake:
-        out = fake.ctl.ok("map", "--width", "16").out.decode().splitlines()
-        expect(out[1:5] == ["########KKKKKKKK", "KKKKKKKKPPPPPPPP", "C" * 16, "." * 16], f"map: {out}")
-        expect(out[5:7] == ["8192 B of templates, beside it", "TT"], f"map: {out}")
-        told = fake.ctl.json("map", "--width", "16")
-        expect(told["ram"] == out[1:5] and told["templates"] == ["TT"] and told["pages_per_cell"] == 1, f"map --json: {told}")
-        expect(sum(e["bytes"] for e in told["legend"]) == told["ram_bytes"] + told["template_bytes"], f"its legend: {told}")
-        curve = fake.ctl.json("map", "--hilbert", "--width", "64")
-        expect(curve["columns"] == curve["rows"] == 8 and "".join(curve["ram"]).count("P") == 8, f"--hilbert: {curve}")
-        for env, colours in (({}, True), ({"NO_COLOR": "1"}, False)):
-            shown, code = on_stdout_terminal(Ctl(s.program, *fake.ctl.options, env=env), "map")
-            expect(code == 0 and ("\x1b[38;2;" in shown) == colours and ("▀" in shown) == colours, f"map on a terminal, {env}: {shown[:300]!r}")
-    with FakeSetting(s, "map2", pages=fake_vm.without_runs(fake_vm.ledger(RUNS))) as fake:
-        fake.ctl.fails(3, "no runs", "map")
-
-
-@case
-def map_is_written_whole_or_not_at_all(s):
-    folder = s.folder / "pictures"
-    folder.mkdir()
-    png, svg = folder / "ram.png", folder / "ram.svg"
-    with FakeSetting(s, "map3") as fake:
-        told = fake.ctl.json("map", "--png", png, "--svg", svg, "--width", "32")
-        expect(png_size(png) == (told["width"], told["height"]) and told["png"] == str(png), f"{told}")
-        text = xml.dom.minidom.parse(str(svg)).documentElement
-        expect(text.getAttribute("width") == str(told["width"]) and "thumb" in svg.read_text(encoding="utf-8"), "the SVG")
-        expect(str(png).encode() in fake.ctl.ok("map", "--png", png).out, "map does not name the file")
-        fake.ctl.fails(4, str(folder / "none" / "a.png"), "map", "--png", folder / "none" / "a.png")
-        fake.ctl.fails(3, "/dev/null: is no regular file", "map", "--svg", "/dev/null")
-    expect(sorted(p.name for p in folder.iterdir()) == ["ram.png", "ram.svg"], f"left over: {list(folder.iterdir())}")
-
-
-def on_stdout_terminal(ctl, *words, seconds=60, until=None, stop=None):
-    """What a run with a terminal of 80 columns as its stdout shows there. Once `until` has been shown, it gets the signal `stop`."""
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-    process = ctl.start(*words, stdout=theirs, stderr=subprocess.DEVNULL)
-    os.close(theirs)
-    killer = threading.Timer(seconds, process.kill)
-    killer.start()
-    shown = b""
-    try:
-        while piece := os.read(ours, 4096):
-            shown += piece
-            if until is not None and until in shown:
-                process.send_signal(stop)
-                until = None
-    except OSError:  # The last descriptor of the other side is closed.
-        pass
-    os.close(ours)
-    code = process.wait(seconds)
-    killer.cancel()
-    return shown.decode(), code
-
-
-def counting():
-    """`ps` of a function that has 1000 more page faults each time, and of one that is larger and tells less."""
-    rounds = iter(range(10**6))
-
-    def ps(_):
-        return {"functions": [{"id": 1, "name": "small", "state": "running", "anon_bytes": 4096, "shmem_bytes": 4096, "faults": 1000 * next(rounds),
-                               "recall_faults": 0}, {"id": 2, "name": "large", "state": "frozen", "anon_bytes": 1 << 20, "memory_bytes": 2 << 20}]}
-    return ps
-
-
-@case
-def top_shows_rates_the_largest_first(s):
-    with FakeSetting(s, "top", ps=counting()) as fake:
-        lines = fake.ctl.ok("top", "--count", "2", "--interval", "0.2").out.decode().splitlines()
-        expect(len(lines) == 7 and lines[3] == "" and lines[0] == lines[4] and lines[0].split()[0] == "ID", f"top: {lines}")
-        expect(lines[1].split()[1] == "large" and lines[2].split()[1] == "small", f"top's order: {lines}")
-        expect(lines[2].split()[-2:] == ["-", "-"] and float(lines[6].split()[-2]) > 0 and lines[6].split()[-1] == "0.0", f"top's rates: {lines}")
-        expect(lines[5].split()[-4:] == ["-", "-", "-", "-"], f"what is not told: {lines}")
-        rounds = [json.loads(line)["functions"] for line in fake.ctl.ok("--json", "top", "--count", "3", "--interval", "0.1").out.splitlines()]
-        expect([len(r) for r in rounds] == [2, 2, 2] and rounds[0][1]["faults_per_second"] is None, f"top --json: {rounds}")
-        expect(all(r[1]["faults_per_second"] > 0 and r[1]["user_bytes"] == 8192 for r in rounds[1:]), f"top --json: {rounds}")
-        shown, code = on_stdout_terminal(fake.ctl, "top", "--interval", "0.1", "--count", "2")
-        expect(code == 0 and shown.count("\x1b[H\x1b[2J") == 2, f"top on a terminal: {shown!r}")
-
-
-@case
-def top_ends_by_sigint_as_asked(s):
-    with FakeSetting(s, "top2", ps=counting()) as fake:
-        shown, code = on_stdout_terminal(fake.ctl, "top", "--interval", "3600", until=b"small", stop=signal.SIGINT)
-        expect(code == 0 and "small" in shown, f"exit {code}: {shown!r}")
-    with FakeSetting(s, "top3", ps=fake_vm.Refusal(14, "UNAVAILABLE", "the agent is away")) as fake:
-        fake.ctl.fails(8, "the agent is away", "top")
-
-
-@case
-def ps_shows_what_functions_have_where_it_is_told(s):
-    functions = [{"id": 4, "name": "thumb", "state": "running", "memory_bytes": 65536, "anon_bytes": 12288, "shmem_bytes": 4096, "offloaded_bytes": 8192},
-                 {"id": 5, "name": "old", "state": "running", "memory_bytes": 65536}]
-    with FakeSetting(s, "ps", ps={"functions": functions}) as fake:
-        head, thumb, old = fake.ctl.ok("ps").out.decode().splitlines()
-        at = head.index("USER")
-        expect(thumb[at:].split()[:4] == ["16.0", "KiB", "8192", "B"] and old[at:].split()[:2] == ["-", "-"], f"ps: {head}\n{thumb}\n{old}")
 
 
 @case

@@ -2,7 +2,6 @@
 #include "ledger/stamps.h"
 
 #include <algorithm>
-#include <climits>
 
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
@@ -106,7 +105,9 @@ absl::StatusOr<Stamps> Stamps::Read(const std::string& folder) {
   const auto text = proc::ReadFile(folder + kName);
   if (absl::IsNotFound(text.status())) return Stamps();
   MOULT_RETURN_IF_ERROR(text.status());
-  return Parse(*text);
+  absl::StatusOr<Stamps> stamps = Parse(*text);
+  if (!stamps.ok()) return Annotate(stamps.status(), folder + kName);
+  return stamps;
 }
 
 absl::Status Stamps::Save(const std::string& folder) const { return WriteWhole(folder + kName, Format()); }
