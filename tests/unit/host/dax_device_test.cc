@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Files, and what several processes do with one.
+#include <sys/mount.h>
+#include <sched.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/mman.h>
@@ -11,6 +13,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include <thread>
 #include "dax_medium.h"
 #include "pool/dax/device.h"
 #include "pool/dax/flush.h"
@@ -86,6 +89,24 @@ TEST_F(DaxDeviceTest, Open_SaysWhatIsNoDevice) {
   EXPECT_TRUE(absl::IsFailedPrecondition(WhyNot(folder_ + "/empty")));
   EXPECT_THAT(WhyNot(folder_ + "/empty").message(),
               HasSubstr("the file is empty; moultctl pool format dax:"));
+}
+
+// A mapping there is of the file below, so it does not keep the locks of the one that was opened.
+TEST_F(DaxDeviceTest, FileOnOverlayfs_IsRefused) {
+  bool mounted = false;
+  absl::Status opened;
+  std::thread([&] {  // In a mount namespace of its own, which goes with it.
+    for (const char* name : {"/upper", "/work", "/merged"}) ASSERT_EQ(mkdir((folder_ + name).c_str(), 0700), 0);
+    const std::string layers = "lowerdir=" + folder_ + "/merged,upperdir=" + folder_ + "/upper,workdir=" + folder_ + "/work";
+    mounted = unshare(CLONE_NEWNS) == 0 && mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0 &&
+              mount("overlay", (folder_ + "/merged").c_str(), "overlay", 0, layers.c_str()) == 0;
+    if (!mounted) return;
+    ASSERT_TRUE(DaxDevice::CreateFile(folder_ + "/merged/pool", kFileBytes).ok());
+    opened = DaxDevice::Open(folder_ + "/merged/pool", /*writable=*/false).status();
+  }).join();
+  if (!mounted) GTEST_SKIP() << "overlayfs cannot be mounted here";
+  EXPECT_TRUE(absl::IsFailedPrecondition(opened)) << opened;
+  EXPECT_THAT(std::string(opened.message()), HasSubstr("overlayfs"));
 }
 
 TEST_F(DaxDeviceTest, CreateFile_SparesWhatIsThere) {
