@@ -10,7 +10,7 @@
 #include "proc/read.h"
 #include "resource/memory/capture.h"
 #include "resource/process/capture.h"
-#include "resource/thread/capture.h"
+#include "resource/thread/check.h"
 #include "resource/thread/scheduling.h"
 
 namespace moult::engine {

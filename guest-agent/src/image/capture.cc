@@ -24,6 +24,7 @@
 #include "resource/signal/capture.h"
 #include "resource/sysv_ipc/capture.h"
 #include "resource/thread/capture.h"
+#include "resource/thread/check.h"
 #include "resource/timer/capture.h"
 #include "resource/unix_socket/diag.h"
 
@@ -83,10 +84,10 @@ absl::Status AskProcessItself(CaptureContext& context, const std::vector<proc::S
   MOULT_ASSIGN_OR_RETURN(const auto results, context.tracee.RunPrograms(context.scratch_hint, runs));
   // At once: were we killed before, it would run on in the wrong place.
   MOULT_RETURN_IF_ERROR(context.tracee.PutBackAll());
-  for (size_t i = 0; i < count; ++i) TakeAnswers(threads[i], results[i], *context.process.threads[i]);
+  for (size_t i = 0; i < count; ++i) TakeAnswers(threads[i], results[i], context, i);
   TakeAnswers(signals, results[0], context.process);
   MOULT_RETURN_IF_ERROR(TakeAnswers(timers, results[0], context));
-  TakeAnswers(process, results[0], context);
+  MOULT_RETURN_IF_ERROR(TakeAnswers(process, results[0], context));
   return CheckSysvIpc(sysv_ipc, results[0], context);
 }
 
@@ -102,6 +103,7 @@ absl::Status CaptureStopped(CaptureContext& context, const CaptureOptions& optio
   context.tracee.set_ignores_trap((context.status.ignored & kTrapBit) != 0);
   MOULT_RETURN_IF_ERROR(CheckAlone(context));
   MOULT_RETURN_IF_ERROR(CheckThreadsShareAll(context));
+  MOULT_RETURN_IF_ERROR(CheckThreadModes(context));
   std::vector<proc::SmapsEntry> read_now;
   if (context.before.layout() == nullptr) {
     MOULT_ASSIGN_OR_RETURN(read_now, ReadLayout(context.pid()));

@@ -93,8 +93,8 @@ absl::Status Ignition::AwaitPrograms() {
                                    absl::StrCat("thread ", process_.threads[i + 1]->tid)));
   }
   absl::Status status = CheckProgram(plan_.layout.leader_program, plan_.leader);
-  if (absl::StrContains(status.message(), "start a thread: EEXIST")) {
-    status = absl::FailedPreconditionError("one of its thread ids is taken by now; use --sandbox, or end the process that has it");
+  if (absl::StrContains(status.message(), "start thread ") && absl::EndsWith(status.message(), ": EEXIST")) {
+    status = absl::FailedPreconditionError(absl::StrCat(status.message(), ": that thread id is taken by now; use --sandbox, or end the process that has it"));
   }
   return status;
 }

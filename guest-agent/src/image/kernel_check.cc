@@ -147,6 +147,7 @@ std::vector<KernelFeature> CheckKernel() {
   add("vdso", VdsoSyscallOffset().ok(), true, "run system calls inside a process", "boot without vdso=0");
   add("kcmp", syscall(SYS_kcmp, getpid(), getpid(), KCMP_FILES, 0, 0) == 0, true, "tell shared descriptors from equal ones", "use a kernel built with CONFIG_KCMP=y (Debian's are)");
   add("set_tid", CanSetTid(), true, "make threads with their old ids (Linux 5.5)", kConfig);
+  add("proc_children", access("/proc/thread-self/children", F_OK) == 0, true, "tell that a process has no children", "use a kernel built with CONFIG_PROC_CHILDREN=y (Debian's are)");
   add("map_files", CanReadMapFiles(), true, "reach files behind mappings", kConfig);
   add("pidfd_getfd", CanTakeDescriptors(), true, "look at descriptors (Linux 5.6)", "run as root or with CAP_SYS_PTRACE; use a newer kernel");
   add("mm_map", CanSetMemoryMap(), true, "set heap, arguments and program of a restored process", kConfig);

@@ -90,6 +90,8 @@ class Planner {
       if (late) {
         PlanSeccomp(process_, thread, late_program);
         PlanCredentialsAndDeathSignal(thread, starting_.credentials, late_program);
+        // They run in the order of threads, so the last of them has the last word.
+        PlanDumpable(late_program);
       }
       layout.late_programs.push_back(late ? Reserve(late_program.Size() + kThreadStack) + kThreadStack : 0);
       plan_.late.push_back(std::move(late_program));
@@ -121,8 +123,9 @@ class Planner {
     PlanMemoryMap(image_, numbers_, program);
     PlanActions(process_, program);
     PlanProcess(process_, starting_, program);
-    for (const RegionLayout::ThreadArea& area : plan_.layout.threads) {
-      program.Call("start a thread", kPseudoClone, {Address(area.clone_args), sizeof(clone_args)});
+    for (size_t i = 0; i < plan_.layout.threads.size(); ++i) {
+      program.Call(absl::StrCat("start thread ", process_.threads[i + 1]->tid), kPseudoClone,
+                   {Address(plan_.layout.threads[i].clone_args), sizeof(clone_args)});
     }
     if (!plan_.threads.empty()) {
       program.Call("wait for threads", kPseudoWaitCount,
@@ -137,9 +140,13 @@ class Planner {
     program.Call("close what the restore needed", SYS_close_range, {numbers_.first, ~0u, 0});
     PlanPosixLocks(image_, program);
     PlanThread(process_, leader, starting_, leader.seccomp_mode == 0, program);
-    // A change of credentials resets it.
-    program.CallMayFail("prctl(PR_SET_DUMPABLE)", SYS_prctl, {PR_SET_DUMPABLE, process_.dumpable, 0, 0, 0});
+    PlanDumpable(program);
     return absl::OkStatus();
+  }
+
+  // A change of any thread's credentials resets it.
+  void PlanDumpable(ptrace::ProgramBuilder& program) const {
+    program.CallMayFail("prctl(PR_SET_DUMPABLE)", SYS_prctl, {PR_SET_DUMPABLE, process_.dumpable, 0, 0, 0});
   }
 
   const image::ProcessImageT& image_;

@@ -380,6 +380,10 @@ absl::StatusOr<std::vector<ProgramResult>> Tracee::RunPrograms(RemotePtr hint,
   const uint64_t map_args[] = {
       hint.value(), size, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, ~uint64_t{0}, 0};
   MOULT_ASSIGN_OR_RETURN(const int64_t mapped, RemoteSyscall(SYS_mmap, map_args));
+  if (mapped == -EACCES) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("process ", pid_, ": it may have no memory that is both written and executed (PR_SET_MDWE, or a security module); run it without"));
+  }
   if (mapped < 0 && mapped > -4096) {
     return ErrnoStatus(
         static_cast<int>(-mapped),

@@ -24,6 +24,8 @@
 namespace moult::engine {
 namespace {
 
+constexpr int kGetMemoryMerge = 68;  // PR_GET_MEMORY_MERGE, Linux 6.4; Debian 12's headers are older
+
 absl::StatusOr<bool> SameNamespace(pid_t pid, const char* kind) {
   MOULT_ASSIGN_OR_RETURN(const std::string theirs, proc::ReadLink(absl::StrCat("/proc/", pid, "/ns/", kind)));
   MOULT_ASSIGN_OR_RETURN(const std::string ours, proc::ReadLink(absl::StrCat("/proc/self/ns/", kind)));
@@ -88,7 +90,11 @@ absl::Status CheckCapturable(pid_t pid) {
 
 absl::Status CheckThreadAlone(pid_t pid, pid_t tid) {
   auto children = proc::ReadFile(absl::StrCat("/proc/", pid, "/task/", tid, "/children"));
-  if (!children.ok()) return absl::OkStatus();  // the thread, or CONFIG_PROC_CHILDREN, is not there
+  if (!children.ok()) {
+    if (!absl::IsNotFound(children.status())) return children.status();
+    if (access(absl::StrCat("/proc/", pid, "/task/", tid).c_str(), F_OK) < 0) return absl::OkStatus();  // it has ended
+    return Refuse("this kernel does not tell whether it has child processes", "use one built with CONFIG_PROC_CHILDREN=y (Debian's are)");
+  }
   const absl::string_view trimmed = absl::StripSuffix(*children, " ");
   if (trimmed.empty()) return absl::OkStatus();
   return Refuse(absl::StrCat("it has child processes (", trimmed, "): process trees cannot be captured yet"),
@@ -156,6 +162,10 @@ ProcessQuestions AskProcess(ptrace::ProgramBuilder& program) {
   ask.new_page_locked_op =
       program.CallMayFail("madvise", SYS_madvise, {Arg::Result(page), kPage, MADV_DONTNEED});
   program.Call("munmap", SYS_munmap, {Arg::Result(page), kPage});
+  // Reads how much of a local descriptor table there is.
+  const size_t entry = program.AddBuffer(sizeof(uint64_t));
+  ask.ldt_op = program.CallMayFail("modify_ldt", SYS_modify_ldt, {0, Arg::Data(entry), sizeof(uint64_t)});
+  ask.memory_merge_op = program.CallMayFail("prctl(PR_GET_MEMORY_MERGE)", SYS_prctl, {kGetMemoryMerge, 0, 0, 0, 0});
   ask.clocks = program.AddBuffer(3 * sizeof(timespec));
   size_t at = ask.clocks;
   for (const clockid_t clock : {CLOCK_MONOTONIC, CLOCK_BOOTTIME, CLOCK_REALTIME}) {
@@ -165,8 +175,12 @@ ProcessQuestions AskProcess(ptrace::ProgramBuilder& program) {
   return ask;
 }
 
-void TakeAnswers(const ProcessQuestions& questions, const ptrace::ProgramResult& result,
-                 CaptureContext& context) {
+absl::Status TakeAnswers(const ProcessQuestions& questions, const ptrace::ProgramResult& result,
+                         CaptureContext& context) {
+  if (result.result(questions.ldt_op) > 0)
+    return Refuse("it has a local descriptor table (modify_ldt)", "run it without");
+  if (result.result(questions.memory_merge_op) > 0)
+    context.Note("comes back without merging of its pages (PR_SET_MEMORY_MERGE)");
   context.process.memory->brk = static_cast<uint64_t>(result.result(questions.brk_op));
   context.process.dumpable = static_cast<uint32_t>(result.result(questions.dumpable_op));
   context.process.child_subreaper = result.Data<int>(questions.subreaper) != 0;
@@ -187,6 +201,7 @@ void TakeAnswers(const ProcessQuestions& questions, const ptrace::ProgramResult&
   context.image.monotonic_ns = ns(0);
   context.image.boottime_ns = ns(1);
   context.image.realtime_ns = ns(2);
+  return absl::OkStatus();
 }
 
 absl::Status CaptureProcess(CaptureContext& context) {

@@ -24,10 +24,12 @@ struct ProcessQuestions {
   size_t membarrier_private_op;
   size_t new_page_locked_op;  // -EINVAL: a new mapping is locked (mlockall(MCL_FUTURE))
   size_t new_page_resident;   // and its first page is there at once (no MCL_ONFAULT)
+  size_t ldt_op;              // bytes of a local descriptor table
+  size_t memory_merge_op;
   size_t clocks;  // three timespec: monotonic, boottime, realtime
 };
 ProcessQuestions AskProcess(ptrace::ProgramBuilder& program);
-void TakeAnswers(const ProcessQuestions& questions, const ptrace::ProgramResult& result, CaptureContext& context);
+absl::Status TakeAnswers(const ProcessQuestions& questions, const ptrace::ProgramResult& result, CaptureContext& context);
 
 // Ids, cwd, root, limits, umask, personality, oom score.
 absl::Status CaptureProcess(CaptureContext& context);

@@ -4,7 +4,7 @@
 #include <cstring>
 
 #include <elf.h>
-#include <linux/kcmp.h>
+#include <linux/mempolicy.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/prctl.h>
@@ -24,6 +24,7 @@ namespace moult::engine {
 namespace {
 
 constexpr size_t kMaxXsave = 16384;
+constexpr int kSpeculation[] = {PR_SPEC_STORE_BYPASS, PR_SPEC_INDIRECT_BRANCH};
 
 long Ptrace(int request, pid_t tid, uint64_t address, void* data) {
   return ::ptrace(static_cast<__ptrace_request>(request), tid, address, data);
@@ -141,10 +142,16 @@ ThreadQuestions AskThread(ptrace::ProgramBuilder& program) {
   ask.keep_caps_op = program.Call("prctl(PR_GET_KEEPCAPS)", SYS_prctl, {PR_GET_KEEPCAPS});
   ask.securebits_op = program.Call("prctl(PR_GET_SECUREBITS)", SYS_prctl, {PR_GET_SECUREBITS});
   ask.timer_slack_op = program.Call("prctl(PR_GET_TIMERSLACK)", SYS_prctl, {PR_GET_TIMERSLACK});
+  ask.memory_policy = program.AddBuffer(sizeof(int));
+  program.CallMayFail("get_mempolicy", SYS_get_mempolicy, {Arg::Data(ask.memory_policy), 0, 0, 0, 0});
+  for (size_t i = 0; i < std::size(kSpeculation); ++i) {
+    ask.speculation_ops[i] = program.CallMayFail("prctl(PR_GET_SPECULATION_CTRL)", SYS_prctl, {PR_GET_SPECULATION_CTRL, kSpeculation[i], 0, 0, 0});
+  }
   return ask;
 }
 
-void TakeAnswers(const ThreadQuestions& questions, const ptrace::ProgramResult& result, image::ThreadT& thread) {
+void TakeAnswers(const ThreadQuestions& questions, const ptrace::ProgramResult& result, CaptureContext& context, size_t index) {
+  image::ThreadT& thread = *context.process.threads[index];
   const auto stack = result.Data<stack_t>(questions.altstack);
   if ((stack.ss_flags & SS_DISABLE) == 0) {
     thread.altstack = std::make_unique<image::AltStack>(reinterpret_cast<uint64_t>(stack.ss_sp), stack.ss_size,
@@ -156,31 +163,16 @@ void TakeAnswers(const ThreadQuestions& questions, const ptrace::ProgramResult& 
   thread.scheduling->timer_slack_ns = static_cast<uint64_t>(result.result(questions.timer_slack_op));
   thread.keep_caps = result.result(questions.keep_caps_op) != 0;
   thread.credentials->securebits = static_cast<uint32_t>(result.result(questions.securebits_op));
-}
-
-absl::Status CheckThreadSharesAll(pid_t pid, pid_t tid) {
-  constexpr struct {
-    int type;
-    const char* what;
-  } kShared[] = {{KCMP_FILES, "descriptors"}, {KCMP_FS, "working directory"}, {KCMP_VM, "memory"}, {KCMP_SIGHAND, "signal handlers"}};
-  if (tid == pid) return absl::OkStatus();
-  for (const auto& shared : kShared) {
-    const long order = syscall(SYS_kcmp, pid, tid, shared.type, 0, 0);
-    if (order < 0) return ErrnoStatus(absl::StrCat("compare thread ", tid, " with its leader (kcmp)"));
-    if (order != 0) {
-      return Refuse(absl::StrCat("thread ", tid, " has ", shared.what, " of its own (unshare or clone)"),
-                    "run it as a process of its own");
-    }
+  if (result.Data<int>(questions.memory_policy) != MPOL_DEFAULT) {
+    context.Note(absl::StrCat("thread ", thread.tid, " comes back with the default memory policy (set_mempolicy)"));
   }
-  return absl::OkStatus();
-}
-
-absl::Status CheckThreadsShareAll(const CaptureContext& context) {
-  if (context.before.is_plain()) return absl::OkStatus();
-  for (const ptrace::TracedThread& thread : context.tracee.threads()) {
-    MOULT_RETURN_IF_ERROR(CheckThreadSharesAll(context.pid(), thread.tid));
+  for (const size_t op : questions.speculation_ops) {
+    constexpr int64_t kDisabled = PR_SPEC_DISABLE | PR_SPEC_FORCE_DISABLE | PR_SPEC_DISABLE_NOEXEC;
+    const int64_t state = result.result(op);
+    if (state <= 0 || (state & PR_SPEC_PRCTL) == 0 || (state & kDisabled) == 0) continue;
+    context.Note(absl::StrCat("thread ", thread.tid, " comes back with the default speculation control (PR_SET_SPECULATION_CTRL)"));
+    break;
   }
-  return absl::OkStatus();
 }
 
 absl::Status CaptureThreads(CaptureContext& context) {

@@ -16,16 +16,14 @@ struct ThreadQuestions {
   size_t keep_caps_op;
   size_t securebits_op;
   size_t timer_slack_op;
+  size_t memory_policy;
+  size_t speculation_ops[2];
 };
 ThreadQuestions AskThread(ptrace::ProgramBuilder& program);
 
-// Threads that share less than everything with the leader (descriptors, cwd, memory) are refused.
-absl::Status CheckThreadSharesAll(pid_t pid, pid_t tid);
-absl::Status CheckThreadsShareAll(const CaptureContext& context);
-
 // Appends one ThreadT per thread of the tracee to the process, without the answers.
 absl::Status CaptureThreads(CaptureContext& context);
-void TakeAnswers(const ThreadQuestions& questions, const ptrace::ProgramResult& result, image::ThreadT& thread);
+void TakeAnswers(const ThreadQuestions& questions, const ptrace::ProgramResult& result, CaptureContext& context, size_t index);
 
 // Fills `remaining` of relative sleeps that were interrupted, where the kernel told the process.
 absl::Status CaptureSleeps(CaptureContext& context);

@@ -6,6 +6,9 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
+#include "proc/fdinfo.h"
+#include "proc/read.h"
+
 namespace moult::engine {
 namespace {
 
@@ -18,7 +21,16 @@ timespec FromNs(uint64_t ns) { return {static_cast<time_t>(ns / 1'000'000'000), 
 bool MatchesTimerFd(const OpenDescription& description) { return description.info.timerfd.has_value(); }
 
 absl::Status CaptureTimerFd(CaptureContext&, const OpenDescription& description, image::OpenFileT& file) {
-  const proc::TimerFdInfo& info = *description.info.timerfd;
+  proc::TimerFdInfo info = *description.info.timerfd;
+  // Of a repeating timer that was not read the kernel counts the first expiry only, until it is asked.
+  if (info.interval_ns != 0 && info.ticks != 0) {
+    itimerspec unused{};
+    if (timerfd_gettime(description.fd, &unused) < 0) return ErrnoStatus("timerfd_gettime");
+    MOULT_ASSIGN_OR_RETURN(const std::string text, proc::ReadFile(absl::StrCat("/proc/self/fdinfo/", description.fd)));
+    MOULT_ASSIGN_OR_RETURN(const proc::FdInfo counted, proc::ParseFdInfo(text));
+    if (!counted.timerfd.has_value()) return absl::InternalError("its fdinfo is no timer's any more");
+    info = *counted.timerfd;
+  }
   image::TimerFdT resource;
   resource.clock = info.clockid;
   resource.settime_flags = info.settime_flags;

@@ -11,6 +11,7 @@
 #include <cstddef>
 #include <cstring>
 
+#include "image/capture_context.h"
 #include "moult/base/status.h"
 
 namespace moult::engine {
@@ -43,8 +44,11 @@ class PeekOffset {
 }  // namespace
 
 absl::Status CaptureQueue(int fd, image::UnixSocketT& resource) {
-  pollfd poller{fd, POLLIN, 0};
+  pollfd poller{fd, POLLIN | POLLPRI, 0};
   if (poll(&poller, 1, 0) < 0) return ErrnoStatus("poll");
+  if ((poller.revents & POLLPRI) != 0) {
+    return Refuse("urgent data (MSG_OOB) waits in it to be read", "let the program read it first");
+  }
   if ((poller.revents & POLLIN) == 0) return absl::OkStatus();
   const bool stream = resource.type == SOCK_STREAM;
   const bool datagram = resource.type == SOCK_DGRAM;
