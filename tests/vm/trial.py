@@ -12,7 +12,7 @@ import time
 
 REPO = pathlib.Path(__file__).resolve().parents[2]
 FUNCTIONS = REPO / "tests/demo/functions"
-JAVA = ["/usr/bin/java", "-XX:-UsePerfData", "-cp", "/run/moult/functions", "Primes"]
+JAVA = ["/usr/bin/java", "-cp", "/run/moult/functions", "Primes"]
 COMMANDS = {
     "python": ["/usr/bin/python3", "/run/moult/functions/thumbnail.py"],
     "node": ["/usr/bin/node", "/run/moult/functions/api.js"],

@@ -20,6 +20,7 @@
 #include "ptrace/tracee.h"
 #include "resource/fd/capture.h"
 #include "resource/memory/capture.h"
+#include "resource/private_file/private_file.h"
 #include "resource/process/capture.h"
 #include "resource/signal/capture.h"
 #include "resource/sysv_ipc/capture.h"
@@ -126,6 +127,7 @@ absl::Status CaptureStopped(CaptureContext& context, const CaptureOptions& optio
   if (!options.may_go_on()) return Interrupted();
   MOULT_RETURN_IF_ERROR(CaptureMemory(context, layout));
   context.files.Finish();
+  MOULT_RETURN_IF_ERROR(CapturePrivateFiles(context));
   phases.End("memory");
   if (!options.may_go_on()) return Interrupted();
   MOULT_RETURN_IF_ERROR(AskProcessItself(context, layout));

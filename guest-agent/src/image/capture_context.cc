@@ -9,6 +9,8 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
+#include "absl/strings/match.h"
+
 namespace moult::engine {
 
 absl::Status Refuse(absl::string_view object, absl::string_view remedy) {
@@ -49,6 +51,15 @@ absl::StatusOr<uint32_t> FileTable::Add(const std::string& path, const struct st
   image_.files.push_back(std::move(file));
   known.push_back(static_cast<uint32_t>(image_.files.size() - 1));
   return known.back();
+}
+
+void FileTable::ComeAlong(absl::string_view folder) {
+  for (auto& file : image_.files) {
+    const absl::string_view path = file->path;
+    if (path == folder || (absl::StartsWith(path, folder) && path[folder.size()] == '/')) {
+      file->content = image::FileContent::Any;
+    }
+  }
 }
 
 void FileTable::Finish() {

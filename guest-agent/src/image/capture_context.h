@@ -42,6 +42,8 @@ class FileTable {
                                const std::string& what);
   // Its content may be another when it is restored, whoever else uses the file; it only must not have shrunk.
   void AllowChange(uint32_t index) { changeable_.insert(index); }
+  // Files in `folder` come with the template, content and all: they only must be there.
+  void ComeAlong(absl::string_view folder);
   // When all are listed.
   void Finish();
 

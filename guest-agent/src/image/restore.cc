@@ -30,6 +30,7 @@
 #include "image/sandbox.h"
 #include "moult/protocol/template_reader.h"
 #include "ptrace/wait.h"
+#include "resource/private_file/private_file.h"
 #include "resource/thread/scheduling.h"
 
 namespace moult::engine {
@@ -121,6 +122,7 @@ class Restorer::Impl {
       tool_pidfd_.Reset(static_cast<int>(syscall(SYS_pidfd_open, getpid(), 0)));
       if (!tool_pidfd_.valid()) return ErrnoStatus("open our own process");
     }
+    MOULT_RETURN_IF_ERROR(RestorePrivateFiles(from_.image, from_.pages, options_.prepared));
     {
       MOULT_ASSIGN_OR_RETURN(const MountScope scope, MountScope::Enter(options_.prepared));
       MOULT_RETURN_IF_ERROR(CheckFiles(from_.image));

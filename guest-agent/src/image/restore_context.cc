@@ -85,11 +85,11 @@ absl::Status CopyContent(const PageSource& pages, uint64_t offset, int fd, uint6
 
 }  // namespace
 
-absl::Status FillObject(const image::MemoryObjectT& object, const PageSource& pages, int fd) {
-  if (ftruncate(fd, static_cast<off_t>(object.size)) < 0) return ErrnoStatus(absl::StrCat("set its size to ", object.size));
-  for (const image::PageRun& run : object.runs) {
+absl::Status FillFile(uint64_t size, const std::vector<image::PageRun>& runs, const PageSource& pages, int fd) {
+  if (ftruncate(fd, static_cast<off_t>(size)) < 0) return ErrnoStatus(absl::StrCat("set its size to ", size));
+  for (const image::PageRun& run : runs) {
     // The last page of a file may be a part of one.
-    const uint64_t end = std::min(run.start() + run.length(), object.size);
+    const uint64_t end = std::min(run.start() + run.length(), size);
     if (end > run.start()) MOULT_RETURN_IF_ERROR(CopyContent(pages, run.pages_offset(), fd, run.start(), end - run.start()));
   }
   return absl::OkStatus();

@@ -38,8 +38,8 @@ struct RestoreContext {
 // what was checked matters).
 absl::StatusOr<UniqueFd> OpenFileRef(const image::FileRefT& file, int flags);
 
-// Fills `fd` with the runs of `object` from the template's pages.
-absl::Status FillObject(const image::MemoryObjectT& object, const PageSource& pages, int fd);
+// Makes `fd` a file of `size` bytes with the content of `runs` from the template's pages.
+absl::Status FillFile(uint64_t size, const std::vector<image::PageRun>& runs, const PageSource& pages, int fd);
 
 }  // namespace moult::engine
 

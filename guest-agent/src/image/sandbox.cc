@@ -20,6 +20,7 @@
 
 #include "image/rseq.h"
 #include "moult/base/page.h"
+#include "moult/protocol/limits.h"
 #include "parasite/blob.h"
 #include "proc/timens.h"
 #include "ptrace/wait.h"
@@ -74,7 +75,7 @@ absl::Status MountAll(const SandboxMounts& mounts) {
     return ErrnoStatus(absl::StrCat("mount ", mounts.shared_source, " on ", mounts.shared_target));
   }
   if (!mounts.private_tmp) return absl::OkStatus();
-  for (const char* folder : {"/tmp", "/dev/shm"}) {
+  for (const char* folder : image::kPrivateFolders) {
     if (mount("moult", folder, "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777") == 0) continue;
     // A guest without /dev/shm has nobody who uses it.
     if (errno != ENOENT) return ErrnoStatus(absl::StrCat("mount a private ", folder));

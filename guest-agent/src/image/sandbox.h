@@ -19,7 +19,7 @@ namespace moult::engine {
 
 // What a sandbox sees other than its maker does.
 struct SandboxMounts {
-  bool private_tmp = false;   // an empty tmpfs each on /tmp and /dev/shm
+  bool private_tmp = false;   // an empty tmpfs each on image::kPrivateFolders
   std::string shared_source;  // folder of the maker's that shows up as shared_target, which must exist
   std::string shared_target;
 };

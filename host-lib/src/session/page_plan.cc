@@ -69,6 +69,7 @@ void PagePlan::Rewrite(image::ProcessImageT* image) const {
   image::MemoryMapT& memory = *image->processes[0]->memory;
   memory.runs = Rewritten(memory.runs);
   for (const auto& object : image->objects) object->runs = Rewritten(object->runs);
+  for (const auto& file : image->private_files) file->runs = Rewritten(file->runs);
 }
 
 }  // namespace moult::host

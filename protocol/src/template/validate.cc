@@ -78,6 +78,7 @@ absl::Status ValidateImage(const ProcessImageT& image, uint64_t pages_size) {
   // In the order of reference: what a check looks into has been checked for missing elements before.
   MOULT_RETURN_IF_ERROR(validate::CheckFiles(at, image));
   MOULT_RETURN_IF_ERROR(validate::CheckObjects(at, image, pages_size));
+  MOULT_RETURN_IF_ERROR(validate::CheckPrivateFiles(at, image, pages_size));
   MOULT_RETURN_IF_ERROR(validate::CheckPipes(at, image));
   MOULT_RETURN_IF_ERROR(validate::CheckOpenFiles(at, image));
   return validate::CheckProcess(Path(at, "processes", 0), image, *image.processes[0], pages_size);

@@ -82,6 +82,7 @@ bool InRange(E value, E max) {
 }
 
 inline constexpr size_t kSignals = 64;
+inline constexpr uint64_t kMaxFileOffset = INT64_MAX;  // loff_t
 
 inline bool PageAligned(uint64_t value) { return value % kPageSize == 0; }
 
@@ -91,6 +92,7 @@ absl::Status CheckRuns(const Path& at, const char* field, const std::vector<Page
 absl::Status CheckPending(const Path& at, const std::vector<std::unique_ptr<PendingSignalT>>& pending);
 
 absl::Status CheckFiles(const Path& at, const ProcessImageT& image);
+absl::Status CheckPrivateFiles(const Path& at, const ProcessImageT& image, uint64_t pages_size);
 absl::Status CheckObjects(const Path& at, const ProcessImageT& image, uint64_t pages_size);
 absl::Status CheckPipes(const Path& at, const ProcessImageT& image);
 absl::Status CheckOpenFiles(const Path& at, const ProcessImageT& image);

@@ -8,7 +8,6 @@
 namespace moult::image::validate {
 namespace {
 
-constexpr uint64_t kMaxFileOffset = INT64_MAX;  // loff_t
 const uint64_t kDevZero = makedev(1, 5);
 
 std::string Range(uint64_t start, uint64_t end) {

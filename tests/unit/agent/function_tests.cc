@@ -29,6 +29,53 @@ while True:
     c.close()
 )";
 
+// Keeps files of every kind in its private folders, open, mapped and closed, changes them with each request, and
+// answers with what it finds there.
+constexpr char kScratch[] = R"(
+import mmap, os, socket, stat
+os.makedirs('/tmp/d/e')
+os.chmod('/tmp/d', 0o750)
+with open('/tmp/d/plain', 'w') as f:
+    f.write('0123456789' * 2000)
+    f.seek(1 << 20)
+    f.write('behind a hole')
+os.chmod('/tmp/d/plain', 0o2604)
+os.chown('/tmp/d/plain', 12, 34)
+os.utime('/tmp/d/plain', (1, 1234567890.5))
+os.link('/tmp/d/plain', '/tmp/d/e/other')
+os.symlink('plain', '/tmp/d/link')
+os.mkfifo('/dev/shm/fifo', 0o640)
+log = open('/tmp/log', 'w+b', buffering=0)
+mapped = open('/dev/shm/mapped', 'w+b')
+mapped.truncate(8192)
+view = mmap.mmap(mapped.fileno(), 8192)
+os.chdir('/tmp/d/e')
+os.utime('/tmp/d', (1, 987654321.25))
+s = socket.socket(socket.AF_UNIX)
+s.bind('/tmp/counter.sock')
+s.listen(8)
+
+def look():
+    log.write(b'x')
+    view[5000] += 1
+    plain, folder = os.stat('/tmp/d/link'), os.stat('/tmp/d')
+    with open('/tmp/d/plain') as f:
+        text = f.read()
+    with open('/dev/shm/mapped', 'rb') as f:
+        seen = f.read()[5000]
+    return [text[:20000] == '0123456789' * 2000, text[1 << 20:], text.count('\0'), oct(plain.st_mode), plain.st_uid,
+            plain.st_gid, plain.st_mtime, plain.st_nlink, plain.st_ino == os.stat('other').st_ino, oct(folder.st_mode),
+            folder.st_mtime, oct(os.stat('/dev/shm/fifo').st_mode), os.stat('/tmp/log').st_size, log.tell(), seen,
+            os.getcwd(), sorted(os.listdir('/tmp')), sorted(os.listdir('/dev/shm'))]
+
+print('listening', flush=True)
+while True:
+    c, _ = s.accept()
+    if c.recv(4096):
+        c.sendall(b'HTTP/1.0 200 OK\r\n\r\n' + repr(look()).encode())
+    c.close()
+)";
+
 rpc::FunctionSpecT Shell(const std::string& script) {
   rpc::FunctionSpecT spec;
   spec.name = "shell";
@@ -242,6 +289,26 @@ TEST_F(FunctionTest, HookThatFails_LeavesThingsAsTheyWere) {
   EXPECT_EQ(attached.status().code(), absl::StatusCode::kDeadlineExceeded);
   EXPECT_THAT(attached.status().message(), HasSubstr("after_attach hook"));
   EXPECT_EQ(Known(*client), known);
+}
+
+TEST_F(FunctionTest, PrivateFiles_ComeBackAsTheyWere) {
+  StartAgent();
+  const auto client = Connect();
+  rpc::FunctionSpecT spec = CounterSpec();
+  spec.argv.back() = kScratch;
+  const auto first = Run(*client, spec);
+  ASSERT_TRUE(first.ok()) << first.status();
+  EXPECT_THAT(Ask(*first), HasSubstr("'0o102604', 12, 34, 1234567890.5, 2, True, '0o40750', 987654321.25"));
+  const auto taken = CaptureCopy(*client, *first, CaptureOutcome::Resume);
+  ASSERT_TRUE(taken.ok()) << taken.status();
+  const std::string second_answer = Ask(*first);
+  EXPECT_THAT(second_answer, HasSubstr("2, 2, 2, '/tmp/d/e', ['counter.sock', 'd', 'log'], ['fifo', 'mapped']"));
+  for (int i = 0; i < 2; ++i) {
+    const auto copy = AttachStream(*client, *taken);
+    ASSERT_TRUE(copy.ok()) << copy.status();
+    EXPECT_EQ(Ask(*copy), second_answer);
+  }
+  EXPECT_THAT(Ask(*first), HasSubstr("3, 3, 3, '/tmp/d/e'"));
 }
 
 TEST_F(FunctionTest, Generation_CountsAttachesAsSeenInside) {

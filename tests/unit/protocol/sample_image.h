@@ -272,6 +272,28 @@ inline void AddMoreOpenFiles(ProcessImageT* image) {
   AddOpenFile(image, std::move(datagram));
 }
 
+inline PrivateFileT& AddPrivateFile(ProcessImageT* image, const std::string& path, uint32_t mode) {
+  PrivateFileT* file = Add(&image->private_files);
+  file->path = path;
+  file->mode = mode;
+  file->mtime_ns = 1700000000000000001;
+  return *file;
+}
+
+// A folder each way, a file under two names, a link and a FIFO.
+inline void AddPrivateFiles(ProcessImageT* image) {
+  AddPrivateFile(image, "/tmp", S_IFDIR | 01777);
+  AddPrivateFile(image, "/tmp/folder", S_IFDIR | 0700).uid = 1000;
+  PrivateFileT& file = AddPrivateFile(image, "/tmp/folder/file", S_IFREG | 0640);
+  file.gid = 1000;
+  file.size = 4097;
+  file.runs = {PageRun(0, kPageSize, 0)};
+  AddPrivateFile(image, "/tmp/folder/other", S_IFREG | 0640).same_as = 2;
+  AddPrivateFile(image, "/tmp/link", S_IFLNK | 0777).target = "folder/file";
+  AddPrivateFile(image, "/dev/shm", S_IFDIR | 01777);
+  AddPrivateFile(image, "/dev/shm/fifo", S_IFIFO | 0600);
+}
+
 // The same, and what it lacks.
 inline ProcessImageT FullImage() {
   ProcessImageT image = Image();
@@ -315,6 +337,7 @@ inline ProcessImageT FullImage() {
   process.oom_score_adj = 500;
   process.stopped = true;
   image.sandboxed = true;
+  AddPrivateFiles(&image);
   return image;
 }
 

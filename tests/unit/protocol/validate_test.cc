@@ -72,6 +72,43 @@ TEST(ValidateImage, Root_IsRefused_WhenARuleIsBroken) {
   });
 }
 
+TEST(ValidateImage, PrivateFiles_AreRefused_WhenARuleIsBroken) {
+  const auto F = [](I i, size_t at) -> PrivateFileT& {
+    sample::AddPrivateFiles(i);
+    return *i->private_files[at];
+  };
+#define FILES "image: private_files"
+  ExpectEachIsRefused({
+      {FILES "[1].path: not absolute: ", [&](I i) { F(i, 1).path = ""; }},
+      {FILES "[1].path: not a plain path: /tmp/../etc", [&](I i) { F(i, 1).path = "/tmp/../etc"; }},
+      {FILES "[1].path: not a plain path: /tmp/", [&](I i) { F(i, 1).path = "/tmp/"; }},
+      {FILES "[1].path: not a plain path: /tmp/.", [&](I i) { F(i, 1).path = "/tmp/."; }},
+      {FILES "[1].path: has a NUL byte", [&](I i) { F(i, 1).path = std::string("/tmp/a\0b", 8); }},
+      {FILES "[1].path: its folder is not listed before it: /etc/passwd", [&](I i) { F(i, 1).path = "/etc/passwd"; }},
+      {FILES "[1].path: its folder is not listed before it: /dev/shm/a", [&](I i) { F(i, 1).path = "/dev/shm/a"; }},
+      {FILES "[2].path: its folder is not listed before it: /tmp/folder/file", [&](I i) { F(i, 1).mode = S_IFIFO; }},
+      {FILES "[4].path: is there twice: /tmp/folder", [&](I i) { F(i, 4).path = "/tmp/folder"; }},
+      {FILES "[0].mode: 32768 is no folder's", [&](I i) { F(i, 0).mode = S_IFREG; }},
+      {FILES "[1].mode: 8192 is not that of", [&](I i) { F(i, 1).mode = S_IFCHR; }},
+      {FILES "[1].mode: 82368 is not that of", [&](I i) { F(i, 1).mode |= 0200000; }},
+      {FILES "[1]: has content", [&](I i) { F(i, 1).size = 1; }},
+      {FILES "[3]: has content", [&](I i) { F(i, 3).runs = {PageRun(0, kPageSize, 0)}; }},
+      {FILES "[2].size: 9223372036854775807 is over", [&](I i) { F(i, 2).size = INT64_MAX; }},
+      {FILES "[2].runs[0]: ends past 0x0", [&](I i) { F(i, 2).size = 0; }},
+      {FILES "[2].target: of what is no link", [&](I i) { F(i, 2).target = "x"; }},
+      {FILES "[4].target: missing", [&](I i) { F(i, 4).target = ""; }},
+      {FILES "[3].same_as: 3 is not an earlier", [&](I i) { F(i, 3).same_as = 3; }},
+      {FILES "[3].same_as: 1 can have no such", [&](I i) { F(i, 3).same_as = 1; }},
+      {FILES "[6].same_as: 3 can have no such",
+       [&](I i) {
+         F(i, 6).mode = S_IFREG;
+         i->private_files[6]->same_as = 3;
+       }},
+      {FILES "[1]: missing", [&](I i) { F(i, 0), i->private_files[1].reset(); }},
+  });
+#undef FILES
+}
+
 TEST(ValidateImage, Memory_IsRefused_WhenARuleIsBroken) {
 #define MEMORY "image: processes[0].memory"
   ExpectEachIsRefused({

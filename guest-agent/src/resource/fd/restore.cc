@@ -115,7 +115,7 @@ absl::Status RestoreObjects(RestoreContext& context, const FdNumbers& numbers) {
   for (size_t i = 0; i < context.image.objects.size(); ++i) {
     const image::MemoryObjectT& object = *context.image.objects[i];
     MOULT_ASSIGN_OR_RETURN(const UniqueFd made, MakeObject(object));
-    MOULT_RETURN_IF_ERROR(Annotate(FillObject(object, context.pages, made.get()), object.name));
+    MOULT_RETURN_IF_ERROR(Annotate(FillFile(object.size, object.runs, context.pages, made.get()), object.name));
     if (fchown(made.get(), object.uid, object.gid) < 0 || fchmod(made.get(), object.mode) < 0) return ErrnoStatus(absl::StrCat("set the owner of ", object.name));
     const UniqueFd read_only(open(absl::StrCat("/proc/self/fd/", made.get()).c_str(), O_RDONLY | O_CLOEXEC));
     if (!read_only.valid()) return ErrnoStatus(absl::StrCat("open ", object.name, " for reading"));
