@@ -121,6 +121,9 @@ def parse():
     options = parser.parse_args()
     options.bin = os.path.abspath(options.bin)
     options.only = options.only or ["*"]
+    names = rig.workloads(options.bin)
+    if idle := [g for g in options.only if not fnmatch.filter(names, g)]:
+        parser.error(f"no workload in {options.bin}/workloads is called {', '.join(idle)}")
     wanted = options.modes.split(",")
     if unknown := [m for m in wanted if m not in MODES]:
         parser.error(f"no such mode: {', '.join(unknown)}")
