@@ -137,8 +137,10 @@ class Case:
             raise Failed(f"dump should refuse (exit 3): {outcome.text()}")
         if pattern and not re.search(pattern, outcome.err, re.I):
             raise Failed(f"refusal does not match /{pattern}/: {outcome.text()}")
-        if str(self.victim.pid) not in outcome.err:
-            raise Failed(f"refusal does not name pid {self.victim.pid}: {outcome.text()}")
+        with open(f"/proc/{self.victim.pid}/comm", encoding="utf-8") as f:
+            name = f.read().rstrip("\n")
+        if not re.search(rf"\bdump {self.victim.pid} \({re.escape(name)}\): .+; \w", outcome.err):
+            raise Failed(f"refusal does not name {self.victim.pid} ({name}), or no remedy: {outcome.text()}")
         self.place.expect_only()
         self.untouched()
         if before:
