@@ -13,12 +13,13 @@ import unittest
 import rig
 from cli.case import CliCase
 from cli.dump import DumpTest
+from cli.durable import DurableTest
 from cli.files import FilesTest
 from cli.output import OutputTest
 from cli.place import PlaceTest
 from cli.restore import RestoreTest
 
-__all__ = ["DumpTest", "FilesTest", "OutputTest", "PlaceTest", "RestoreTest"]
+__all__ = ["DumpTest", "DurableTest", "FilesTest", "OutputTest", "PlaceTest", "RestoreTest"]
 
 
 def main():

@@ -16,7 +16,8 @@ import tempfile
 
 import oracle
 import rig
-from kill_test import end_children, reap_until
+from kill.restore import end_children
+from kill.scenario import reap_until
 from rig import Failed
 
 STRACE = "/usr/bin/strace"
@@ -75,13 +76,13 @@ class Faults:
         return max(by_process.values(), default=0)
 
     def places(self, calls, first_only=False):
-        """Some of 1..calls: the first ones, the last one, and evenly in between."""
+        """Some of 1..calls: the first ones (up to three), the last one, and evenly in between."""
         if first_only:
             return [1, 2]
         if calls == 0:
             raise rig.Skipped("it is not called")
         wanted = self.options.places
-        return sorted({1, 2, 3, calls, *(1 + i * calls // wanted for i in range(wanted))} & set(range(1, calls + 1)))
+        return sorted({*range(1, min(wanted, 3) + 1), calls, *(1 + i * calls // wanted for i in range(wanted))} & set(range(1, calls + 1)))
 
     def check_run(self, op, code, err):
         self.codes[code] = self.codes.get(code, 0) + 1

@@ -14,8 +14,9 @@ import signal
 import sys
 import time
 
+import huge_pages
 import rig
-from matrix_case import Case
+from matrix_case import COUNT, Case
 from rig import Failed, Skipped
 
 MODES = ["plain", "freeze", "leave", "restore", "sandbox", "twice", "twice-sandbox", "many"]
@@ -104,6 +105,16 @@ def plan(options):
     return todo, skipped
 
 
+def reserve_huge_pages(todo, skipped):
+    """For those of `todo` that need some; without enough of them they become skipped."""
+    users = [(mode, workload) for mode, workload in todo if workload in huge_pages.WORKLOADS]
+    pages = huge_pages.HugePages(len(huge_pages.WORKLOADS) + COUNT if users else 0)
+    if pages.missing:
+        skipped += [(*user, pages.missing) for user in users]
+        todo[:] = [case for case in todo if case not in users]
+    return pages
+
+
 def show(result):
     tail = f": {result['reason']}" if result["reason"] else ""
     print(f"{result['outcome']} {result['mode']} {result['workload']}{tail}", flush=True)
@@ -121,6 +132,9 @@ def parse():
     options = parser.parse_args()
     options.bin = os.path.abspath(options.bin)
     options.only = options.only or ["*"]
+    names = rig.workloads(options.bin)
+    if idle := [g for g in options.only if not fnmatch.filter(names, g)]:
+        parser.error(f"no workload in {options.bin}/workloads is called {', '.join(idle)}")
     wanted = options.modes.split(",")
     if unknown := [m for m in wanted if m not in MODES]:
         parser.error(f"no such mode: {', '.join(unknown)}")
@@ -135,6 +149,14 @@ def main():
     rig.become_subreaper()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends its cases as ^C does
     todo, skipped = plan(options)
+    pages = reserve_huge_pages(todo, skipped)
+    try:
+        return run_all(options, todo, skipped)
+    finally:
+        pages.close()
+
+
+def run_all(options, todo, skipped):
     results = [{"outcome": "SKIP", "mode": m, "workload": w, "reason": why} for m, w, why in skipped]
     active, todo = [], list(reversed(todo))
     try:

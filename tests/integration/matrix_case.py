@@ -15,17 +15,22 @@ from rig import Failed
 COUNT = 20
 # What a workload does by itself when it is interrupted: (pattern of differences, reason).
 UNSTEADY = {
-    "socket_timeout": (r"threads/|status/Threads",
+    "socket_timeout": (r"threads/|status/Threads|brought back",
                        "recv with SO_RCVTIMEO ends with EINTR after any stop (signal(7)); its thread ends"),
-    "itimer_fires": (r"status/ShdPnd", "its timer fires while it waits"),
+    "itimer_fires": (r"status/ShdPnd|brought back", "its timer fires while it waits, on its stack"),
     "posix_timer_thread": (r"maps/|threads/|status/Threads|memory", "each expiry runs in a thread of its own, with a stack of its own"),
-    "posix_timer_periodic": (r"status/ShdPnd", "its timers fire while it waits"),
+    "posix_timer_periodic": (r"status/ShdPnd|brought back", "its timers fire while it waits, on its stack"),
     "syscall_storm": (r"maps/|fds/|status/|memory", "maps, opens and closes all the time"),
     "threads_8": (r"memory", "half its threads wake every 20 ms"),
     "threads_8_static": (r"memory", "half its threads wake every 20 ms"),
     "threads_100": (r"memory", "half its threads wake every 20 ms"),
     "threads_500": (r"memory", "half its threads wake every 20 ms"),
     "thread_churn": (r"threads/|maps/|status/|memory", "its threads come and go all the time"),
+    "epoll_wait_timeout": (r"brought back", "epoll_wait with a time limit ends with EINTR after any stop (signal(7))"),
+    "sigwait_blocked": (r"brought back", "sigtimedwait ends with EINTR after any stop (signal(7))"),
+    "poll_timeout": (r"brought back", "the kernel writes the time left to the caller's timespec when a wait is interrupted"),
+    "relative_waits_left": (r"brought back", "the kernel writes the time left to the caller's timespec when a wait is interrupted"),
+    "write_pipe_blocked": (r"brought back", "a write that is interrupted returns what went through, and the rest is written anew"),
 }
 
 
@@ -137,8 +142,10 @@ class Case:
             raise Failed(f"dump should refuse (exit 3): {outcome.text()}")
         if pattern and not re.search(pattern, outcome.err, re.I):
             raise Failed(f"refusal does not match /{pattern}/: {outcome.text()}")
-        if str(self.victim.pid) not in outcome.err:
-            raise Failed(f"refusal does not name pid {self.victim.pid}: {outcome.text()}")
+        with open(f"/proc/{self.victim.pid}/comm", encoding="utf-8") as f:
+            name = f.read().rstrip("\n")
+        if not re.search(rf"\bdump {self.victim.pid} \({re.escape(name)}\): .+; \w", outcome.err):
+            raise Failed(f"refusal does not name {self.victim.pid} ({name}), or no remedy: {outcome.text()}")
         self.place.expect_only()
         self.untouched()
         if before:
@@ -228,10 +235,10 @@ class Case:
             self.polls()
         return noisy
 
-    def polls(self):
-        """The victim has looked for "go" and sleeps again, if it is one that polls."""
+    def polls(self, seconds=0.1):
+        """The victim has looked for "go" and sleeps again, if it is one that polls and the machine lets it."""
         pid, switches = self.victim.pid, rig.status_field(self.victim.pid, "voluntary_ctxt_switches")
-        rig.wait_until(lambda: rig.status_field(pid, "voluntary_ctxt_switches") != switches, 0.1)
+        rig.wait_until(lambda: rig.status_field(pid, "voluntary_ctxt_switches") != switches, seconds)
 
     def same_memory(self, before, what):
         pid = self.victim.pid
@@ -291,10 +298,35 @@ class Case:
             raise Failed(f"{len(handles)} processes restored, not 1")
         return handles[0]
 
+    def samples(self, count=3):
+        """Memory of the running process at rest in its poll, as good as it can be had without a stop."""
+        taken = []
+        for _ in range(count):
+            self.polls(5)
+            taken.append(memory.content(self.victim.pid, taken[0][0] if taken else ()))
+        return taken
+
+    def compare_memory(self, before):
+        """No page came back with content that it had in none of the samples from before, but those that change
+        by themselves."""
+        if self.changes or self.unsteady("memory") or self.unsteady("brought back"):
+            return
+        noisy = _moving(before)
+        for count in (2, 20):  # on a busy machine some of what the victim does by itself shows only now and then
+            pid, after = self.victim.pid, [memory.content(self.victim.pid, before[0][0])]
+            after += self.samples(count)
+            noisy |= _moving(after)
+            changed = set.intersection(*(set(memory.differences(b, a)) for b in before for a in after)) - noisy
+            if not changed:
+                return
+        raise Failed(f"{len(changed)} pages came back changed: "
+                     + ", ".join(memory.where(pid, a) for a in sorted(changed)[:4]))
+
     def mode_restore(self):
         if self.refused:
             return self.refusal()
         pid, before = self.victim.pid, oracle.steady(self.victim.pid)
+        pages = self.samples()
         self.end_by_dump()
         self.place.expect_only("t")
         self.tool.must("verify", self.place.template())
@@ -302,6 +334,7 @@ class Case:
         if restored.pid != pid:
             raise Failed(f"restored as pid {restored.pid}, was {pid}")
         self.compare(before)
+        self.compare_memory(pages)
         parent = rig.stat_fields(pid)[1]
         if int(parent) != os.getpid():
             raise Failed(f"restored process is a child of {rig.describe(int(parent))}, not handed over")
@@ -316,12 +349,13 @@ class Case:
     def mode_sandbox(self):
         if self.refused:
             return None
-        before = oracle.steady(self.victim.pid)
+        before, pages = oracle.steady(self.victim.pid), self.samples()
         old = self.victim.pid
         self.end_by_dump()
         restored = self.one(self.restore("--sandbox"))
         self.boxed(restored.pid, old)
         self.compare(before)
+        self.compare_memory(pages)
         self.victim.go(watch=[restored])
         for handle in reversed(self.victim.handles[1:]):  # the function, then its init
             self.ended(handle)
@@ -360,13 +394,21 @@ class Case:
         self.ended(last)
 
     def mode_many(self):
+        before, pages = oracle.steady(self.victim.pid), self.samples()
         self.end_by_dump()
         restored = self.restore("--sandbox", "--count", COUNT)
         if len({h.pid for h in restored}) != COUNT:
             raise Failed(f"{len(restored)} processes restored, not {COUNT}")
+        self.compare(before, "sandbox")  # one of them, the last
+        self.compare_memory(pages)
         self.victim.go(COUNT, restored)
         for handle in reversed(self.victim.handles[1:]):  # the function, then its init
             self.ended(handle)
+
+
+def _moving(samples):
+    """Pages that differ between samples of one process."""
+    return {a for now in samples[1:] for a in memory.differences(samples[0], now)}
 
 
 def running(pid, tracer):

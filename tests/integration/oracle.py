@@ -256,8 +256,8 @@ def _last(text):
 
 
 def _waits_with_own_mask(base):
-    """Inside rt_sigtimedwait, rt_sigsuspend, pselect6, ppoll and epoll_pwait /proc shows the mask of the wait."""
-    return _try(_read, f"{base}/syscall").split()[0] in ("128", "130", "270", "271", "281")
+    """Inside rt_sigtimedwait, rt_sigsuspend, pselect6, ppoll, epoll_pwait and epoll_pwait2 /proc shows the mask of the wait."""
+    return _try(_read, f"{base}/syscall").split()[0] in ("128", "130", "270", "271", "281", "441")
 
 
 def _thread(pid, tid):

@@ -159,14 +159,20 @@ struct Underway {
   image::ProcessT& process() { return *image.processes.front(); }
 };
 
+absl::StatusOr<proc::Status> ReadStatus(pid_t pid) {
+  MOULT_ASSIGN_OR_RETURN(const std::string text, proc::ReadFile(absl::StrCat("/proc/", pid, "/status")));
+  return proc::ParseStatus(text);
+}
+
 absl::StatusOr<proc::Status> Prepare(pid_t pid, const CaptureOptions& options, Underway& capture) {
   capture.result.pid = pid;
+  // First of all, because every message names it.
+  if (const auto seen = ReadStatus(pid); seen.ok()) capture.result.name = seen->name;
   MOULT_RETURN_IF_ERROR(CheckCapturable(pid));
   if (options.known != nullptr) capture.known = options.known;
   capture.known->Learn(pid, options.may_go_on);
   capture.result.phases.End("digest files");
-  MOULT_ASSIGN_OR_RETURN(const std::string text, proc::ReadFile(absl::StrCat("/proc/", pid, "/status")));
-  MOULT_ASSIGN_OR_RETURN(proc::Status before, proc::ParseStatus(text));
+  MOULT_ASSIGN_OR_RETURN(proc::Status before, ReadStatus(pid));
   capture.result.name = before.name;
   MOULT_ASSIGN_OR_RETURN(capture.host, DescribeHost());
   capture.image.processes.push_back(std::make_unique<image::ProcessT>());

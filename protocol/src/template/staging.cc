@@ -3,14 +3,21 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <string_view>
 
+#include "absl/strings/numbers.h"
+#include "absl/strings/string_view.h"
+#include "absl/strings/strip.h"
 #include "moult/base/status.h"
+#include "moult/protocol/limits.h"
 
 namespace moult::image {
 namespace {
@@ -18,10 +25,11 @@ namespace {
 // Memory content of a process: nobody but its owner may read it. Read-only, because a template never changes.
 constexpr mode_t kFileMode = 0400;
 constexpr mode_t kFolderMode = 0700;
+constexpr char kPartial[] = ".partial-";
 
 bool LacksNamelessFiles(int error) { return error == EOPNOTSUPP || error == EISDIR || error == EINVAL; }
 
-absl::StatusOr<bool> IsEmptyFolder(int fd) {
+absl::StatusOr<std::vector<std::string>> List(int fd) {
   const int copy = openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (copy < 0) return ErrnoStatus("open");
   DIR* stream = fdopendir(copy);
@@ -30,13 +38,42 @@ absl::StatusOr<bool> IsEmptyFolder(int fd) {
     close(copy);
     return ErrnoStatus(error, "opendir");
   }
-  bool empty = true;
+  std::vector<std::string> names;
   while (const dirent* entry = readdir(stream)) {
     const std::string_view name = entry->d_name;
-    if (name != "." && name != "..") empty = false;
+    if (name != "." && name != "..") names.emplace_back(name);
   }
   closedir(stream);
-  return empty;
+  return names;
+}
+
+absl::StatusOr<bool> IsEmptyFolder(int fd) {
+  MOULT_ASSIGN_OR_RETURN(const std::vector<std::string> names, List(fd));
+  return names.empty();
+}
+
+// Whether `name` is the sibling folder that a process which is gone would have made for the target `base`.
+bool IsOfDeadWriter(absl::string_view name, absl::string_view base) {
+  int pid = 0;
+  return absl::ConsumePrefix(&name, base) && absl::ConsumePrefix(&name, kPartial) &&
+         absl::SimpleAtoi(name, &pid) && pid > 0 && name == absl::StrCat(pid) && kill(pid, 0) != 0 &&
+         errno == ESRCH;
+}
+
+// Removes such a folder, when it holds nothing but files of a template. A writer that lives where we do not
+// see its pid (another pid namespace) has it locked.
+void RemoveLeftOver(int parent, const std::string& name) {
+  const UniqueFd folder(openat(parent, name.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+  struct stat info;
+  if (!folder.valid() || fstat(folder.get(), &info) != 0 || info.st_uid != geteuid()) return;
+  if (flock(folder.get(), LOCK_EX | LOCK_NB) != 0) return;
+  const absl::StatusOr<std::vector<std::string>> files = List(folder.get());
+  const auto ours = [](const std::string& file) {
+    return file == kManifestFile || file == kImageFile || file == kPagesFile;
+  };
+  if (!files.ok() || !std::all_of(files->begin(), files->end(), ours)) return;
+  for (const std::string& file : *files) unlinkat(folder.get(), file.c_str(), 0);
+  unlinkat(parent, name.c_str(), AT_REMOVEDIR);
 }
 
 bool IsMountPoint(int fd) {
@@ -112,7 +149,10 @@ absl::Status Staging::OpenTarget(bool exists) {
   if (rename_) {
     parent_ = UniqueFd(open(parent_path_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
     if (!parent_.valid()) return ErrnoStatus(absl::StrCat("open parent folder ", parent_path_));
-    if (faccessat(parent_.get(), ".", W_OK | X_OK, AT_EACCESS) == 0) return absl::OkStatus();
+    if (faccessat(parent_.get(), ".", W_OK | X_OK, AT_EACCESS) == 0) {
+      SweepLeftOvers();
+      return absl::OkStatus();
+    }
     if (!exists) return ErrnoStatus(absl::StrCat("write to parent folder ", parent_path_));
     rename_ = false;
   }
@@ -120,15 +160,26 @@ absl::Status Staging::OpenTarget(bool exists) {
   return absl::OkStatus();
 }
 
+void Staging::SweepLeftOvers() {
+  const absl::StatusOr<std::vector<std::string>> names = List(parent_.get());
+  if (!names.ok()) return;  // a folder that may be written to and not be read
+  for (const std::string& name : *names) {
+    if (IsOfDeadWriter(name, base_)) RemoveLeftOver(parent_.get(), name);
+  }
+}
+
 absl::Status Staging::MakePartial() {
   if (partial_.valid()) return absl::OkStatus();
   // The name may be taken by what an earlier process of the same pid left when it was killed.
   for (int attempt = 0; attempt < 100; ++attempt) {
-    partial_name_ =
-        absl::StrCat(base_, ".partial-", getpid(), attempt == 0 ? "" : absl::StrCat("-", attempt));
+    partial_name_ = absl::StrCat(base_, kPartial, getpid(), attempt == 0 ? "" : absl::StrCat("-", attempt));
     if (mkdirat(parent_.get(), partial_name_.c_str(), kFolderMode) == 0) {
       partial_ = UniqueFd(openat(parent_.get(), partial_name_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-      if (partial_.valid()) return absl::OkStatus();
+      if (partial_.valid()) {
+        // Tells that its writer lives (RemoveLeftOver). Where there are no locks, nobody sweeps either.
+        flock(partial_.get(), LOCK_EX | LOCK_NB);
+        return absl::OkStatus();
+      }
       const int error = errno;
       unlinkat(parent_.get(), partial_name_.c_str(), AT_REMOVEDIR);
       return ErrnoStatus(error, absl::StrCat("open ", partial_name_));

@@ -39,6 +39,8 @@ class Staging {
   Staging(std::string dir, std::string parent_path, std::string base)
       : dir_(std::move(dir)), parent_path_(std::move(parent_path)), base_(std::move(base)) {}
   absl::Status OpenTarget(bool exists);
+  // Removes what writers of the same target that were killed have left.
+  void SweepLeftOvers();
   absl::Status MakePartial();
   absl::StatusOr<int> NamedFolder();
   absl::Status LinkInto(File* file, int folder);

@@ -201,6 +201,19 @@ class RestoreTest(CliCase):
         victim.adopt(int(self.expect(0, "restore", path).out))
         victim.go()
 
+    def test_Restore_KeepsItStopped_WhenItWasStopped(self):
+        for options in ([], ["--sandbox"]):
+            with self.subTest(options=options):
+                victim = self.victim(THREADED)
+                rig.stop(victim.pid)
+                path = self.template(victim, f"t{len(options)}")
+                restored = victim.adopt(int(self.expect(0, "restore", path, *options).out))
+                self.assertEqual({rig.state(restored.pid, tid) for tid in rig.tids(restored.pid)}, {"T"})
+                self.assertEqual(rig.status_field(restored.pid, "TracerPid"), "0")
+                rig.resume(restored.pid)
+                self.assertTrue(rig.wait_until(lambda: not rig.all_in_state(restored.pid, "T"), 5), rig.describe(restored.pid))
+                victim.go(watch=[restored])
+
     def test_Restore_NamesTheZombie_WhoseParentDoesNotWait(self):
         victim = self.victim()
         path = self.place.template()
