@@ -122,7 +122,10 @@ class Restorer::Impl {
       tool_pidfd_.Reset(static_cast<int>(syscall(SYS_pidfd_open, getpid(), 0)));
       if (!tool_pidfd_.valid()) return ErrnoStatus("open our own process");
     }
-    MOULT_RETURN_IF_ERROR(RestorePrivateFiles(from_.image, from_.pages, options_.prepared));
+    if (!from_.image.private_files.empty()) {
+      MOULT_RETURN_IF_ERROR(RestorePrivateFiles(from_.image, from_.pages, options_.prepared));
+      result_.phases.End("private files");
+    }
     {
       MOULT_ASSIGN_OR_RETURN(const MountScope scope, MountScope::Enter(options_.prepared));
       MOULT_RETURN_IF_ERROR(CheckFiles(from_.image));

@@ -2,7 +2,11 @@
 #include "resource/seccomp/capture.h"
 
 #include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <sys/ptrace.h>
+
+#include <algorithm>
+#include <cstring>
 
 namespace moult::engine {
 namespace {
@@ -14,6 +18,15 @@ uint32_t Intern(image::ProcessT& process, std::unique_ptr<image::SeccompFilterT>
   }
   process.seccomp_filters.push_back(std::move(filter));
   return static_cast<uint32_t>(process.seccomp_filters.size() - 1);
+}
+
+// Whether it can hand a call to a listener, who is another process and would not know of the copies.
+bool CanAskListener(const std::vector<uint8_t>& program) {
+  std::vector<sock_filter> instructions(program.size() / sizeof(sock_filter));
+  std::memcpy(instructions.data(), program.data(), instructions.size() * sizeof(sock_filter));
+  return std::any_of(instructions.begin(), instructions.end(), [](const sock_filter& instruction) {
+    return instruction.code == (BPF_RET | BPF_K) && (instruction.k & SECCOMP_RET_ACTION_FULL) == SECCOMP_RET_USER_NOTIF;
+  });
 }
 
 }  // namespace
@@ -33,6 +46,9 @@ absl::Status CaptureSeccomp(CaptureContext& context, pid_t tid, const proc::Stat
     filter->program.resize(static_cast<size_t>(length) * sizeof(sock_filter));
     if (::ptrace(static_cast<__ptrace_request>(PTRACE_SECCOMP_GET_FILTER), tid, index, filter->program.data()) < 0) {
       return ErrnoStatus(absl::StrCat("thread ", tid, ": read seccomp filter ", index));
+    }
+    if (CanAskListener(filter->program)) {
+      return Refuse(absl::StrCat("thread ", tid, ": a seccomp filter that asks another process (SECCOMP_RET_USER_NOTIF)"), "run it without");
     }
     struct {
       uint64_t filter_off;
