@@ -118,28 +118,28 @@ def capture_then_repurpose(control, function):
 
 # What the guest's kernel lets go of by itself (memory that a function gave back, buffers of sockets and pipes that images
 # and copied pages went through) it wipes only when it was booted with init_on_free=1.
-WIPES = ["--append", "init_on_free=1"]
+WIPES = "init_on_free=1"
 CASES = {
-    "in place": ([], [
+    "in place": ("", [], [
         ("repurpose", lambda g: g.plant(), repurpose),
         ("repurpose, the next one copied", lambda g: g.plant(), repurpose_copy),
         ("detach", lambda g: g.plant(), detach),
         ("capture and repurpose", lambda g: g.plant("n"), capture_then_repurpose),
         ("attach in place and detach", lambda g: g.plant_attached("", "in_place"), detach)]),
-    "init_on_free": (WIPES, [
+    "init_on_free": (WIPES, [], [
         ("capture with a full pipe, memory given back, and repurpose", lambda g: g.plant("pnf"), capture_then_repurpose),
         ("attach in place with a full pipe, and detach", lambda g: g.plant_attached("pf", "in_place"), detach),
         ("attach by copy and detach", lambda g: g.plant_attached("pf", "copy"), detach)]),
-    "no driver": ([*WIPES, "--window", "0"], [
+    "no driver": (WIPES, ["--window", "0"], [
         ("attach and detach without the driver", lambda g: g.plant_attached("pf", "auto"), detach)]),
 }
 
 
 def run(options, group, counts):
-    more, cases = CASES[group]
+    append, more, cases = CASES[group]
     more = [*more, "--payload", f"functions/canary={pathlib.Path(options.bin) / 'moult-vm-canary'}",
             "--payload", f"init.d/60-daemon={HERE / 'guest' / 'daemon.py'}"]
-    with scratch() as folder, Trial(options.bin, f"{folder}/vm", f"{folder}/store", options.kernel, more=more) as vm:
+    with scratch() as folder, Trial(options.bin, f"{folder}/vm", f"{folder}/store", options.kernel, more=more, append=append) as vm:
         guest = Guest(vm)
         for name, plant, way in cases:
             try:
@@ -160,11 +160,16 @@ def main():
     options = parser.parse_args()
     missing = missing_parts([options.kernel], driver=True)
     if missing:
-        return skip_all(sum(len(cases) for _, cases in CASES.values()), missing)
+        return skip_all(sum(len(cases) for *_, cases in CASES.values()), missing)
     counts = {"passed": 0, "failed": 0}
     for group in CASES:
-        if options.only in (None, group):
+        if options.only not in (None, group):
+            continue
+        try:
             run(options, group, counts)
+        except TrialError as e:
+            counts["failed"] += 1
+            print(f"FAIL {group}: {e}", flush=True)
     print(f"{counts['passed']} passed, {counts['failed']} failed, 0 skipped")
     return 1 if counts["failed"] else 0
 

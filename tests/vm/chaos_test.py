@@ -356,6 +356,7 @@ def main():
                     counts["failed"] += 1
                     print(f"FAIL {function.__name__}: {type(e).__name__}: {e}", flush=True)
             setting.unchanged()
+            setting.vm.close()
         except TrialError as e:
             counts["failed"] += 1
             print(f"FAIL at the end: {e}", flush=True)

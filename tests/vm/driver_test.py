@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 
+from complaints import PANICS, complaints
 from machine import Machine, VmError, missing_parts, skip_all
 
 REPO = pathlib.Path(__file__).resolve().parent.parent.parent
@@ -28,8 +29,6 @@ PATTERN = 0x4D6F756C74000000
 CODE = bytes.fromhex("b82a000000c3")  # mov eax, 42; ret
 GUEST = "/root/driver"
 SPARE = "/dev/vdb"  # the payload is vda
-COMPLAINT = re.compile(r"WARNING:|BUG[: ]|Oops|general protection|bad page|Bad page|soft lockup|hung task|"
-                       r"use-after-free|refcount_t")
 RESULT = re.compile(r"^(ok|not ok) \d+ (.*?)(?: # SKIP (.*))?$")
 # What each program is to be called with, and those that run with struct pages alone, and why.
 ARGUMENTS = {"direct_io_test": [SPARE]}
@@ -226,7 +225,7 @@ def machine_for(series, window, pmem, folder):
     spare = folder / f"spare-{series}"
     with open(spare, "wb") as f:
         f.truncate(16 << 20)
-    return Machine(kernel=series, memory=768, cpus=2, window=0, append="panic_on_warn=1 oops=panic", qemu_args=[
+    return Machine(kernel=series, memory=768, cpus=2, window=0, append=PANICS, qemu_args=[
         "-m", "768,slots=2,maxmem=16G",
         "-object", f"memory-backend-file,id=window,share=on,size={window.size},mem-path={window.path}",
         "-device", "ivshmem-plain,memdev=window",
@@ -258,8 +257,8 @@ def run_kernel(series, options, score, folder):
                 score.check(f"{series}: the machine", False, f"{e}; {vm.logs(4000)}")
                 log = ""
             serial = pathlib.Path(vm.serial_log).read_text(encoding="utf-8", errors="replace")
-        complaints = [line for line in (log + serial).splitlines() if COMPLAINT.search(line)]
-        score.check(f"{series}: the kernel does not complain", not complaints, "; ".join(complaints[:5]))
+        found = complaints(log + serial)
+        score.check(f"{series}: the kernel does not complain", not found, "; ".join(found[:5]))
         for name, place in (("window", window), ("virtio-pmem window", pmem)):
             page = place.differing_page()
             score.check(f"{series}: the {name} is as before", page is None, f"page {page} differs")

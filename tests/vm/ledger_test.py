@@ -287,7 +287,7 @@ def main():
     with scratch() as folder:
         garden = Garden(options, folder)
         try:
-            return run_cases([c for c in CASES if options.only in (None, c.__name__)], garden)
+            return run_cases([c for c in CASES if options.only in (None, c.__name__)], garden, close=garden.vm.close)
         finally:
             garden.ram.close()
             garden.vm.close()

@@ -12,7 +12,7 @@ import time
 
 from ctl import SERVER, run_cases
 from machine import missing_parts, skip_all
-from trial import CallError, Trial, TrialError, expect, scratch
+from trial import CallError, Trial, TrialError, close_all, expect, scratch
 
 ROUNDS = 3
 TEMPLATES = ("python", "broken", "gone")  # The last two are for what goes wrong.
@@ -87,8 +87,7 @@ class Setting:
                 pages.write(bytes([byte ^ 1]))
 
     def close(self):
-        for vm in self.vms:
-            vm.close()
+        close_all(self.vms)
 
 
 def server(s, name, program=SERVER):
@@ -246,14 +245,6 @@ def end_of(vm, function):
     raise TrialError("neither the function nor the emulator has ended")
 
 
-@case
-def kernel_has_nothing_to_say(s):
-    for name in ("first", "second"):
-        console = (s.folder / name / "console.log").read_text(errors="replace")
-        for word in ("BUG", "Oops", "Bad page"):
-            expect(word not in console, f"{word} in the guest's console: {console[-1500:]}")
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bin", required=True, help="folder of moultctl")
@@ -267,7 +258,7 @@ def main():
         setting = None
         try:
             setting = Setting(options, folder, cache)
-            return run_cases(CASES, setting)
+            return run_cases(CASES, setting, close=setting.close)
         finally:
             if setting is not None:
                 setting.close()

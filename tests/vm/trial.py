@@ -2,6 +2,7 @@
 """A trial VM of `moultctl vm`, its control socket, and the functions of tests/demo."""
 import http.client
 import json
+import os
 import pathlib
 import select
 import shutil
@@ -9,6 +10,8 @@ import socket
 import subprocess
 import tempfile
 import time
+
+from complaints import PANICS, complaints
 
 REPO = pathlib.Path(__file__).resolve().parents[2]
 FUNCTIONS = REPO / "tests/demo/functions"
@@ -111,16 +114,17 @@ def compile_java(folder):
 
 
 class Trial:
-    """Ends with everything in it, at the latest with the process that made it."""
+    """Ends with everything in it, at the latest with the process that made it. A kernel that complains fails the test: a warning
+    ends the VM at once, and close() looks at all that its console has shown."""
 
-    def __init__(self, bin_dir, folder, store, kernel="6.1", memory=1024, more=()):
+    def __init__(self, bin_dir, folder, store, kernel="6.1", memory=1024, more=(), append=""):
         self.bin = pathlib.Path(bin_dir)
         self.folder = pathlib.Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         payload = {f"functions/{f.name}": f for f in FUNCTIONS.iterdir() if f.suffix in (".py", ".js")}
         payload["functions/Primes.class"] = compile_java(self.folder)
         argv = [self.bin / "moultctl", "vm", "--json", "--dir", self.folder, "--kernel", kernel, "--memory", str(memory),
-                "--store", store, *more]
+                "--store", store, "--append", f"{PANICS} {append}".strip(), *more]
         for name, path in payload.items():
             argv += ["--payload", f"{name}={path}"]
         self.log = open(self.folder / "trial.log", "w+b")
@@ -140,8 +144,11 @@ class Trial:
 
     def logs(self):
         """The ends of what moultctl, QEMU, and the guest's console said."""
-        logs = [self.folder / name for name in ("trial.log", "console.log")]
-        return "\n".join(f.read_text(errors="replace")[-2000:] for f in logs if f.exists())
+        return "\n".join(text[-2000:] for text in (self._log("trial.log"), self._log("console.log")) if text)
+
+    def _log(self, name):
+        path = self.folder / name
+        return path.read_text(errors="replace") if path.exists() else ""
 
     def run(self, name, *options):
         """Cold start of one of COMMANDS, until it is ready; its id."""
@@ -159,6 +166,9 @@ class Trial:
         return json.loads(done.stdout)["function"]["id"]
 
     def close(self):
+        """Raises where the guest's kernel has complained; the second time it does nothing."""
+        if self.log.closed:
+            return
         if self.process.poll() is None:
             self.process.terminate()
             try:
@@ -168,12 +178,31 @@ class Trial:
                 self.process.wait()
         self.process.stdout.close()
         self.log.close()
+        found = complaints(self._log("console.log"))
+        expect(not found, f"the kernel of the guest in {self.folder.name} complains: {'; '.join(found[:5])}")
 
     def __enter__(self):
         return self
 
-    def __exit__(self, *_):
-        self.close()
+    def __exit__(self, kind, *_):
+        try:
+            self.close()
+        except TrialError as e:
+            if kind is None:
+                raise
+            print(f"  {e}", flush=True)  # Beside what is being raised.
+
+
+def close_all(trials):
+    """Each of them, also when one raises; then the first of the errors."""
+    errors = []
+    for trial in trials:
+        try:
+            trial.close()
+        except TrialError as e:
+            errors.append(e)
+    if errors:
+        raise errors[0]
 
 
 # Template pages are in shared memory that counts as private while one VM alone maps it: what a VM has of its own there
@@ -202,6 +231,20 @@ def private_bytes(pid, store):
     """What a VM takes for itself of guest RAM and of template pages."""
     held = host_memory(pid, store)
     return held["ram"] + held["slots"]
+
+
+def template_copies(pid):
+    """{(device, inode): a path to read it by} of the files in memory with template pages that QEMU's process has mapped."""
+    found = {}
+    with open(f"/proc/{pid}/maps", encoding="utf-8") as maps:
+        for line in maps:
+            if "/memfd:moult-template" not in line:
+                continue
+            start, end = (int(word, 16) for word in line.split()[0].split("-"))
+            path = f"/proc/{pid}/map_files/{start:x}-{end:x}"
+            info = os.stat(path)
+            found[info.st_dev, info.st_ino] = path
+    return found
 
 
 def scratch():
