@@ -7,6 +7,10 @@
 /scribble                     a module writes over the window of templates, past the driver
 /idle                         whether no strike is under way, and how much the last one has hit
 /limits?function=ID           of its cgroup
+/throttled?function=ID        how often it was kept from the CPU
+/identity?pid=PID             its namespaces and its cgroup; without a pid, the agent's
+/fifo?path=PATH               makes one, and holds it open
+/drain                        reads all of it
 /cap-namespaces               no more than two dozen of a kind from now on
 /state                        how much there is of what could leak"""
 import http.server
@@ -26,7 +30,7 @@ CGROUPS = pathlib.Path("/sys/fs/cgroup")
 PROGRAM_MASK = (1 << 64) - 1
 for number in (signal.SIGTRAP, signal.SIGKILL, signal.SIGSTOP):
     PROGRAM_MASK &= ~(1 << number - 1)
-PENDING, HITS = [], []
+PENDING, HITS, HELD_FIFOS = [], [], []
 
 
 def processes():
@@ -160,6 +164,41 @@ def limits(function):
     return {name: (group / name).read_text(encoding="ascii").strip() for name in ("memory.max", "cpu.max", "pids.max")}
 
 
+def throttled(function):
+    text = (CGROUPS / "moult" / str(function) / "cpu.stat").read_text(encoding="ascii")
+    return {"times": int(text.split("nr_throttled")[1].split()[0])}
+
+
+def main_agent():
+    found = list(processes())
+    agents = {pid for pid, _, name in found if name == "moult-agent"}
+    return next(pid for pid, parent, name in found if name == "moult-agent" and parent not in agents)
+
+
+def identity(pid):
+    folder = pathlib.Path(f"/proc/{pid or main_agent()}")
+    return {**{kind.name: os.readlink(kind) for kind in (folder / "ns").iterdir()},
+            "cgroup": (folder / "cgroup").read_text(encoding="ascii").strip().split("::")[1]}
+
+
+def hold_fifo(path):
+    os.mkfifo(path, 0o666)
+    os.chmod(path, 0o666)
+    HELD_FIFOS.append(os.open(path, os.O_RDWR | os.O_NONBLOCK))
+    return {}
+
+
+def drain():
+    data = b""
+    try:
+        while piece := os.read(HELD_FIFOS[-1], 1 << 20):
+            data += piece
+    except BlockingIOError:
+        pass
+    os.close(HELD_FIFOS.pop())
+    return {"bytes": len(data), "first": data[:4096].hex()}
+
+
 def state():
     """After the kernel has let go of what it keeps at hand: caches, and free pages of its CPUs' lists."""
     pathlib.Path("/proc/sys/vm/drop_caches").write_text("3\n", encoding="ascii")
@@ -204,7 +243,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
             answer = {}
         else:
             answer = {"/scribble": scribble, "/idle": lambda: {"idle": not PENDING, "hit": HITS[-1] if HITS else 0},
-                      "/cap-namespaces": cap_namespaces, "/limits": lambda: limits(query["function"][0]), "/state": state}[url.path]()
+                      "/cap-namespaces": cap_namespaces, "/limits": lambda: limits(query["function"][0]), "/state": state,
+                      "/throttled": lambda: throttled(query["function"][0]), "/identity": lambda: identity(query.get("pid", [0])[0]),
+                      "/fifo": lambda: hold_fifo(query["path"][0]), "/drain": drain}[url.path]()
         body = json.dumps(answer).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
