@@ -5,12 +5,24 @@ import json
 import pathlib
 import time
 
-from trial import CallError, Trial, TrialError, expect
+from cutter import Cutter
+from trial import CallError, Trial, TrialError, expect, template_copies
 
 STRIKER = pathlib.Path(__file__).resolve().parent / "guest" / "striker.py"
 NAMES = ("python", "node")
 SEEDS = range(2)
 RECOVERS = 60  # seconds
+# Milliseconds after a repurpose was answered: the old function's memory begins to be given back at 150.
+RECLAIMS = (160, 200, 300)
+
+
+class Skip(Exception):
+    """Why a case cannot be tried here."""
+
+
+def sha256(path):
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def end(control, function):
@@ -30,13 +42,15 @@ class Setting:
                         more=["--payload", f"init.d/60-striker={STRIKER}",
                               "--payload", f"functions/canary={pathlib.Path(options.bin) / 'moult-vm-canary'}"])
         self.control = self.vm.control
-        self.cold, self.sums, self.took, self.errors = {}, {}, {}, []
+        self.cold, self.sums, self.took, self.phases, self.errors = {}, {}, {}, {}, []
         for name in NAMES:
             function = self.vm.run(name)
             self.cold[name] = self.answers(function)
             self.control.call("capture", function=function, name=name, end=True)
+            # What is hashed here is what the manifest says.
+            expect(self.control.call("templates.verify", name=name)["whole"], name)
             self.sums[name] = self.digest(name)
-        self.current = None
+        self.current, self._cutter = None, None
         self.fresh("python")
 
     def answers(self, function):
@@ -44,7 +58,7 @@ class Setting:
 
     def digest(self, name):
         folder = self.store / name
-        return {f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in sorted(folder.iterdir())}
+        return {f.name: sha256(f) for f in sorted(folder.iterdir())}
 
     def clear(self):
         """No function but the striker is left."""
@@ -70,6 +84,18 @@ class Setting:
 
     def strike(self, what, after_ms):
         self.control.get(self.striker(), f"/strike?what={what}&after_ms={round(after_ms)}")
+
+    def cutter(self):
+        """Through which all connections of this VM come."""
+        if self._cutter is None:
+            device = self.folder / "vm" / "vsock.sock"
+            if not device.exists():
+                raise Skip("the kernel's vsock has no socket to stand before")
+            self._cutter = Cutter(str(device))
+            # Connections from before do not come through it: an agent that starts anew has none of them.
+            self.strike("agent", 0)
+            self.settle()
+        return self._cutter
 
     def settle(self):
         """Until the agent answers and nothing is under way; how much the last strike has hit."""
@@ -140,10 +166,24 @@ class Setting:
             for _ in range(2):
                 self.ready_for(operation)
                 start = time.monotonic()
-                expect(self.do(operation), f"{operation}: {self.errors[-1:]}")
+                result = self.do(operation)
+                expect(result, f"{operation}: {self.errors[-1:]}")
                 self.took[operation] = (time.monotonic() - start) * 1000
+                self.phases[operation] = [(p["name"], p["us"] / 1000) for p in result["phases"] if p["name"].startswith("host.")]
+                self.control.settle()
                 self.forget()
         return self.took[operation]
+
+    def phase(self, operation, at):
+        """In which phase the undisturbed operation is `at` milliseconds after it began."""
+        took = self.duration(operation)
+        if operation == "repurpose" and at >= took + RECLAIMS[0]:
+            return "reclaim"
+        for name, lasts in self.phases[operation]:
+            if at < lasts:
+                return name.removeprefix("host.")
+            at -= lasts
+        return "after"
 
     def forget(self):
         if (self.store / "chaos").exists():
@@ -152,3 +192,13 @@ class Setting:
     def unchanged(self):
         for name in NAMES:
             expect(self.digest(name) == self.sums[name], f"template {name} has changed")
+
+    def shown_unchanged(self, *shown, vm=None):
+        """What the VM has mapped of its templates is what they hold; templates `shown` are among it."""
+        vm = vm or self.vm
+        known = {sums["pages"]: name for name, sums in self.sums.items()}
+        found = [known.get(sha256(path)) for path in template_copies(vm.qemu).values()]
+        windows = vm.control.call("status")["vm"]["windows"]
+        others = {slot["template"] for window in windows for slot in window["slots"]} - set(NAMES)
+        expect(set(shown) <= set(found) and found.count(None) <= len(others),
+               f"templates {shown} are shown, and {others}; mapped is what is of {found}")

@@ -7,9 +7,10 @@ import hashlib
 import pathlib
 import sys
 
+from chaos_setting import STRIKER
 from ctl import run_cases
 from machine import missing_parts, skip_all
-from together import CASES as TOGETHER, STRIKER
+from together import CASES as TOGETHER
 from trial import CallError, COMMANDS, expect, host_memory, private_bytes, scratch, template_copies, Trial, TrialError
 
 SEEDS = range(4)

@@ -5,9 +5,8 @@ import json
 import time
 
 from ctl import SERVER, Ctl
-from trial import REPO, TrialError, expect
+from trial import TrialError, expect
 
-STRIKER = REPO / "tests/vm/guest/striker.py"
 FIFO = "/run/moult/functions/pins"
 PINNED = 16  # pages, as many as a pipe takes
 # The kinds of namespaces that a function has for itself.
