@@ -18,6 +18,8 @@ from trial import COMMANDS, FUNCTIONS, Trial, TrialError, private_bytes, scratch
 
 SEEDS = range(3)
 MEMORY = 1024  # MiB of every guest
+# How many times as long as a repurpose each is to take at least; of the functions' ratios, the least counts.
+GOALS = {"criu_restore": 5, "vm_cow_restore": 3}
 # Seconds of rest before each of the ways: no function ends the moment after it has begun, and what one leaves to be done is not
 # the next one's to wait for.
 REST = 0.5
@@ -187,12 +189,21 @@ class Demo:
         return {name: statistics.median(theirs / our for theirs, our in zip(times, ours[name]))
                 for name, times in self.peers[peer].items() if times}
 
+    def goals(self):
+        goals = {}
+        for peer, wanted in GOALS.items():
+            ratios = self.ratios(f"{peer}_ms")
+            if ratios:
+                goals[peer] = {"goal": wanted, "measured": min(ratios.values()), "met": min(ratios.values()) >= wanted}
+        return goals
+
     def report(self):
         peers = {peer: {name: statistics.median(times) for name, times in by_name.items() if times}
                  for peer, by_name in self.peers.items()}
         return {"accel": self.accel, "kernel": self.options.kernel, "rounds": self.options.rounds,
                 "wrong_answers": self.wrong, "functions": list(self.functions.values()), "repurpose": self.repurposes,
                 "peers": peers, "ratios": {peer.removesuffix("_ms"): self.ratios(peer) for peer in self.peers},
+                "goals": self.goals(),
                 "extra_vm_host_bytes": {name: max(sizes) for name, sizes in self.extra.items()}}
 
 
@@ -216,6 +227,8 @@ def print_tables(demo, report):
         if times:
             ratios = report["ratios"][peer.removesuffix("_ms")]
             row(f"  {title}", [f"{times[n]:.0f} ({ratios[n]:.1f}x)" for n in COMMANDS], "ms (of repurpose)")
+    for peer, goal in report["goals"].items():
+        print(f"  goal: {goal['goal']}x {peer.replace('_', ' ')}: {'met' if goal['met'] else 'missed'}, {goal['measured']:.1f}x at least")
     print("repurpose:")
     spread = [demo.to(name, "total_ms") for name in COMMANDS]
     row("  median (min..max)", [f"{median(s):.0f} ({min(s):.0f}..{max(s):.0f})" for s in spread], "ms")

@@ -71,6 +71,21 @@ def peers_are_compared(r):
     numbers("extra_vm_host_bytes", r["extra_vm_host_bytes"], NAMES)
 
 
+@case
+def goals_are_judged(r):
+    """Whether they are met depends on the machine; that it is said does not."""
+    expect({peer: goal["goal"] for peer, goal in r["goals"].items()} == {"criu_restore": 5, "vm_cow_restore": 3}, f"goals: {r['goals']}")
+    for peer, goal in r["goals"].items():
+        expect(goal["measured"] == min(r["ratios"][peer].values()) and goal["met"] == (goal["measured"] >= goal["goal"]), f"{peer}: {goal}")
+
+
+@case
+def repurpose_beats_a_cold_start_and_a_whole_vm(r):
+    for peer in ("cold_start", "vm_cow_restore"):
+        for name, ratio in r["ratios"][peer].items():
+            expect(ratio > 1, f"{peer} of {name} takes {ratio:.2f} of a repurpose")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bin", required=True, type=pathlib.Path, help="folder of moultctl")
