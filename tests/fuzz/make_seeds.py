@@ -21,8 +21,9 @@ PROC_FILES = [  # In the order of kParsers in proc_fuzz.cc.
 ]
 MAX_LENGTH = 16384
 MANIFEST_HEADER = 64
-OPERATIONS = 11
-RAW = 255  # A length in session_fuzz.cc: the rest is not framed.
+OPERATIONS = 19
+ATTACH, ATTACH_COPY, REPURPOSE, PAGES, WHY = 11, 12, 13, 14, 16  # In session_fuzz.cc.
+DATA, RAW = 254, 255  # Lengths in session_fuzz.cc: a data frame; the rest is not framed.
 
 FUNCTION = (b'{"name": "f", "argv": ["a", "b"], "env": ["A=1"], "cwd": "/", "uid": 1, "gid": 2, "memory_limit": 9, '
             b'"cpu_limit_milli": 500, "pids_limit": 7, "endpoint": {"kind": "tcp", "port": 80}, "readiness": '
@@ -37,7 +38,8 @@ def kinds(union):
 
 
 REQUESTS, RESPONSES = kinds("RequestBody"), kinds("ResponseBody") + 1  # A CaptureReport with pages, and one without.
-DETACH_REPORT, DONE = RESPONSES - 2, RESPONSES - 1  # In the order of Responses() in messages.cc.
+# In the order of Responses() in messages.cc.
+LIST, FUNCTION_REPLY, DETACH_REPORT, DONE, PAGES_REPORT = 3, 4, RESPONSES - 3, RESPONSES - 2, RESPONSES - 1
 
 
 def head(path):
@@ -88,6 +90,11 @@ def rpc_fuzz():
         yield bytes([2, message])
     for message in range(RESPONSES):
         yield bytes([3, message])
+    # Of the report nothing is changed; of good runs nothing, then in the third the class.
+    for changes in (b"\0\0", b"\0\0\xa4\0\1", b"\0\0\x08\0\1"):
+        yield b"\x09" + changes
+    yield b"\x08\0" + bytes(56)
+    yield b"\x08\0" + struct.pack("<QQQQQIIBBBBxxxx", 1 << 32, 4096, 0, 0, 0, 0, 0, 5, 1, 0, 0) * 2
 
 
 def session_fuzz():
@@ -101,8 +108,19 @@ def session_fuzz():
     yield bytes([0, 6]) + b"NO\n"
     done = bytes([1, DONE])
     yield bytes([5, 1, 1, 5]) + done * 3
-    yield bytes([16, 1, 1, 5]) + done * 3
-    yield bytes([7, 1]) + done + bytes([1, DETACH_REPORT]) + done * 3
+    yield bytes([6, 1, 1, 5]) + done * 3
+    detached = done + bytes([1, DETACH_REPORT]) + done * 3
+    yield bytes([7, 1]) + detached
+    function, listed = bytes([1, FUNCTION_REPLY]), bytes([1, LIST])
+    for operation in (ATTACH, ATTACH_COPY):
+        yield bytes([operation, 1]) + function + done
+        yield bytes([operation, 1]) + done + function + done
+    yield bytes([REPURPOSE, 1]) + done + function + detached
+    for operation in (PAGES, PAGES + 1, WHY):
+        report = bytes([1, PAGES_REPORT])
+        yield bytes([operation, 1]) + report + bytes([DATA, 0]) + listed
+        yield bytes([operation, 1]) + report + bytes([DATA, 4, 0, 0xa4, 0, 1]) + listed
+        yield bytes([operation, 1]) + report + listed
 
 
 def control_fuzz():

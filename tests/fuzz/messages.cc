@@ -17,6 +17,8 @@ namespace {
 
 namespace sample = image::sample;
 constexpr uint64_t kRamGpa = 1ull << 32;  // As session_fuzz has it.
+constexpr uint64_t kWindowGpa = 1ull << 40;
+constexpr size_t kRuns = 4;
 
 std::vector<uint8_t> Bytes(const std::string& text) { return {text.begin(), text.end()}; }
 
@@ -88,12 +90,12 @@ rpc::HelloReplyT HelloReply() {
   rpc::HelloReplyT hello;
   hello.version = 1;
   hello.agent_version = "0.1.0";
-  hello.features = {"copy", "window"};
+  hello.features = {"copy", "window", "pages", "release"};
   hello.boot_id = "6b1e";
   hello.kernel_release = "6.1.0";
   hello.verbs = {"Run"};
   hello.windows.push_back(std::make_unique<rpc::WindowT>());
-  hello.windows.back()->gpa = 1ull << 40;
+  hello.windows.back()->gpa = kWindowGpa;
   hello.windows.back()->size = 2 << 20;
   return hello;
 }
@@ -105,22 +107,6 @@ rpc::DoctorReplyT DoctorReply() {
   doctor.checks.back()->detail = "absent";
   doctor.checks.back()->remedy = "modprobe moult";
   return doctor;
-}
-
-rpc::PagesReportT PagesReport() {
-  rpc::PagesReportT pages;
-  pages.run_count = 3;
-  pages.ram = {rpc::GpaRun(0, 160 * kPage), rpc::GpaRun(256 * kPage, 4096 * kPage)};
-  pages.functions.push_back(std::make_unique<rpc::PagesFunctionT>());
-  pages.functions.back()->id = 7;
-  pages.functions.back()->exact = true;
-  pages.processes.push_back(std::make_unique<rpc::PagesProcessT>());
-  pages.processes.back()->pid = 312;
-  pages.processes.back()->comm = "python3";
-  pages.processes.back()->function = 7;
-  pages.files = {"/usr/bin/python3.11"};
-  pages.phases = Phases();
-  return pages;
 }
 
 // A good message that its own receiver refuses would make the fuzzer look at nothing.
@@ -158,6 +144,39 @@ rpc::FunctionSpecT Spec() {
   spec.before_capture = Hook(rpc::HookKind::HttpGet);
   spec.after_attach = Hook(rpc::HookKind::Command);
   return spec;
+}
+
+rpc::PagesReportT PagesReport() {
+  rpc::PagesReportT pages;
+  pages.run_count = kRuns;
+  pages.ram = {rpc::GpaRun(kRamGpa, 160 * kPage), rpc::GpaRun(kRamGpa + 192 * kPage, 64 * kPage)};
+  pages.functions.push_back(std::make_unique<rpc::PagesFunctionT>());
+  pages.functions.back()->id = 7;
+  pages.functions.back()->exact = true;
+  pages.processes.push_back(std::make_unique<rpc::PagesProcessT>());
+  pages.processes.back()->pid = 312;
+  pages.processes.back()->comm = "python3";
+  pages.processes.back()->function = 7;
+  pages.files = {"/usr/bin/python3.11"};
+  pages.phases = Phases();
+  return pages;
+}
+
+std::string PageRuns() {
+  using rpc::PageClass;
+  using rpc::PageKind;
+  using rpc::Segment;
+  const auto flags = rpc::PageFlag::Dirty;
+  const rpc::PageRun runs[kRuns] = {{kRamGpa, 100 * kPage, 0x7000, 0, 7, 312, 0, PageClass::UserPrivate,
+                                     PageKind::Anonymous, 3, Segment::Init, flags},
+                                    {kRamGpa + 100 * kPage, 60 * kPage, 0x400000, kPage, 7, 312, 1,
+                                     PageClass::UserFile, PageKind::File, 5, Segment::None, flags},
+                                    {kRamGpa + 192 * kPage, 64 * kPage, 0, 0, 0, 0, 0, PageClass::Free,
+                                     PageKind::None, 0, Segment::None, flags},
+                                    {kWindowGpa, 20 * kPage, 0x90000, 0, 7, 312, 0, PageClass::Template,
+                                     PageKind::Anonymous, 1, Segment::None, flags}};
+  // SAFETY: reads plain numbers as bytes.
+  return {reinterpret_cast<const char*>(runs), sizeof(runs)};
 }
 
 const std::vector<std::string>& Requests() {

@@ -17,6 +17,9 @@ namespace moult::fuzz {
 const std::vector<std::string>& Requests();
 const std::vector<std::string>& Responses();
 rpc::FunctionSpecT Spec();
+// The report of pages among Responses(), and its runs as a data frame has them.
+rpc::PagesReportT PagesReport();
+std::string PageRuns();
 
 // `changes`: which message; then three bytes a change: where (two), and what is xor'ed in.
 std::string Changed(const std::vector<std::string>& messages, std::string_view changes);

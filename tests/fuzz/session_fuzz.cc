@@ -5,7 +5,8 @@
 // descriptor or template is left.
 //
 // The input: byte 0 the operation, byte 1 the way to the agent, then answers, each a length (one byte) and
-// what Changed() takes, or, with a length of 255, bytes as they are to the end.
+// what Changed() takes; or, with a length of 254, a data frame of the last answer: a length, and what changes
+// good runs of pages; or, with one of 255, bytes as they are to the end.
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -21,11 +22,15 @@
 #include <filesystem>
 #include <string>
 #include <string_view>
+#include <vector>
 
+#include "../unit/protocol/sample_image.h"
 #include "messages.h"
 #include "moult/base/unique_fd.h"
 #include "moult/moult.h"
+#include "moult/pages.h"
 #include "moult/protocol/frame.h"
+#include "moult/protocol/template_writer.h"
 
 namespace {
 
@@ -37,8 +42,14 @@ constexpr uint64_t kRamBytes = 1 << 20;
 constexpr uint64_t kWindowBytes = 2 << 20;
 constexpr int kWaitMs = 5000;
 constexpr int kDetachMs = 50;
-constexpr unsigned kOperations = 11;
+constexpr uint32_t kAloneMs = 50;  // by the way on which one connection is all that there is
+constexpr unsigned kOperations = 19;
 constexpr unsigned kDetach = 7;
+constexpr unsigned kAttach = 11;
+constexpr unsigned kRepurpose = 13;
+constexpr size_t kDataFrame = 254;
+constexpr size_t kRaw = 255;
+constexpr char kReady[] = "ready";  // a template that is there
 
 void Must(bool ok, const char* what) {
   if (ok) return;
@@ -59,6 +70,7 @@ struct World {
     moult_store_options options = MOULT_INIT(options);
     options.flags = MOULT_STORE_CREATE;
     Must(moult_store_open((folder + "/store").c_str(), &options, &store) == 0, "moult_store_open");
+    MakeTemplate();
     path = folder + "/agent";
     sockaddr_un address{};
     address.sun_family = AF_UNIX;
@@ -66,6 +78,18 @@ struct World {
     listener.Reset(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
     Must(bind(listener.get(), reinterpret_cast<sockaddr*>(&address), sizeof(address)) == 0, "bind");
     Must(listen(listener.get(), 16) == 0, "listen");
+  }
+  void MakeTemplate() {
+    namespace sample = moult::image::sample;
+    auto writer = moult::image::TemplateWriter::Create(folder + "/dump");
+    Must(writer.ok(), "TemplateWriter");
+    std::vector<uint8_t> pages = sample::Pages();
+    const iovec part = {pages.data(), pages.size()};
+    Must((*writer)->AppendPages({&part, 1}).ok(), "AppendPages");
+    Must((*writer)->Commit(sample::Image(), sample::Manifest()).ok(), "Commit");
+    moult_import_options import = MOULT_INIT(import);
+    import.function_json = R"({"name": "f", "argv": ["x"]})";
+    Must(moult_store_import(store, kReady, (folder + "/dump").c_str(), &import) == 0, moult_last_error());
   }
   static void* Map(uint64_t size, int flags, int fd) {
     void* at = mmap(nullptr, size, PROT_READ | PROT_WRITE, flags, fd, 0);
@@ -97,7 +121,16 @@ std::string Script(std::string_view input) {
   for (uint64_t id = 2; !input.empty(); ++id) {
     const size_t length = static_cast<uint8_t>(input[0]);
     input.remove_prefix(1);
-    if (length == 255) return script.append(input);
+    if (length == kRaw) return script.append(input);
+    if (length == kDataFrame) {
+      static const std::vector<std::string> runs{fuzz::PageRuns()};
+      const size_t changes = input.empty() ? 0 : static_cast<uint8_t>(input[0]);
+      input.remove_prefix(std::min<size_t>(1, input.size()));
+      --id;
+      script += Frame(rpc::FrameKind::kData, id, fuzz::Changed(runs, input.substr(0, changes)));
+      input.remove_prefix(std::min(changes, input.size()));
+      continue;
+    }
     script += Frame(rpc::FrameKind::kResponse, id, fuzz::Changed(fuzz::Responses(), input.substr(0, length)));
     input.remove_prefix(std::min(length, input.size()));
   }
@@ -124,6 +157,8 @@ int Connect(void* user, uint32_t) {
   if (agent->ends.size() >= 4) return -ECONNREFUSED;
   int pair[2];
   Must(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == 0, "socketpair");
+  const int pages = 4 << 20;  // Nobody reads them: what is copied fits.
+  setsockopt(pair[0], SOL_SOCKET, SO_SNDBUFFORCE, &pages, sizeof(pages));
   agent->Speak(UniqueFd(pair[1]));
   return pair[0];
 }
@@ -149,15 +184,21 @@ moult_vm* MakeVm(Agent* agent, bool callback, bool memory) {
   return vm;
 }
 
-int Start(moult_vm* vm, unsigned which, moult_op** op) {
+int Start(moult_vm* vm, unsigned which, uint32_t timeout_ms, moult_op** op) {
   moult_op_options options = MOULT_INIT(options);
-  options.timeout_ms = kWaitMs / 2;
+  options.timeout_ms = timeout_ms;
   moult_logs_options logs = MOULT_INIT(logs);
   logs.function = 7;
   moult_capture_options capture = MOULT_INIT(capture);
   capture.function = 7;
   capture.name = "t";
   capture.end = which % 2;
+  moult_attach_options attach = MOULT_INIT(attach);
+  attach.name = kReady;
+  attach.pages = which % kOperations == kAttach ? MOULT_PAGES_IN_PLACE : MOULT_PAGES_COPY;
+  if (which % kOperations == kRepurpose) attach.pages = MOULT_PAGES_AUTO;
+  moult_pages_options pages = MOULT_INIT(pages);
+  pages.flags = MOULT_PAGES_JSON_RUNS;
   switch (which % kOperations) {
     case 0:
       return moult_vm_hello(vm, &options, op);
@@ -178,8 +219,23 @@ int Start(moult_vm* vm, unsigned which, moult_op** op) {
       return moult_vm_tunnel(vm, 7, &options, op);
     case 9:
       return moult_vm_logs(vm, &logs, &options, op);
-    default:
+    case 10:
       return moult_vm_forget(vm, 7, &options, op);
+    case kAttach:
+    case 12:
+      return moult_vm_attach(vm, &attach, &options, op);
+    case kRepurpose:
+      return moult_vm_repurpose(vm, 7, &attach, &options, op);
+    case 14:
+    case 15:
+      pages.function = which % 2 != 0 ? 7 : 0;
+      return moult_vm_pages(vm, &pages, &options, op);
+    case 16:
+      return moult_vm_why(vm, 1ull << 32, nullptr, &options, op);
+    case 17:
+      return moult_vm_kill(vm, 7, &options, op);
+    default:
+      return moult_vm_thaw(vm, 7, &options, op);
   }
 }
 
@@ -196,7 +252,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   agent.says_ok = !callback && data[1] % 2 != 0;
   moult_vm* vm = MakeVm(&agent, callback, data[1] % 5 != 0);
   moult_op* op = nullptr;
-  if (Start(vm, data[0], &op) != 0) {  // A detach needs memory.
+  if (Start(vm, data[0], callback ? kWaitMs / 2 : kAloneMs, &op) != 0) {  // A detach needs memory.
     moult_vm_close(vm);
     return 0;
   }
@@ -207,7 +263,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   }
   // Only a detach goes on when the agent has hung up: what it has discarded must be killed. A reset ends
   // that, too.
-  if (data[0] % kOperations == kDetach && moult_op_wait(op, kDetachMs) == -ETIME)
+  const unsigned which = data[0] % kOperations;
+  if ((which == kDetach || which == kRepurpose) && moult_op_wait(op, kDetachMs) == -ETIME)
     Must(moult_vm_guest_reset(vm) == 0, "reset");
   if (moult_op_wait(op, kWaitMs) == -ETIME) std::abort();
   if (moult_op_result_json(op)[0] != '{') std::abort();
