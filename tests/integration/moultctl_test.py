@@ -77,6 +77,7 @@ def help_teaches(s):
 def wrong_command_lines_exit_2(s):
     for text, words in (("subcommand", []), ("frobnicate", ["frobnicate"]), ("NAME", ["capture", "web"]),
                         ("--pages", ["attach", "t", "--pages", "by_mail"]), ("--kernel", ["vm", "--kernel", "2.4"]),
+                        ("--window: 1000: must be a power of two", ["vm", "--window", "1000"]), ("--window", ["vm", "--window", "-4"]),
                         ("which VM", ["hello"]), ("not both", ["--control", "/a", "--agent", "vsock:3", "hello"]),
                         ("must be vsock:CID", ["--agent", "tcp:1", "hello"]), ("must be vsock:CID", ["--agent", "vsock:0", "hello"]),
                         ("needs a --name", ["--agent", "unix:/x", "run", "--", "a", "b"]), ("SHELL", ["completion", "csh"]),

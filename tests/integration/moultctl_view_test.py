@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
-"""What moultctl shows of a VM whose answers are made up: pages, why, map, top, ps."""
+"""What moultctl shows of a VM whose answers are made up, and what it asks for: pages, why, map, top, ps, freeze, thaw, detach,
+repurpose, status, metrics."""
 import argparse
 import fcntl
 import json
@@ -203,6 +204,85 @@ def ps_shows_what_functions_have_where_it_is_told(s):
         head, thumb, old = fake.ctl.ok("ps").out.decode().splitlines()
         at = head.index("USER")
         expect(thumb[at:].split()[:4] == ["16.0", "KiB", "8192", "B"] and old[at:].split()[:2] == ["-", "-"], f"ps: {head}\n{thumb}\n{old}")
+
+
+FAILS = {"FAILED_PRECONDITION": (9, 3), "NOT_FOUND": (5, 4), "UNAVAILABLE": (14, 8), "DATA_LOSS": (15, 6)}
+
+
+def exits_as_errors_say(s, method, *words):
+    """Each error's exit code, its text in words and as JSON."""
+    for name, (code, leaves) in FAILS.items():
+        with FakeSetting(s, f"{method}-{name}", **{method: fake_vm.Refusal(code, name, f"{method} did not go: {name}")}) as fake:
+            fake.ctl.fails(leaves, f"{method} did not go", *words)
+
+
+@case
+def freeze_and_thaw_ask_for_the_function(s):
+    for method, becomes in (("freeze", "frozen"), ("thaw", "running")):
+        answer = {"op": method, "ok": True, "total_us": 900, "phases": []}
+        with FakeSetting(s, method, **{method: answer}) as fake:
+            expect(fake.ctl.ok(method, "thumb").out == f"4 {becomes}\n".encode(), f"{method} thumb")
+            expect(fake.vm.calls == [("ps", {}), (method, {"function": 4})], f"{method} thumb: {fake.vm.calls}")
+            expect(fake.ctl.json(method, "17") == answer, f"--json {method}")
+            expect(fake.vm.calls[2:] == [(method, {"function": 17})], f"{method} 17: {fake.vm.calls}")
+            fake.ctl.fails(4, "none of this name lives", method, "nobody")
+            fake.ctl.fails(2, "FUNCTION", method)
+        exits_as_errors_say(s, method, method, "4")
+
+
+DETACHED = {"op": "detach", "ok": True, "total_us": 12340, "phases": [], "detached": True, "discarded_bytes": 3 << 20, "notes": []}
+
+
+@case
+def detach_says_what_was_given_back(s):
+    with FakeSetting(s, "detach", detach=DETACHED) as fake:
+        out = fake.ctl.ok("detach", "thumb").out.decode()
+        expect(out == "4 detached in 12.34 ms, 3072.0 KiB given back\n", f"detach: {out!r}")
+        expect(fake.vm.calls == [("ps", {}), ("detach", {"function": 4})], f"detach: {fake.vm.calls}")
+        expect(fake.ctl.json("detach", "4") == DETACHED, "--json detach")
+    exits_as_errors_say(s, "detach", "detach", "4")
+
+
+@case
+def repurpose_sends_its_options(s):
+    answer = {"op": "repurpose", "ok": True, "total_us": 8200, "phases": [{"name": "host.end_function", "us": 3100}, {"name": "agent.freeze", "us": 900}],
+              "function": {"id": 9, "name": "web"}, "pages": "in_place", "detached": True, "settled": False, "discarded_bytes": 0}
+    settled = answer | {"settled": True, "discarded_bytes": 5 << 20, "bytes_by_source": {"pool": 2 << 20, "cache": 1 << 20}}
+    with FakeSetting(s, "repurpose", repurpose=lambda params: settled if params["settled"] else answer) as fake:
+        out = fake.ctl.ok("repurpose", "thumb", "web-template").out.decode()
+        expect(out.startswith("4 is now 9 web-template in 8.20 ms, (") and "given back" not in out and "end_function" in out, f"repurpose: {out!r}")
+        defaults = {"function": 4, "name": "web-template", "pages": "auto", "settled": False}
+        expect(fake.vm.calls == [("ps", {}), ("repurpose", defaults)], f"repurpose: {fake.vm.calls}")
+        out = fake.ctl.ok("repurpose", "4", "web-template", "--settled", "--pages", "copy", "--from", "file:/pool", "--digest", "ab" * 32).out.decode()
+        expect("5120.0 KiB given back" in out and "2048.0 KiB from the pool, 1024.0 KiB from the cache" in out, f"repurpose --settled: {out!r}")
+        given = defaults | {"pages": "copy", "settled": True, "from": "file:/pool", "digest": "ab" * 32}
+        expect(fake.vm.calls[2:] == [("repurpose", given)], f"repurpose --settled: {fake.vm.calls[2:]}")
+        expect(fake.ctl.json("repurpose", "4", "web-template") == answer, "--json repurpose")
+        fake.ctl.fails(2, "NAME", "repurpose", "4")
+        fake.ctl.fails(2, "--pages", "repurpose", "4", "web-template", "--pages", "by_mail")
+    exits_as_errors_say(s, "repurpose", "repurpose", "4", "web-template")
+
+
+@case
+def status_is_shown_as_it_is(s):
+    status = {"version": "0.1.0", "embedder": "fake", "vm": {"name": "v\u00e9m", "ram_bytes": 1 << 30}, "clients": 1, "running": [], "recent": []}
+    with FakeSetting(s, "status", status=status) as fake:
+        out = fake.ctl.ok("status").out.decode()
+        expect(json.loads(out) == status and out.count("\n") > 5, f"status: {out}")
+        told = fake.ctl.ok("--json", "status").out
+        expect(json.loads(told) == status and told.count(b"\n") == 1, f"status --json: {told}")
+        expect(fake.vm.calls == [("status", {})] * 2, f"{fake.vm.calls}")
+    exits_as_errors_say(s, "status", "status")
+
+
+@case
+def metrics_are_text_for_a_collector(s):
+    text = "# TYPE moult_ram_bytes gauge\nmoult_ram_bytes 1073741824\n# EOF\n"
+    with FakeSetting(s, "metrics", metrics={"text": text}) as fake:
+        shown = fake.ctl.ok("metrics").out.decode()
+        expect(shown == text, f"metrics: {shown!r}")
+        expect(fake.ctl.json("metrics") == {"text": text} and fake.vm.calls == [("metrics", {})] * 2, f"metrics --json: {fake.vm.calls}")
+    exits_as_errors_say(s, "metrics", "metrics")
 
 
 def main():

@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cli.h"
 
+#include <bit>
+#include <cstdint>
+
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "completion.h"
 #include "moult/moult.h"
@@ -255,7 +259,15 @@ void Cli::AddVm() {
       ->capture_default_str();
   vm_command_
       ->add_option("--window", vm_.window_mb,
-                   "MiB of window, a power of two from 1024 on; 0: none (copy mode)")
+                   "MiB of window, a power of two; below 1024 firmware may place it where the guest's CPU "
+                   "does not cache it; 0: none (copy mode)")
+      ->check(CLI::Validator(
+          [](std::string& text) {
+            uint32_t mib = 0;
+            const bool good = absl::SimpleAtoi(text, &mib) && (mib == 0 || std::has_single_bit(mib));
+            return good ? std::string() : text + ": must be a power of two, or 0";
+          },
+          "MIB"))
       ->capture_default_str();
   vm_command_->add_option("--cpus", vm_.cpus, "virtual CPUs")
       ->check(CLI::Range(1, 255))

@@ -10,6 +10,8 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
 #include "commands.h"
 #include "ledger_view.h"
 #include "moult/base/status.h"
@@ -134,8 +136,13 @@ int RunStatus(Backend& backend, const Arguments& arguments) {
 }
 
 int RunMetrics(Backend& backend, const Arguments& arguments) {
-  return CallAndPrint(backend, arguments, "metrics", Json::object(),
-                      [](const Json& result) { return Text(result, "text"); });
+  return CallAndPrint(backend, arguments, "metrics", Json::object(), [](const Json& result) {
+    const Json& text = Member(result, "text");
+    if (!text.is_string()) return std::string();
+    std::vector<std::string> lines = absl::StrSplit(text.get_ref<const std::string&>(), '\n');
+    for (std::string& line : lines) line = Printable(std::move(line));
+    return absl::StrJoin(lines, "\n");
+  });
 }
 
 int RunRun(Backend& backend, const Arguments& arguments) {
