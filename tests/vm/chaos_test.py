@@ -100,14 +100,16 @@ def function_runs_out_of_memory(s):
 
 
 class Canary:
-    """Functions whose marks the host finds in guest RAM."""
+    """Functions whose marks the host finds in guest RAM. Each has its own: one that is killed, since it ran on, leaves them."""
 
     def __init__(self, s):
-        self.s, self.ram, self.mark = s, guest_ram(s.vm.qemu), marker(1)
+        self.s, self.ram, self.seed, self.mark = s, guest_ram(s.vm.qemu), 0, b""
 
     def plant(self):
         self.s.clear()
-        self.s.current = self.s.vm.start("canary", ["/run/moult/functions/canary", "1", ""], "--ready", "http:/")
+        self.seed += 1
+        self.mark = marker(self.seed)
+        self.s.current = self.s.vm.start("canary", ["/run/moult/functions/canary", str(self.seed), ""], "--ready", "http:/")
         expect(len(places(self.ram, self.mark)) > 1000, "the canary has left no marks")
 
     def left(self, result):
