@@ -7,6 +7,7 @@
 #include <linux/mutex.h>
 #include <linux/rwsem.h>
 #include <linux/types.h>
+#include <linux/workqueue.h>
 #include <uapi/linux/moult.h>
 
 /**
@@ -33,6 +34,8 @@ struct moult_window_state {
  * @lock: of what is below
  * @held: of struct moult_held
  * @kept: of address spaces, @kept_count of them; see moult_keep.c
+ * @late: when it was closed too early; see moult_late.c, and so @late_node and
+ *	@patience_ends, in jiffies
  */
 struct moult_file {
 	struct moult_extent restriction;
@@ -40,6 +43,9 @@ struct moult_file {
 	struct list_head held;
 	struct list_head kept;
 	u32 kept_count;
+	struct delayed_work late;
+	struct list_head late_node;
+	unsigned long patience_ends;
 };
 
 /**
@@ -83,6 +89,14 @@ void moult_release_held(struct moult_file *file, bool wiped);
 int moult_keep(struct moult_file *file, const struct moult_keep *call);
 int moult_list(struct moult_file *file, struct moult_list *call);
 void moult_release_kept(struct moult_file *file, bool wipe);
+bool moult_kept_in_use(struct moult_file *file);
+bool moult_keeps(struct moult_file *file, const struct mm_struct *mm);
+
+/* moult_late.c */
+void moult_late_add(struct moult_file *file);
+void moult_late_yield(const struct mm_struct *mm);
+int moult_late_init(void);
+void moult_late_exit(void);
 
 /* moult_busy.c: with moult_windows_lock held; fills in the counts */
 int moult_count_users(struct moult_window_state *window,

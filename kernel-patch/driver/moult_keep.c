@@ -261,6 +261,7 @@ int moult_keep(struct moult_file *file, const struct moult_keep *call)
 		goto out;
 	}
 	kept->mm = mm;
+	moult_late_yield(mm);
 	mutex_lock(&file->lock);
 	if (file->kept_count < MAX_KEPT) {
 		list_add_tail(&kept->node, &file->kept);
@@ -371,4 +372,37 @@ void moult_release_kept(struct moult_file *file, bool wipe)
 		mmput(kept->mm);
 		kfree(kept);
 	}
+}
+
+/**
+ * moult_kept_in_use() - whether a process that has some of it has not ended
+ * @file: keeps memory
+ */
+bool moult_kept_in_use(struct moult_file *file)
+{
+	struct moult_kept *kept;
+	bool used = false;
+
+	mutex_lock(&file->lock);
+	list_for_each_entry(kept, &file->kept, node)
+		used = used || in_use(kept->mm);
+	mutex_unlock(&file->lock);
+	return used;
+}
+
+/**
+ * moult_keeps() - whether an address space is among what is kept
+ * @file: keeps memory
+ * @mm: looked for
+ */
+bool moult_keeps(struct moult_file *file, const struct mm_struct *mm)
+{
+	struct moult_kept *kept;
+	bool found = false;
+
+	mutex_lock(&file->lock);
+	list_for_each_entry(kept, &file->kept, node)
+		found = found || kept->mm == mm;
+	mutex_unlock(&file->lock);
+	return found;
 }

@@ -32,10 +32,16 @@ static int moult_open(struct inode *inode, struct file *filp)
 
 static int moult_release(struct inode *inode, struct file *filp)
 {
+	struct moult_file *file = filp->private_data;
+
+	if (moult_kept_in_use(file)) {
+		moult_late_add(file);
+		return 0;
+	}
 	/* Kept memory first: its frames are wiped where they are, held or not. */
-	moult_release_kept(filp->private_data, true);
-	moult_release_held(filp->private_data, true);
-	kfree(filp->private_data);
+	moult_release_kept(file, true);
+	moult_release_held(file, true);
+	kfree(file);
 	return 0;
 }
 
@@ -279,10 +285,13 @@ static struct miscdevice moult_device = {
 
 static int __init moult_init(void)
 {
-	int err = moult_range_register();
+	int err = moult_late_init();
 
 	if (err)
 		return err;
+	err = moult_range_register();
+	if (err)
+		goto late;
 	err = moult_virtio_register();
 	if (err)
 		goto range;
@@ -300,6 +309,8 @@ virtio:
 	moult_virtio_unregister();
 range:
 	moult_range_unregister();
+late:
+	moult_late_exit();
 	return err;
 }
 
@@ -309,6 +320,7 @@ static void __exit moult_exit(void)
 	moult_pci_unregister();
 	moult_virtio_unregister();
 	moult_range_unregister();
+	moult_late_exit();
 }
 
 module_init(moult_init);

@@ -220,6 +220,31 @@ static void test_alive(void)
 	munmap(victim.shared, 10 * PAGE);
 }
 
+/* The file is closed while the process is there yet, and that ends soon after. */
+static void test_late(bool kept_again)
+{
+	struct victim victim = start();
+	int fd = open("/dev/moult", O_RDWR | O_CLOEXEC);
+	int other = open("/dev/moult", O_RDWR | O_CLOEXEC);
+
+	if (keep(fd, victim.pid))
+		die("keep");
+	close(fd);
+	if (kept_again && keep(other, victim.pid))
+		die("keep again");
+	end(&victim);
+	if (kept_again) {
+		CHECK_EQ(list(other, MOULT_MAX_RANGES), 0, "what was closed early can be kept by another, and listed");
+		CHECK(frames >= PAGES, "all of it");
+	}
+	close(other);
+	usleep(500000);
+	CHECK(pipe_holds(victim.pipe, 0), kept_again ? "whose close wipes it" : "what ends soon after a close is wiped, too");
+	CHECK(shared_intact(victim.shared), "but not what we share");
+	close(victim.pipe);
+	munmap(victim.shared, 10 * PAGE);
+}
+
 static void test_no_leak(void)
 {
 	long before = read_number("/proc/meminfo", "MemFree:"), after;
@@ -304,6 +329,8 @@ int main(void)
 	test_wipe(false);
 	test_wipe(true);
 	test_alive();
+	test_late(false);
+	test_late(true);
 	test_no_leak();
 	test_arguments();
 	return finish();

@@ -7,8 +7,10 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <csignal>
 #include <list>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -21,6 +23,16 @@ namespace {
 constexpr int kSocket = 3;  // of the process, its only descriptor at first
 constexpr char kByte = 0;   // a packet of one byte: here are two descriptors; a tunnel has ended
 
+int TimeoutOf(const std::list<Tunnel>& tunnels) {
+  std::optional<Tunnel::Clock::time_point> first;
+  for (const Tunnel& tunnel : tunnels) {
+    if (tunnel.deadline() && (!first || *tunnel.deadline() < *first)) first = tunnel.deadline();
+  }
+  if (!first) return -1;
+  const auto left = std::chrono::ceil<std::chrono::milliseconds>(*first - Tunnel::Clock::now());
+  return static_cast<int>(std::max<int64_t>(left.count(), 0));
+}
+
 // All tunnels, until the agent goes.
 void Serve() {
   std::list<Tunnel> tunnels;
@@ -30,7 +42,7 @@ void Serve() {
     for (const Tunnel& tunnel : tunnels) {
       for (const pollfd& fd : tunnel.Wanted()) fds.push_back(fd);
     }
-    if (poll(fds.data(), fds.size(), -1) < 0) {
+    if (poll(fds.data(), fds.size(), TimeoutOf(tunnels)) < 0) {
       if (errno == EINTR) continue;
       return;
     }

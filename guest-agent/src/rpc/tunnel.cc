@@ -61,9 +61,14 @@ bool Tunnel::Advance(const pollfd* polled) {
   // What was read can be written at once, as a rule; poll is asked when not.
   if (down_.wants_write() && can_write(1) && !down_.Write()) return false;
   if (up_.wants_write() && can_write(0) && !up_.Write()) return false;
-  if (down_.wants_read() && can_read(0) && (!down_.Read() || (down_.wants_write() && !down_.Write()))) return false;
+  const bool heard = down_.wants_read() && can_read(0);
+  if (heard && (!down_.Read() || (down_.wants_write() && !down_.Write()))) return false;
   if (up_.wants_read() && can_read(1) && (!up_.Read() || (up_.wants_write() && !up_.Write()))) return false;
-  return !down_.ended() || !up_.ended();
+  if (!up_.ended()) return true;
+  // It has sent all. One that has closed its end takes nothing any more, either.
+  if (down_.ended() || (polled[1].revents & (POLLHUP | POLLERR)) != 0) return false;
+  if (heard || !deadline_) deadline_ = Clock::now() + kLinger;
+  return Clock::now() < *deadline_;
 }
 
 }  // namespace moult::agent

@@ -7,7 +7,9 @@
 #include <poll.h>
 
 #include <array>
+#include <chrono>
 #include <cstddef>
+#include <optional>
 
 #include "moult/base/unique_fd.h"
 
@@ -16,6 +18,11 @@ namespace moult::agent {
 // A function that is frozen or captured keeps its tunnels.
 class Tunnel {
  public:
+  using Clock = std::chrono::steady_clock;
+  // How long a host may be silent after a function has sent its last byte. The host's end of a vsock connection need not
+  // learn of a half close (user-space devices keep it to themselves), and would wait for the end of an answer for ever.
+  static constexpr std::chrono::seconds kLinger{1};
+
   // `host` may be open elsewhere, too: it is shut down when this is destroyed.
   Tunnel(UniqueFd host, UniqueFd function);
   Tunnel(const Tunnel&) = delete;
@@ -23,7 +30,9 @@ class Tunnel {
 
   // What to poll for: the host's end, then the function's.
   std::array<pollfd, 2> Wanted() const;
-  // Moves on by what came of that. False: both directions have ended, or one is broken.
+  // When to call Advance at the latest, whatever comes.
+  std::optional<Clock::time_point> deadline() const { return deadline_; }
+  // Moves on by what came of that. False: it is over.
   bool Advance(const pollfd* polled);
 
  private:
@@ -52,6 +61,7 @@ class Tunnel {
   const UniqueFd function_;
   Flow down_;
   Flow up_;
+  std::optional<Clock::time_point> deadline_;
 };
 
 }  // namespace moult::agent

@@ -159,6 +159,11 @@ void Server::WorkerEnded(std::list<Running>::iterator it, int status) {
   if (IsStart(worker.verb)) return Drop(worker.function);
   if (const auto lock = LockFolder(function.folder); lock.ok()) ClearNote(lock->get());
   if (function.info.state == FunctionState::Ended) return;
+  // Its pipes are wiped already, and the host may have read that it is detached.
+  if (worker.verb == RequestBody::Detach && !function.info.end_reason.empty()) {
+    syscall(SYS_pidfd_send_signal, function.init_pidfd.get(), SIGKILL, nullptr, 0);
+    return;
+  }
   if (function.cgroup) {
     const bool frozen = worker.was_frozen && worker.verb != RequestBody::Thaw;
     (void)(frozen ? function.cgroup->Freeze(Clock::now()) : function.cgroup->Thaw());
@@ -185,6 +190,10 @@ bool Server::Settle(Function& function) {
   }
   if (note.has_value() && function.cgroup)
     (void)(note->was_frozen ? function.cgroup->Freeze(Clock::now()) : function.cgroup->Thaw());
+  if (function.interrupted == FunctionState::Detaching && !info.end_reason.empty()) {
+    syscall(SYS_pidfd_send_signal, function.init_pidfd.get(), SIGKILL, nullptr, 0);
+    return true;
+  }
   info.state = function.cgroup && function.cgroup->IsFrozen() ? FunctionState::Frozen : FunctionState::Running;
   info.end_reason.clear();
   if (const absl::Status saved = Save(function); !saved.ok()) Log(saved.ToString());

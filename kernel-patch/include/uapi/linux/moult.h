@@ -220,7 +220,8 @@ struct moult_hold {
  *
  * The process goes on. When it ends, its memory stays as it is, mapped by nobody,
  * until MOULT_RELEASE. The last close of this open file description without
- * that fills with zeros what was the process's alone, if it has ended by then.
+ * that fills with zeros what was the process's alone, if it has ended by then or
+ * ends within 30 seconds, unless another open file keeps it meanwhile.
  *
  * Errors: -EPERM without CAP_SYS_ADMIN, or after MOULT_RESTRICT; -EINVAL
  * malformed, or the caller itself; -ESRCH no such process, or it has no memory; -E2BIG
