@@ -261,7 +261,6 @@ int moult_keep(struct moult_file *file, const struct moult_keep *call)
 		goto out;
 	}
 	kept->mm = mm;
-	moult_late_yield(mm);
 	mutex_lock(&file->lock);
 	if (file->kept_count < MAX_KEPT) {
 		list_add_tail(&kept->node, &file->kept);
@@ -270,8 +269,10 @@ int moult_keep(struct moult_file *file, const struct moult_keep *call)
 		err = -E2BIG;
 	}
 	mutex_unlock(&file->lock);
-	if (!err)
+	if (!err) {
+		moult_late_yield(mm);
 		return 0;
+	}
 out:
 	if (mm)
 		mmput(mm);

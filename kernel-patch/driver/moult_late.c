@@ -25,22 +25,33 @@ static DEFINE_MUTEX(late_lock);
 static LIST_HEAD(late_files);	/* late_lock */
 static bool leaving;		/* late_lock */
 
+/* @file is in no list, and nobody else's. */
+static void let_go(struct moult_file *file)
+{
+	moult_release_kept(file, true);
+	moult_release_held(file, true);
+	kfree(file);
+}
+
 static void look(struct work_struct *work)
 {
 	struct moult_file *file = container_of(to_delayed_work(work),
 					       struct moult_file, late);
+	bool wait;
 
 	mutex_lock(&late_lock);
-	if (moult_kept_in_use(file) && !leaving &&
+	wait = leaving;	/* then it is moult_late_exit()'s */
+	if (!wait && moult_kept_in_use(file) &&
 	    time_before(jiffies, file->patience_ends)) {
 		queue_delayed_work(late_queue, &file->late, LOOK);
-	} else {
-		list_del(&file->late_node);
-		moult_release_kept(file, true);
-		moult_release_held(file, true);
-		kfree(file);
+		wait = true;
 	}
+	if (!wait)
+		list_del(&file->late_node);
 	mutex_unlock(&late_lock);
+	/* Not under the lock: there may be much to wipe. */
+	if (!wait)
+		let_go(file);
 }
 
 /**
@@ -58,8 +69,10 @@ void moult_late_add(struct moult_file *file)
 }
 
 /**
- * moult_late_yield() - an address space is about to be kept by another file
+ * moult_late_yield() - an address space is kept by another file from now on
  * @mm: would seem to be in use for ever while it is in two
+ *
+ * Of what else the late file has it wipes what nobody uses.
  */
 void moult_late_yield(const struct mm_struct *mm)
 {
@@ -69,8 +82,8 @@ void moult_late_yield(const struct mm_struct *mm)
 	list_for_each_entry(file, &late_files, late_node) {
 		if (!moult_keeps(file, mm))
 			continue;
-		moult_release_kept(file, false);
-		moult_release_held(file, false);
+		moult_release_kept(file, true);
+		moult_release_held(file, true);
 	}
 	mutex_unlock(&late_lock);
 }
@@ -81,15 +94,20 @@ int moult_late_init(void)
 	return late_queue ? 0 : -ENOMEM;
 }
 
-/* No file is open any more. */
+/* No file is open any more, and so none becomes late. */
 void moult_late_exit(void)
 {
-	struct moult_file *file;
+	struct moult_file *file, *next;
+	LIST_HEAD(files);
 
 	mutex_lock(&late_lock);
 	leaving = true;
-	list_for_each_entry(file, &late_files, late_node)
-		mod_delayed_work(late_queue, &file->late, 0);
+	list_splice_init(&late_files, &files);
 	mutex_unlock(&late_lock);
+	list_for_each_entry_safe(file, next, &files, late_node) {
+		cancel_delayed_work_sync(&file->late);
+		let_go(file);
+	}
+	/* Waits for those that have left the list. */
 	destroy_workqueue(late_queue);
 }

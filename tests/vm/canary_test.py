@@ -125,7 +125,8 @@ CASES = {
         ("repurpose, the next one copied", lambda g: g.plant(), repurpose_copy),
         ("detach", lambda g: g.plant(), detach),
         ("capture and repurpose", lambda g: g.plant("n"), capture_then_repurpose),
-        ("attach in place and detach", lambda g: g.plant_attached("", "in_place"), detach)]),
+        ("attach in place and detach", lambda g: g.plant_attached("", "in_place"), detach),
+        ("attach with a named file and no other shared memory, and detach", lambda g: g.plant_attached("nx", "in_place"), detach)]),
     "init_on_free": (WIPES, [], [
         ("capture with a full pipe, memory given back, and repurpose", lambda g: g.plant("pnf"), capture_then_repurpose),
         ("attach in place with a full pipe, and detach", lambda g: g.plant_attached("pf", "in_place"), detach),

@@ -127,7 +127,7 @@ absl::Status CaptureStopped(CaptureContext& context, const CaptureOptions& optio
   if (!options.may_go_on()) return Interrupted();
   MOULT_RETURN_IF_ERROR(CaptureMemory(context, layout));
   context.files.Finish();
-  MOULT_RETURN_IF_ERROR(CapturePrivateFiles(context));
+  MOULT_RETURN_IF_ERROR(CapturePrivateFiles(context, options.may_go_on));
   phases.End("memory");
   if (!options.may_go_on()) return Interrupted();
   MOULT_RETURN_IF_ERROR(AskProcessItself(context, layout));

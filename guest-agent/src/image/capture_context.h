@@ -6,6 +6,7 @@
 
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <map>
 #include <set>
@@ -104,6 +105,10 @@ struct CaptureContext {
   pid_t pid() const { return tracee.pid(); }
   std::string ProcPath(absl::string_view name) const { return absl::StrCat("/proc/", pid(), "/", name); }
   void Note(std::string note) { image.notes.push_back(std::move(note)); }
+  // For what may be true of each of many threads.
+  void NoteOnce(std::string note) {
+    if (std::find(image.notes.begin(), image.notes.end(), note) == image.notes.end()) Note(std::move(note));
+  }
 };
 
 // A refusal: names the object and the remedy. The process's name is put before it by the caller.

@@ -123,7 +123,7 @@ class Restorer::Impl {
       if (!tool_pidfd_.valid()) return ErrnoStatus("open our own process");
     }
     if (!from_.image.private_files.empty()) {
-      MOULT_RETURN_IF_ERROR(RestorePrivateFiles(from_.image, from_.pages, options_.prepared));
+      MOULT_RETURN_IF_ERROR(RestorePrivateFiles(from_.image, from_.pages, options_.prepared, options_.cgroup));
       result_.phases.End("private files");
     }
     {

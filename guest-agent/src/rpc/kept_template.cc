@@ -64,6 +64,7 @@ bool KeptTemplate::MayStay() const {
     if (socket == nullptr) continue;
     for (const auto& message : socket->queue) queued += message->data.size();
   }
+  for (const auto& file : image().private_files) queued += file->path.size() + file->target.size();
   return !key_.digest.empty() && queued <= kWakeUpBytes;
 }
 

@@ -133,7 +133,10 @@ void Server::AdoptLiving(Function& function) {
     info.state = function.cgroup && function.cgroup->IsFrozen() ? FunctionState::Frozen : FunctionState::Running;
   } else {
     function.interrupted = info.state;
-    info.end_reason = absl::StrCat("the agent ended while it was ", rpc::EnumNameFunctionState(info.state));
+    // That it is detached was said with the last that its worker changed: so it is, and Settle sees to it.
+    if (info.state != FunctionState::Detaching || info.end_reason.empty()) {
+      info.end_reason = absl::StrCat("the agent ended while it was ", rpc::EnumNameFunctionState(info.state));
+    }
     info.state = FunctionState::Lost;
     lost_.push_back(info.id);
   }

@@ -67,6 +67,11 @@ bool Tunnel::Advance(const pollfd* polled) {
   if (!up_.ended()) return true;
   // It has sent all. One that has closed its end takes nothing any more, either.
   if (down_.ended() || (polled[1].revents & (POLLHUP | POLLERR)) != 0) return false;
+  // What the host has sent waits as long as the function takes, which may be frozen.
+  if (down_.wants_write()) {
+    deadline_.reset();
+    return true;
+  }
   if (heard || !deadline_) deadline_ = Clock::now() + kLinger;
   return Clock::now() < *deadline_;
 }

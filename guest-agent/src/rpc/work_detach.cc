@@ -3,11 +3,14 @@
 // Detach: the function ends, its memory stays until the host has discarded it. Whatever comes between,
 // nothing of it gets to anybody else: the driver has the memory, and its close fills with zeros what was not
 // released.
+#include <linux/magic.h>
 #include <poll.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <csignal>
 #include <optional>
 #include <utility>
@@ -17,6 +20,7 @@
 #include "ledger/hold.h"
 #include "ledger/pipes.h"
 #include "moult/protocol/frame.h"
+#include "moult/protocol/limits.h"
 #include "rpc/log.h"
 #include "rpc/worker.h"
 
@@ -33,10 +37,19 @@ struct Remains {
   std::vector<FrameRun> shmem;
 };
 
+// Whether something is in the folders that only it has, whoever has paid for it.
+bool HasPrivateFiles(const Function& function) {
+  return std::any_of(std::begin(image::kPrivateFolders), std::end(image::kPrivateFolders), [&](const char* folder) {
+    struct statfs fs {};
+    return statfs(absl::StrCat("/proc/", function.init_pid, "/root", folder).c_str(), &fs) == 0 &&
+           fs.f_type == TMPFS_MAGIC && fs.f_blocks != fs.f_bfree;
+  });
+}
+
 // Files of tmpfs and shared memory that only it has. The kernel's accounting says cheaply that there is none.
 absl::StatusOr<std::vector<FrameRun>> HoldShmem(const Function& function, FrameHold& hold) {
   const auto bytes = function.cgroup->SharedMemoryBytes();
-  if (bytes.ok() && *bytes == 0) return std::vector<FrameRun>();
+  if (bytes.ok() && *bytes == 0 && !HasPrivateFiles(function)) return std::vector<FrameRun>();
   return HoldWhatIsFound(ExclusiveShmemFinder(function.init_pid),
                          [&hold](const std::vector<FrameRun>& runs) { return hold.Hold(runs); });
 }

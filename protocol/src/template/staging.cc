@@ -60,6 +60,13 @@ bool IsOfDeadWriter(absl::string_view name, absl::string_view base) {
          errno == ESRCH;
 }
 
+bool IsNamed(int folder, int parent, const std::string& name) {
+  struct stat here;
+  struct stat named;
+  return fstat(folder, &here) == 0 && fstatat(parent, name.c_str(), &named, AT_SYMLINK_NOFOLLOW) == 0 &&
+         here.st_dev == named.st_dev && here.st_ino == named.st_ino;
+}
+
 // Removes such a folder, when it holds nothing but files of a template. A writer that lives where we do not
 // see its pid (another pid namespace) has it locked.
 void RemoveLeftOver(int parent, const std::string& name) {
@@ -67,6 +74,8 @@ void RemoveLeftOver(int parent, const std::string& name) {
   struct stat info;
   if (!folder.valid() || fstat(folder.get(), &info) != 0 || info.st_uid != geteuid()) return;
   if (flock(folder.get(), LOCK_EX | LOCK_NB) != 0) return;
+  // Its writer may have been done between our open and the lock: then it is a template by now.
+  if (!IsNamed(folder.get(), parent, name)) return;
   const absl::StatusOr<std::vector<std::string>> files = List(folder.get());
   const auto ours = [](const std::string& file) {
     return file == kManifestFile || file == kImageFile || file == kPagesFile;
@@ -178,7 +187,10 @@ absl::Status Staging::MakePartial() {
       if (partial_.valid()) {
         // Tells that its writer lives (RemoveLeftOver). Where there are no locks, nobody sweeps either.
         flock(partial_.get(), LOCK_EX | LOCK_NB);
-        return absl::OkStatus();
+        // Who swept just before that took it for a dead writer's.
+        if (IsNamed(partial_.get(), parent_.get(), partial_name_)) return absl::OkStatus();
+        partial_.Reset();
+        continue;
       }
       const int error = errno;
       unlinkat(parent_.get(), partial_name_.c_str(), AT_REMOVEDIR);

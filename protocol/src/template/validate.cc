@@ -60,6 +60,23 @@ absl::Status CheckTree(const Path& at, const ManifestT& manifest) {
   return absl::OkStatus();
 }
 
+// No page is named twice by who captures; work and memory of who reads are bounded by that.
+absl::Status CheckRunsFit(const Path& at, const ProcessImageT& image, uint64_t pages_size) {
+  uint64_t left = pages_size;
+  const auto fits = [&left](const std::vector<PageRun>& runs) {
+    for (const PageRun& run : runs) {
+      if (run.length() > left) return false;
+      left -= run.length();
+    }
+    return true;
+  };
+  const auto all_fit = [&fits](const auto& elements) {
+    return std::all_of(elements.begin(), elements.end(), [&fits](const auto& element) { return fits(element->runs); });
+  };
+  if (fits(image.processes[0]->memory->runs) && all_fit(image.objects) && all_fit(image.private_files)) return absl::OkStatus();
+  return at.Bad("all runs together have more than the ", pages_size, " bytes of pages");
+}
+
 }  // namespace
 
 absl::Status ValidateImage(const ProcessImageT& image, uint64_t pages_size) {
@@ -81,7 +98,8 @@ absl::Status ValidateImage(const ProcessImageT& image, uint64_t pages_size) {
   MOULT_RETURN_IF_ERROR(validate::CheckPrivateFiles(at, image, pages_size));
   MOULT_RETURN_IF_ERROR(validate::CheckPipes(at, image));
   MOULT_RETURN_IF_ERROR(validate::CheckOpenFiles(at, image));
-  return validate::CheckProcess(Path(at, "processes", 0), image, *image.processes[0], pages_size);
+  MOULT_RETURN_IF_ERROR(validate::CheckProcess(Path(at, "processes", 0), image, *image.processes[0], pages_size));
+  return CheckRunsFit(at, image, pages_size);
 }
 
 absl::Status ValidateManifest(const ManifestT& manifest) {

@@ -11,7 +11,7 @@ namespace {
 using Known = std::map<absl::string_view, mode_t>;  // type by path
 
 absl::Status CheckPath(const Path& here, const PrivateFileT& file, const Known& known) {
-  MOULT_RETURN_IF_ERROR(CheckText(here, "path", file.path, kMaxPath));
+  MOULT_RETURN_IF_ERROR(CheckText(here, "path", file.path, kMaxPath - 1));
   if (file.path.empty() || file.path[0] != '/') return here.BadField("path", "not absolute: ", file.path);
   const absl::string_view path = file.path;
   for (const absl::string_view part : absl::StrSplit(path.substr(1), '/')) {
@@ -34,7 +34,7 @@ absl::Status CheckContent(const Path& here, const PrivateFileT& file, uint64_t p
   const bool content = type == S_IFREG && file.same_as == kNone;
   if (!content && (file.size != 0 || !file.runs.empty())) return here.Bad("has content, but is no file of its own");
   if (file.size > kMaxFileOffset - kPageSize) return here.BadField("size", file.size, " is over the limit");
-  MOULT_RETURN_IF_ERROR(CheckText(here, "target", file.target, kMaxPath));
+  MOULT_RETURN_IF_ERROR(CheckText(here, "target", file.target, kMaxPath - 1));
   const bool link = type == S_IFLNK && file.same_as == kNone;
   if (link == file.target.empty()) return here.BadField("target", link ? "missing" : "of what is no link");
   const uint64_t end = (file.size + kPageSize - 1) / kPageSize * kPageSize;

@@ -90,6 +90,20 @@ TEST(Tunnel, Ends_WhenTheHostIsSilentAfterTheLastByte) {
   EXPECT_FALSE(Pump(tunnel, 2 * static_cast<int>(std::chrono::milliseconds(Tunnel::kLinger).count())));
 }
 
+TEST(Tunnel, Stays_WhenTheFunctionHasNotTakenAll) {
+  Ends host = UnixPair();
+  Ends function = TcpPair();
+  Tunnel tunnel(std::move(host.near), std::move(function.near));
+  shutdown(function.far.get(), SHUT_WR);
+  const std::string much(1 << 16, 'x');
+  for (bool full = false; !full;) {
+    full = send(host.far.get(), much.data(), much.size(), MSG_DONTWAIT | MSG_NOSIGNAL) < 0;
+    ASSERT_TRUE(Pump(tunnel, 10));
+  }
+  EXPECT_FALSE(tunnel.deadline().has_value());
+  EXPECT_TRUE(Pump(tunnel, 2 * static_cast<int>(std::chrono::milliseconds(Tunnel::kLinger).count())));
+}
+
 TEST(Tunnel, Stays_WhenTheHostHasSentAll) {
   Ends host = UnixPair();
   Ends function = TcpPair();

@@ -95,6 +95,7 @@ TEST(ValidateImage, PrivateFiles_AreRefused_WhenARuleIsBroken) {
       {FILES "[3]: has content", [&](I i) { F(i, 3).runs = {PageRun(0, kPageSize, 0)}; }},
       {FILES "[2].size: 9223372036854775807 is over", [&](I i) { F(i, 2).size = INT64_MAX; }},
       {FILES "[2].runs[0]: ends past 0x0", [&](I i) { F(i, 2).size = 0; }},
+      {FILES "[2].path: 4096 bytes", [&](I i) { F(i, 2).path.assign(4096, 'x'), i->private_files[2]->path[0] = '/'; }},
       {FILES "[2].target: of what is no link", [&](I i) { F(i, 2).target = "x"; }},
       {FILES "[4].target: missing", [&](I i) { F(i, 4).target = ""; }},
       {FILES "[3].same_as: 3 is not an earlier", [&](I i) { F(i, 3).same_as = 3; }},
@@ -107,6 +108,11 @@ TEST(ValidateImage, PrivateFiles_AreRefused_WhenARuleIsBroken) {
       {FILES "[1]: missing", [&](I i) { F(i, 0), i->private_files[1].reset(); }},
   });
 #undef FILES
+  ExpectEachIsRefused({{"image: all runs together have more than the", [&](I i) {
+                          PrivateFileT& file = F(i, 2);
+                          file.size = sample::kPagesSize;
+                          file.runs = {PageRun(0, sample::kPagesSize, 0)};
+                        }}});
 }
 
 TEST(ValidateImage, Memory_IsRefused_WhenARuleIsBroken) {

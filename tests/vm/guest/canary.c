@@ -2,7 +2,7 @@
  *
  * canary SEED [WHAT]: fills heap, stack, a private file and a memfd with a marker that is made of SEED, and answers
  * GET on port 8080 with how many it made; of /dirty after it has made them once more. WHAT: "p" a pipe as well,
- * "n" the file keeps its name, "f" memory that it gives back to the kernel at once; "pn" when not given. Neither this
+ * "n" the file keeps its name, "f" memory that it gives back to the kernel at once, "x" no memfd; "pn" when not given. Neither this
  * file nor an argument holds the marker.
  */
 #include <fcntl.h>
@@ -69,7 +69,7 @@ int main(int argc, char** argv) {
   __asm__ volatile("" : : "r"(stack), "r"(heap) : "memory");
   fill_file(open("/tmp/canary", O_RDWR | O_CREAT | O_EXCL, 0600), FILE_BYTES);
   if (strchr(what, 'n') == NULL) must(unlink("/tmp/canary") == 0, "unlink");
-  fill_file(memfd_create("canary", MFD_CLOEXEC), FILE_BYTES);
+  if (strchr(what, 'x') == NULL) fill_file(memfd_create("canary", MFD_CLOEXEC), FILE_BYTES);
   const int with_pipe = strchr(what, 'p') != NULL;
   must(pipe(ends) == 0, "pipe");
   if (with_pipe) fill_file(ends[1], 65536);

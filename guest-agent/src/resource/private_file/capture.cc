@@ -2,19 +2,27 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <linux/magic.h>
+#include <linux/openat2.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/vfs.h>
 #include <sys/xattr.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstring>
 #include <map>
 
+#include "absl/strings/match.h"
 #include "moult/protocol/limits.h"
 #include "resource/private_file/private_file.h"
 
 namespace moult::engine {
 namespace {
+
+// A descriptor and a part of the stack each.
+constexpr int kMaxDepth = 128;
+constexpr size_t kEntriesBetweenLooks = 64;
 
 absl::Status Gone(const std::string& path) {
   return absl::UnavailableError(absl::StrCat(path, " was removed or replaced during the capture; try again"));
@@ -30,19 +38,25 @@ absl::StatusOr<UniqueFd> OpenIn(int folder, const char* name, int flags, const s
 
 class Walker {
  public:
-  explicit Walker(CaptureContext& context) : context_(context) {}
+  Walker(CaptureContext& context, const std::function<bool()>& may_go_on) : context_(context), may_go_on_(may_go_on) {}
 
   // `folder` is open; `path` is its name in the sandbox.
-  absl::Status Walk(UniqueFd folder, const std::string& path) {
+  absl::Status Walk(UniqueFd folder, const std::string& path, int depth = 0) {
+    if (depth == kMaxDepth) return Refuse(absl::StrCat(path, " is nested in more than ", kMaxDepth, " folders"), "remove it before the capture");
     struct stat st {};
     if (fstat(folder.get(), &st) < 0) return ErrnoStatus(absl::StrCat("stat ", path));
     MOULT_ASSIGN_OR_RETURN(const bool is_new, Add(path, st));
     static_cast<void>(is_new);  // a folder has one name
     MOULT_ASSIGN_OR_RETURN(const std::vector<std::string> names, List(folder.get(), path));
     for (const std::string& name : names) {
-      MOULT_RETURN_IF_ERROR(Entry(folder.get(), name, absl::StrCat(path, "/", name), st.st_dev));
+      MOULT_RETURN_IF_ERROR(Entry(folder.get(), name, absl::StrCat(path, "/", name), st.st_dev, depth));
     }
     return absl::OkStatus();
+  }
+
+  void Tell() const {
+    if (with_attributes_ == 0) return;
+    context_.Note(absl::StrCat(with_attributes_, " files in its private folders come back without their extended attributes, such as ", first_with_attributes_.substr(0, 1024)));
   }
 
  private:
@@ -68,14 +82,15 @@ class Walker {
     return names;
   }
 
-  absl::Status Entry(int folder, const std::string& name, const std::string& path, dev_t dev) {
+  absl::Status Entry(int folder, const std::string& name, const std::string& path, dev_t dev, int depth) {
+    if (++entries_ % kEntriesBetweenLooks == 0 && !may_go_on_()) return absl::CancelledError("given up on request; nothing was changed");
     struct stat st {};
     if (fstatat(folder, name.c_str(), &st, AT_SYMLINK_NOFOLLOW) < 0) return errno == ENOENT ? Gone(path) : ErrnoStatus(absl::StrCat("stat ", path));
     if (st.st_dev != dev) return Refuse(absl::StrCat(path, " is another file system, mounted there"), "unmount it before the capture");
     switch (st.st_mode & S_IFMT) {
       case S_IFDIR: {
         MOULT_ASSIGN_OR_RETURN(UniqueFd fd, OpenIn(folder, name.c_str(), O_RDONLY | O_DIRECTORY, path));
-        return Walk(std::move(fd), path);
+        return Walk(std::move(fd), path, depth + 1);
       }
       case S_IFREG:
         return RegularFile(folder, name, path, st);
@@ -97,10 +112,20 @@ class Walker {
     if (st.st_ino != listed.st_ino || !S_ISREG(st.st_mode)) return Gone(path);
     MOULT_ASSIGN_OR_RETURN(const bool is_new, Add(path, st));
     if (!is_new) return absl::OkStatus();
-    if (flistxattr(fd.get(), nullptr, 0) > 0) context_.Note(absl::StrCat("file ", path, " comes back without its extended attributes"));
+    if (HasAttributes(fd.get()) && with_attributes_++ == 0) first_with_attributes_ = path;
     image::PrivateFileT& file = *context_.image.private_files.back();
     file.size = static_cast<uint64_t>(st.st_size);
     return Annotate(context_.pages.StageFile(fd.get(), file.size, &file.runs), path);
+  }
+
+  // Of the file's own: a security module labels every file anew.
+  static bool HasAttributes(int fd) {
+    char names[4096];
+    const ssize_t length = flistxattr(fd, names, sizeof(names));
+    for (ssize_t at = 0; at < length; at += static_cast<ssize_t>(std::strlen(names + at)) + 1) {
+      if (!absl::StartsWith(names + at, "security.")) return true;
+    }
+    return length < 0 && errno == ERANGE;
   }
 
   absl::Status Link(int folder, const std::string& name, const std::string& path, const struct stat& st) {
@@ -120,6 +145,7 @@ class Walker {
     if (files.size() == image::kMaxPrivateFiles) {
       return Refuse(absl::StrCat("there are more than ", image::kMaxPrivateFiles, " files in its private folders"), "remove some before the capture");
     }
+    if (path.size() >= image::kMaxPath) return Refuse(absl::StrCat("the path of a file in ", path.substr(0, 64), "... is too long"), "remove it before the capture");
     auto file = std::make_unique<image::PrivateFileT>();
     file->path = path;
     file->mode = st.st_mode;
@@ -137,16 +163,29 @@ class Walker {
   }
 
   CaptureContext& context_;
+  const std::function<bool()>& may_go_on_;
   std::map<std::pair<dev_t, ino_t>, uint32_t> by_inode_;
+  size_t entries_ = 0;
+  size_t with_attributes_ = 0;
+  std::string first_with_attributes_;
 };
+
+// As the process sees it: an absolute link in the path leads to its root, not to ours.
+UniqueFd OpenInRoot(const std::string& root, const char* folder) {
+  const UniqueFd top(open(absl::StrCat(root, "/").c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+  open_how how{};
+  how.flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC;
+  how.resolve = RESOLVE_IN_ROOT;
+  return UniqueFd(top.valid() ? static_cast<int>(syscall(SYS_openat2, top.get(), folder, &how, sizeof(how))) : -1);
+}
 
 }  // namespace
 
-absl::Status CapturePrivateFiles(CaptureContext& context) {
+absl::Status CapturePrivateFiles(CaptureContext& context, const std::function<bool()>& may_go_on) {
   if (!context.image.sandboxed) return absl::OkStatus();
-  Walker walker(context);
+  Walker walker(context, may_go_on);
   for (const char* folder : image::kPrivateFolders) {
-    UniqueFd fd(open(absl::StrCat(context.files.root(), folder).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    UniqueFd fd = OpenInRoot(context.files.root(), folder);
     if (!fd.valid() && (errno == ENOENT || errno == ENOTDIR)) continue;
     struct stat theirs {};
     struct statfs fs {};
@@ -157,6 +196,7 @@ absl::Status CapturePrivateFiles(CaptureContext& context) {
     MOULT_RETURN_IF_ERROR(walker.Walk(std::move(fd), folder));
     context.files.ComeAlong(folder);
   }
+  walker.Tell();
   return absl::OkStatus();
 }
 

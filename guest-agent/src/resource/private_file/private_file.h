@@ -5,6 +5,8 @@
 #ifndef MOULT_RESOURCE_PRIVATE_FILE_PRIVATE_FILE_H_
 #define MOULT_RESOURCE_PRIVATE_FILE_PRIVATE_FILE_H_
 
+#include <functional>
+
 #include "image/capture_context.h"
 #include "image/page_source.h"
 
@@ -13,10 +15,11 @@ namespace moult::engine {
 class Sandbox;
 
 // Nothing, for a process that sees the folders that this one sees. After all that uses files is captured.
-absl::Status CapturePrivateFiles(CaptureContext& context);
+absl::Status CapturePrivateFiles(CaptureContext& context, const std::function<bool()>& may_go_on);
 
 // Fills the folders of a new sandbox, which must have its own. Before anything that opens files in them.
-absl::Status RestorePrivateFiles(const image::ProcessImageT& image, const PageSource& pages, const Sandbox* sandbox);
+// Memory is charged to `cgroup` (a descriptor), -1: the caller's.
+absl::Status RestorePrivateFiles(const image::ProcessImageT& image, const PageSource& pages, const Sandbox* sandbox, int cgroup = -1);
 
 }  // namespace moult::engine
 

@@ -1,11 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fcntl.h>
 #include <linux/magic.h>
+#include <linux/sched.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/vfs.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <climits>
+#include <csignal>
 #include <map>
 
 #include "image/restore_context.h"
@@ -73,15 +78,7 @@ absl::Status SetAttributes(const image::PrivateFileT& file) {
   return absl::OkStatus();
 }
 
-}  // namespace
-
-absl::Status RestorePrivateFiles(const image::ProcessImageT& image, const PageSource& pages, const Sandbox* sandbox) {
-  if (image.private_files.empty()) return absl::OkStatus();
-  if (sandbox == nullptr) {
-    const auto file = std::find_if(image.private_files.begin(), image.private_files.end(), [](const auto& f) { return !IsRoot(*f); });
-    if (file == image.private_files.end()) return absl::OkStatus();
-    return absl::FailedPreconditionError(absl::StrCat((*file)->path, " was in a folder of its own sandbox, which is not made here; attach the template with moult-agent"));
-  }
+absl::Status Fill(const image::ProcessImageT& image, const PageSource& pages, const Sandbox* sandbox) {
   const Devices own = OwnDevices();
   MOULT_ASSIGN_OR_RETURN(const MountScope scope, MountScope::Enter(sandbox));
   for (const auto& file : image.private_files) {
@@ -92,6 +89,54 @@ absl::Status RestorePrivateFiles(const image::ProcessImageT& image, const PageSo
     if ((*file)->same_as == 0xffffffffu) MOULT_RETURN_IF_ERROR(Annotate(SetAttributes(**file), (*file)->path));
   }
   return absl::OkStatus();
+}
+
+// In a process of its own, which is in the cgroup from its first page on.
+absl::Status InCgroup(int cgroup, const std::function<absl::Status()>& work) {
+  int ends[2];
+  if (pipe2(ends, O_CLOEXEC) < 0) return ErrnoStatus("pipe");
+  UniqueFd told(ends[0]);
+  UniqueFd teller(ends[1]);
+  clone_args args{};
+  args.flags = CLONE_INTO_CGROUP;
+  args.exit_signal = SIGCHLD;
+  args.cgroup = static_cast<uint64_t>(cgroup);
+  const pid_t pid = static_cast<pid_t>(syscall(SYS_clone3, &args, sizeof(args)));
+  if (pid < 0) return ErrnoStatus("start a process in the function's cgroup");
+  if (pid == 0) {
+    const absl::Status status = work();
+    const std::string text(status.message().substr(0, PIPE_BUF));
+    (void)!write(teller.get(), text.data(), text.size());
+    _exit(static_cast<int>(status.code()));
+  }
+  teller.Reset();
+  std::string text(PIPE_BUF, 0);
+  ssize_t length = 0;
+  do {
+    length = read(told.get(), text.data(), text.size());
+  } while (length < 0 && errno == EINTR);
+  int end = 0;
+  while (waitpid(pid, &end, 0) < 0 && errno == EINTR) {
+  }
+  if (!WIFEXITED(end)) {
+    return absl::ResourceExhaustedError("the process that makes its private files was killed; raise the function's memory limit");
+  }
+  text.resize(length > 0 ? static_cast<size_t>(length) : 0);
+  return absl::Status(static_cast<absl::StatusCode>(WEXITSTATUS(end)), text);
+}
+
+}  // namespace
+
+absl::Status RestorePrivateFiles(const image::ProcessImageT& image, const PageSource& pages, const Sandbox* sandbox, int cgroup) {
+  const auto file = std::find_if(image.private_files.begin(), image.private_files.end(), [](const auto& f) { return !IsRoot(*f); });
+  const bool empty = file == image.private_files.end();
+  if (sandbox == nullptr) {
+    if (empty) return absl::OkStatus();
+    return absl::FailedPreconditionError(absl::StrCat((*file)->path, " was in a folder of its own sandbox, which is not made here; attach the template with moult-agent"));
+  }
+  // Whoever writes a page of tmpfs pays for it.
+  if (empty || cgroup < 0) return Fill(image, pages, sandbox);
+  return InCgroup(cgroup, [&] { return Fill(image, pages, sandbox); });
 }
 
 }  // namespace moult::engine

@@ -24,8 +24,10 @@ uint32_t Intern(image::ProcessT& process, std::unique_ptr<image::SeccompFilterT>
 bool CanAskListener(const std::vector<uint8_t>& program) {
   std::vector<sock_filter> instructions(program.size() / sizeof(sock_filter));
   std::memcpy(instructions.data(), program.data(), instructions.size() * sizeof(sock_filter));
+  // Directly, or from the accumulator.
   return std::any_of(instructions.begin(), instructions.end(), [](const sock_filter& instruction) {
-    return instruction.code == (BPF_RET | BPF_K) && (instruction.k & SECCOMP_RET_ACTION_FULL) == SECCOMP_RET_USER_NOTIF;
+    const bool constant = instruction.code == (BPF_RET | BPF_K) || instruction.code == (BPF_LD | BPF_IMM);
+    return constant && (instruction.k & SECCOMP_RET_ACTION_FULL) == SECCOMP_RET_USER_NOTIF;
   });
 }
 

@@ -164,13 +164,13 @@ void TakeAnswers(const ThreadQuestions& questions, const ptrace::ProgramResult& 
   thread.keep_caps = result.result(questions.keep_caps_op) != 0;
   thread.credentials->securebits = static_cast<uint32_t>(result.result(questions.securebits_op));
   if (result.Data<int>(questions.memory_policy) != MPOL_DEFAULT) {
-    context.Note(absl::StrCat("thread ", thread.tid, " comes back with the default memory policy (set_mempolicy)"));
+    context.NoteOnce("comes back with the default memory policy (set_mempolicy)");
   }
   for (const size_t op : questions.speculation_ops) {
     constexpr int64_t kDisabled = PR_SPEC_DISABLE | PR_SPEC_FORCE_DISABLE | PR_SPEC_DISABLE_NOEXEC;
     const int64_t state = result.result(op);
     if (state <= 0 || (state & PR_SPEC_PRCTL) == 0 || (state & kDisabled) == 0) continue;
-    context.Note(absl::StrCat("thread ", thread.tid, " comes back with the default speculation control (PR_SET_SPECULATION_CTRL)"));
+    context.NoteOnce("comes back with the default speculation control (PR_SET_SPECULATION_CTRL)");
     break;
   }
 }

@@ -37,7 +37,7 @@ inline constexpr size_t kMaxFiles = 1 << 20;
 inline constexpr size_t kMaxObjects = 1 << 16;
 // The folders of which a sandbox can have its own, so that what is in them belongs to the template.
 inline constexpr const char* kPrivateFolders[] = {"/tmp", "/dev/shm"};
-inline constexpr size_t kMaxPrivateFiles = 1 << 18;
+inline constexpr size_t kMaxPrivateFiles = 1 << 15;
 inline constexpr size_t kMaxPipes = 1 << 20;
 inline constexpr size_t kMaxPending = 1 << 16;  // per queue
 inline constexpr size_t kMaxTimers = 1 << 16;
