@@ -67,7 +67,7 @@ class Guest:
 
     def plant_attached(self, what, pages):
         """The same, but captured, ended, attached, and with memory that it has written since."""
-        name = f"canary-{pages}"
+        name = f"canary-{pages}{what}"
         self.vm.control.call("capture", function=self.plant(what), name=name, end=True)
         result = self.vm.control.call("attach", name=name, **({"pages": pages} if pages != "auto" else {}))
         self.vm.control.get(result["function"]["id"], "/dirty")

@@ -69,12 +69,13 @@ int main(int argc, char** argv) {
   __asm__ volatile("" : : "r"(stack), "r"(heap) : "memory");
   fill_file(open("/tmp/canary", O_RDWR | O_CREAT | O_EXCL, 0600), FILE_BYTES);
   if (strchr(what, 'n') == NULL) must(unlink("/tmp/canary") == 0, "unlink");
-  if (strchr(what, 'x') == NULL) fill_file(memfd_create("canary", MFD_CLOEXEC), FILE_BYTES);
+  const int with_memfd = strchr(what, 'x') == NULL;
+  if (with_memfd) fill_file(memfd_create("canary", MFD_CLOEXEC), FILE_BYTES);
   const int with_pipe = strchr(what, 'p') != NULL;
   must(pipe(ends) == 0, "pipe");
   if (with_pipe) fill_file(ends[1], 65536);
   if (strchr(what, 'f') != NULL) give_back();
   stack_memory = stack;
-  planted = (HEAP + STACK + 2 * FILE_BYTES + (with_pipe ? 65536 : 0)) / sizeof(marker);
+  planted = (HEAP + STACK + (with_memfd ? 2 : 1) * FILE_BYTES + (with_pipe ? 65536 : 0)) / sizeof(marker);
   answer_forever(work);
 }
