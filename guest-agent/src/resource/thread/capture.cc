@@ -167,9 +167,10 @@ void TakeAnswers(const ThreadQuestions& questions, const ptrace::ProgramResult& 
     context.NoteOnce("comes back with the default memory policy (set_mempolicy)");
   }
   for (const size_t op : questions.speculation_ops) {
-    constexpr int64_t kDisabled = PR_SPEC_DISABLE | PR_SPEC_FORCE_DISABLE | PR_SPEC_DISABLE_NOEXEC;
-    const int64_t state = result.result(op);
-    if (state <= 0 || (state & PR_SPEC_PRCTL) == 0 || (state & kDisabled) == 0) continue;
+    constexpr uint64_t kDisabled = PR_SPEC_DISABLE | PR_SPEC_FORCE_DISABLE | PR_SPEC_DISABLE_NOEXEC;
+    const int64_t answer = result.result(op);
+    const auto state = static_cast<uint64_t>(answer);
+    if (answer <= 0 || (state & PR_SPEC_PRCTL) == 0 || (state & kDisabled) == 0) continue;
     context.NoteOnce("comes back with the default speculation control (PR_SET_SPECULATION_CTRL)");
     break;
   }
