@@ -83,7 +83,12 @@ class Setting:
         return self.vm.start("striker", ["/usr/bin/sleep", "1000000"], "--ready", "connect", port=9091)
 
     def strike(self, what, after_ms):
-        self.control.get(self.striker(), f"/strike?what={what}&after_ms={round(after_ms)}")
+        try:
+            self.control.get(self.striker(), f"/strike?what={what}&after_ms={round(after_ms)}")
+        except TrialError:
+            # An agent that dies at once takes the way of the answer with it. Who counts the hits sees whether it did.
+            if what not in ("agent", "both") or after_ms > 20:
+                raise
 
     def cutter(self):
         """Through which all connections of this VM come."""

@@ -374,9 +374,7 @@ def main():
     if missing:
         return skip_all(len(CASES), missing)
     counts = {"passed": 0, "failed": 0, "skipped": 0}
-    # Not agent_is_killed: an attach is answered a moment before the agent has saved it, and one killed between the two
-    # has its successor end the function.
-    quick = (worker_is_killed, function_is_killed, connection_is_cut, driver_is_missing, guest_writes_over_the_window)
+    quick = (agent_is_killed, worker_is_killed, function_is_killed, connection_is_cut, driver_is_missing, guest_writes_over_the_window)
     with scratch() as folder:
         setting = Setting(options, folder)
         try:

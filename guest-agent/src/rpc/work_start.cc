@@ -67,7 +67,8 @@ void TellPid(const Worker& worker) {
 absl::Status Ready(Worker& worker, std::vector<std::string> notes) {
   worker.function->info.state = rpc::FunctionState::Running;
   const rpc::FunctionInfoT& info = worker.function->info;
-  if (!worker.Tell({.state = info.state, .pid = info.pid, .inner_pid = info.inner_pid, .done = true}))
+  // Before the host is told: an agent that starts anew ends what was never ready.
+  if (!worker.TellAndConfirm({.state = info.state, .pid = info.pid, .inner_pid = info.inner_pid, .done = true}))
     return Undo(worker, absl::CancelledError("the agent has ended"));
   // A host that is not there to hear it finds the function in List.
   (void)worker.RespondFunction(std::move(notes));

@@ -45,8 +45,8 @@ bool TakeInt(const json& value, std::optional<int>* to) {
 bool TakeMember(const std::string& key, const json& value, Report* report) {
   if (key == "pid") return TakeInt(value, &report->pid);
   if (key == "inner_pid") return TakeInt(value, &report->inner_pid);
-  if (key == "drop" || key == "done" || key == "idle") {
-    bool& member = key == "drop" ? report->drop : key == "done" ? report->done : report->idle;
+  if (key == "drop" || key == "done" || key == "idle" || key == "confirm") {
+    bool& member = key == "drop" ? report->drop : key == "done" ? report->done : key == "idle" ? report->idle : report->confirm;
     if (value.is_boolean()) member = value.get<bool>();
     return value.is_boolean();
   }
@@ -64,7 +64,7 @@ bool TakeMember(const std::string& key, const json& value, Report* report) {
 }  // namespace
 
 std::string EncodeReport(const Report& report) {
-  json root = {{"drop", report.drop}, {"done", report.done}, {"idle", report.idle}};
+  json root = {{"drop", report.drop}, {"done", report.done}, {"idle", report.idle}, {"confirm", report.confirm}};
   if (report.state) root["state"] = static_cast<int>(*report.state);
   if (report.pid) root["pid"] = *report.pid;
   if (report.inner_pid) root["inner_pid"] = *report.inner_pid;
@@ -107,6 +107,17 @@ bool Worker::MayGoOn() const {
 bool Worker::Tell(const Report& report) const {
   const std::string text = EncodeReport(report);
   return send(agent, text.data(), text.size(), MSG_NOSIGNAL) >= 0;
+}
+
+bool Worker::TellAndConfirm(Report report) const {
+  report.confirm = true;
+  if (!Tell(report)) return false;
+  char confirmed;
+  ssize_t n = 0;
+  do {
+    n = recv(agent, &confirmed, 1, 0);
+  } while (n < 0 && errno == EINTR);
+  return n == 1;
 }
 
 absl::Status Worker::Explain(const absl::Status& status) const {

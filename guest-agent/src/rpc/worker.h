@@ -27,6 +27,7 @@ struct Report {
   std::optional<std::string> end_reason = std::nullopt;
   bool drop = false;  // the function never came to be: forget it
   bool done = false;  // the verb is over: another may change the function
+  bool confirm = false;  // the agent answers with a packet once it has saved this
   bool idle =
       false;  // the worker has a template, and waits for its next attach; the connection is the agent's again
 };
@@ -62,6 +63,8 @@ struct Worker {
   bool MayGoOn() const;
   // False: the agent has gone. One that is back reads the truth from /proc.
   bool Tell(const Report& report) const;
+  // The same, and waits until the agent has saved it. False: it has ended, perhaps before that.
+  bool TellAndConfirm(Report report) const;
   // An error that comes of the function's end says so: kAborted. For failures while it was worked on, when
   // nothing of the engine holds it any more.
   absl::Status Explain(const absl::Status& status) const;

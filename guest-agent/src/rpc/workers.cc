@@ -113,7 +113,9 @@ void Server::ReadReports(Running& worker) {
     const ssize_t n = recv(worker.socket.get(), buffer, sizeof(buffer), MSG_DONTWAIT);
     if (n <= 0) return;
     auto report = DecodeReport({buffer, static_cast<size_t>(n)});
-    if (report.ok()) Apply(worker, *report);
+    if (!report.ok()) continue;
+    Apply(worker, *report);
+    if (report->confirm) (void)!send(worker.socket.get(), "", 1, MSG_DONTWAIT | MSG_NOSIGNAL);
   }
 }
 
