@@ -31,6 +31,7 @@ static void* EpollPwait2(void* unused) {
   sigset_t outside, inside, now;
   sigemptyset(&inside);
   sigaddset(&inside, SIGUSR2);
+  sigaddset(&inside, SIGRTMIN + 3);  // the signalfd's: it may come before this thread is back from its wait
   SYS(pthread_sigmask(SIG_SETMASK, NULL, &outside));
   struct epoll_event event;
   int count;

@@ -12,6 +12,7 @@ namespace moult::agent {
 namespace {
 
 constexpr size_t kWakeUpBytes = 8;
+constexpr size_t kMaxKeptNames = 4096;
 
 }  // namespace
 
@@ -64,8 +65,12 @@ bool KeptTemplate::MayStay() const {
     if (socket == nullptr) continue;
     for (const auto& message : socket->queue) queued += message->data.size();
   }
-  for (const auto& file : image().private_files) queued += file->path.size() + file->target.size();
-  return !key_.digest.empty() && queued <= kWakeUpBytes;
+  size_t names = 0;
+  for (const auto& file : image().private_files) {
+    names += file->path.size();
+    queued += file->target.size();
+  }
+  return !key_.digest.empty() && queued <= kWakeUpBytes && names <= kMaxKeptNames;
 }
 
 }  // namespace moult::agent

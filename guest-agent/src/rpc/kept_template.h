@@ -46,8 +46,9 @@ class KeptTemplate {
   const TemplateKey& key() const { return key_; }
   const image::ProcessImageT& image() const { return *described_.image; }
   engine::Restorer& restorer() { return restorer_; }
-  // What a pipe or a socket held is content, like pages: it goes when its function has begun. Up to 8 bytes, by which an
-  // event loop is woken, are none.
+  // What a pipe or a socket held is content, like pages, and so is where a symbolic link of the function's leads: it goes
+  // when the function has begun. Up to 8 bytes, by which an event loop is woken, are none. Names of files stay, as do the
+  // registers, but not a folder full of them.
   bool MayStay() const;
 
  private:
