@@ -115,7 +115,7 @@ int RunFloor(const FloorArguments& arguments) {
   nlohmann::ordered_json json;
   // First: the process is at its smallest.
   json["fork_exit_us"] = ForkAndExit();
-  if (arguments.vmas > 0 || arguments.threads > 0) {
+  if (!arguments.template_dir.empty() || arguments.threads > 0) {
     const BuilderTimes times = BuildBare(arguments);
     json["mmaps_us"] = times.mmaps_us;
     json["fill_us"] = times.fill_us;

@@ -13,9 +13,7 @@ namespace moult::bench {
 // Each part is left out where its number is 0 or its name empty.
 struct FloorArguments {
   uint64_t copy_bytes = 0;  // copied out of a stopped child, and from our own memory
-  uint64_t fill_bytes = 0;  // read from the start of fill_file into the mappings
-  std::string fill_file;
-  long vmas = 0;
+  std::string template_dir;  // whose mappings are made and filled
   long threads = 0;  // in all, the leader among them
   long fds = 0;      // each made, put at its number, and the first one closed
 };

@@ -9,25 +9,21 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
-#include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
-#include <vector>
+#include <optional>
 
-#include "moult/base/page.h"
+#include "floor_memory.h"
 
 namespace moult::bench {
 namespace {
 
 constexpr size_t kStack = 4096;
 constexpr int kFirstFd = 100;
-constexpr size_t kMaxIov = 1024;
-constexpr uint64_t kMaxRead = 1u << 30;
 
 using Clock = std::chrono::steady_clock;
 double Micros(Clock::time_point from, Clock::time_point to) {
@@ -85,46 +81,6 @@ long CloneThread(clone_args* args, Parking* parking) {
   return result;
 }
 
-// As many mappings as wanted, each large enough for its share of the content, a gap between any two.
-std::vector<iovec> MapAll(const FloorArguments& arguments, char* place, size_t each) {
-  std::vector<iovec> parts;
-  parts.reserve(static_cast<size_t>(arguments.vmas));
-  for (long i = 0; i < arguments.vmas; ++i) {
-    // SAFETY: inside the reserve that holds all of them, and that nothing else uses.
-    void* at = mmap(place + static_cast<size_t>(i) * (each + kPage), each, PROT_READ | PROT_WRITE,
-                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
-    if (at == MAP_FAILED) Die("floor: mmap");
-    parts.push_back({at, each});
-  }
-  return parts;
-}
-
-void Fill(int fd, const std::vector<iovec>& mappings, uint64_t bytes) {
-  uint64_t offset = 0;
-  std::vector<iovec> batch;
-  uint64_t batched = 0;
-  const auto flush = [&] {
-    if (batch.empty()) return;
-    if (preadv(fd, batch.data(), static_cast<int>(batch.size()), static_cast<off_t>(offset)) !=
-        static_cast<ssize_t>(batched))
-      Die("floor: preadv");
-    offset += batched;
-    batched = 0;
-    batch.clear();
-  };
-  for (const iovec& mapping : mappings) {
-    for (size_t done = 0; done < mapping.iov_len && offset + batched < bytes;) {
-      const uint64_t step =
-          std::min({uint64_t{mapping.iov_len} - done, bytes - offset - batched, kMaxRead - batched});
-      batch.push_back({static_cast<char*>(mapping.iov_base) + done, step});
-      batched += step;
-      done += step;
-      if (batch.size() == kMaxIov || batched == kMaxRead) flush();
-    }
-  }
-  flush();
-}
-
 void MakeFds(long fds) {
   rlimit limit{};
   getrlimit(RLIMIT_NOFILE, &limit);
@@ -158,26 +114,23 @@ void CloneAll(const FloorArguments& arguments) {
 
 BuilderTimes BuildBare(const FloorArguments& arguments) {
   auto* times = reinterpret_cast<BuilderTimes*>(MapAnonymous(sizeof(BuilderTimes), MAP_SHARED));
-  const int fd = arguments.fill_bytes > 0 ? open(arguments.fill_file.c_str(), O_RDONLY | O_CLOEXEC) : -1;
-  if (arguments.fill_bytes > 0 && fd < 0) Die("floor: open the page file");
+  std::optional<BareMemory> memory;
+  if (!arguments.template_dir.empty()) memory.emplace(arguments.template_dir);
   std::fflush(nullptr);
   const pid_t pid = fork();
   if (pid < 0) Die("floor: fork");
   if (pid == 0) {
-    const size_t vmas = static_cast<size_t>(std::max(arguments.vmas, 1L));
-    const size_t each = (arguments.fill_bytes / vmas / kPage + 1) * kPage;
-    const size_t reserve = vmas * (each + kPage);
-    char* place = MapAnonymous(reserve, MAP_PRIVATE | MAP_NORESERVE);
-    if (munmap(place, reserve) < 0) Die("floor: munmap");
     const auto begin = Clock::now();
-    const std::vector<iovec> mappings = MapAll(arguments, place, each);
+    if (memory) memory->Map();
     const auto mapped = Clock::now();
-    if (fd >= 0) Fill(fd, mappings, arguments.fill_bytes);
+    if (memory) memory->Fill();
     const auto filled = Clock::now();
+    if (memory) memory->Protect();
+    const auto ready = Clock::now();
     MakeFds(arguments.fds);
     const auto opened = Clock::now();
     CloneAll(arguments);
-    *times = {Micros(begin, mapped), Micros(mapped, filled), Micros(filled, opened),
+    *times = {Micros(begin, mapped) + Micros(filled, ready), Micros(mapped, filled), Micros(ready, opened),
               Micros(opened, Clock::now())};
     _exit(0);
   }

@@ -7,8 +7,8 @@
 namespace moult::bench {
 
 struct BuilderTimes {
-  double mmaps_us;     // as many mmap calls as the process has mappings
-  double fill_us;      // preadv from a file in the page cache into untouched small pages
+  double mmaps_us;     // mmap of all that the process has mapped, mprotect of what had to be writable to be filled
+  double fill_us;      // preadv of the template's pages to where they were
   double fd_calls_us;  // eventfd, the cheapest kind there is; dup3 to its number; close
   double clones_us;    // clone3 of all threads but the leader, until each has run and parks on a futex
 };

@@ -158,9 +158,7 @@ int Main(int argc, char** argv) {
   FloorArguments floor;
   auto* floor_command = app.add_subcommand("floor", "")->group("");
   floor_command->add_option("--copy-bytes", floor.copy_bytes);
-  floor_command->add_option("--fill-bytes", floor.fill_bytes);
-  floor_command->add_option("--fill-file", floor.fill_file);
-  floor_command->add_option("--vmas", floor.vmas);
+  floor_command->add_option("--template", floor.template_dir);
   floor_command->add_option("--threads", floor.threads);
   floor_command->add_option("--fds", floor.fds);
 

@@ -101,9 +101,7 @@ class Rounds {
     End(json.at("processes").at(0).at("pid").get<pid_t>());
     MOULT_ASSIGN_OR_RETURN(
         const auto floor,
-        Floor({"--vmas", absl::StrCat(result_.vmas), "--threads", absl::StrCat(result_.threads), "--fds",
-               absl::StrCat(result_.fds), "--fill-bytes", absl::StrCat(result_.user_state_bytes),
-               "--fill-file", dir + "/pages"}));
+        Floor({"--template", dir, "--threads", absl::StrCat(result_.threads), "--fds", absl::StrCat(result_.fds)}));
     const double total = json.at("total_us").get<double>();
     double content = 0;
     for (const auto& [name, micros] : json.at("phases_us").items()) {

@@ -78,14 +78,12 @@ const std::vector<std::string>& Method() {
       "excess: stopped less copy, round by round. memcpy (floor) is the same copy within one process, by the C "
       "library.",
       "content: phases \"verify pages\" and \"fill pages\" of the tool; the new process itself notes the "
-      "time "
-      "when it begins and ends to read pages. fill (floor) is preadv of as many bytes of the template's own "
-      "page "
-      "file into as many fresh mappings.",
-      "rest (restore without page content): total less content, round by round. Its floor: as many mmap "
-      "calls as mappings, as many eventfds made, put at their numbers and closed as descriptors, clone3 of "
-      "as many threads less "
-      "one until each has run and parks, and one fork with exit.",
+      "time when it begins and ends to read pages. fill (floor) is preadv of the same runs of the same page file "
+      "into bare mappings.",
+      "rest (restore without page content): total less content, round by round. Its floor: mmap of each of the "
+      "process's mappings, of the same length, protection and file (opened before), and mprotect of those that are "
+      "not writable and have content; as many eventfds made, put at their numbers and closed as descriptors; clone3 "
+      "of as many threads less one until each has run and parks; and one fork with exit.",
       "A goal is met or missed only by more than the noise: how far the medians are above the smallest "
       "rounds, "
       "of all that the value is a difference of; else it is unclear.",

@@ -70,7 +70,7 @@ absl::StatusOr<std::unique_ptr<image::RequirementsT>> Describe() {
   host->vdso_digest.assign(digest.begin(), digest.end());
   host->xsave_features = Xcr0();
   host->xsave_size = XsaveSize();
-  MOULT_ASSIGN_OR_RETURN(const std::string text, proc::ReadFile("/proc/cpuinfo"));
+  MOULT_ASSIGN_OR_RETURN(const std::string text, proc::ReadBeginning("/proc/cpuinfo"));
   MOULT_ASSIGN_OR_RETURN(const proc::CpuInfo cpu, proc::ParseCpuInfo(text));
   for (const std::string& flag : cpu.flags) {
     const bool known = std::find(std::begin(kIsaFlags), std::end(kIsaFlags), flag) != std::end(kIsaFlags);

@@ -13,8 +13,8 @@
 namespace moult::engine {
 
 std::string RestoreContext::FdName(uint32_t open_file_index) const {
-  const auto it = std::find_if(process.fds.begin(), process.fds.end(), [&](const auto& fd) { return fd->open_file == open_file_index; });
-  std::string name = it == process.fds.end() ? "descriptor in flight" : absl::StrCat("fd ", (*it)->number);
+  const int number = first_numbers[open_file_index];
+  std::string name = number < 0 ? "descriptor in flight" : absl::StrCat("fd ", number);
   const image::OpenFileT& open_file = *image.open_files[open_file_index];
   uint32_t file_index = 0xffffffffu;
   if (const auto* regular = open_file.resource.AsRegularFile()) file_index = regular->file;

@@ -21,6 +21,7 @@ struct RestoreContext {
   const image::ProcessT& process;
   PageSource pages;
   int first_free_fd;                    // every number from here on is ours, all below are the function's
+  std::vector<int> first_numbers = {};       // by open file index: the lowest that it has, -1: none, it is in flight
   std::vector<UniqueFd> open_files = {};     // by open file index; filled as they are made
   std::vector<int> object_fds = {};          // by object index, O_RDWR; not owned, the programs use them later
   std::vector<std::vector<UniqueFd>> pipes = {};  // by pipe index: read end, write end while not yet claimed
@@ -29,6 +30,9 @@ struct RestoreContext {
   const image::FileRefT& file(uint32_t index) const { return *image.files[index]; }
   // Errors name the descriptor: "fd 7 (/var/log/x)".
   std::string FdName(uint32_t open_file_index) const;
+  absl::Status WithFdName(absl::Status status, uint32_t open_file_index) const {
+    return status.ok() ? status : Annotate(status, FdName(open_file_index));
+  }
   // Moves a descriptor out of the function's range of numbers.
   absl::StatusOr<UniqueFd> MoveUp(UniqueFd fd) const;
 };

@@ -48,9 +48,9 @@ absl::StatusOr<std::vector<int>> ListNumericFd(UniqueFd fd, const std::string& w
   return numbers;
 }
 
-}  // namespace
+enum class Extent { kBeginning, kAll };
 
-absl::StatusOr<std::string> ReadFileAt(int dirfd, const char* name) {
+absl::StatusOr<std::string> Read(int dirfd, const char* name, Extent extent) {
   UniqueFd fd(openat(dirfd, name, O_RDONLY | O_CLOEXEC | O_NOCTTY));
   if (!fd.valid()) return ErrnoStatus(absl::StrCat("open ", Where(dirfd, name)));
   // Most files are small, and a string that grows is filled with zeros first, which costs more than the read.
@@ -62,10 +62,16 @@ absl::StatusOr<std::string> ReadFileAt(int dirfd, const char* name) {
       if (errno == EINTR) continue;
       return ErrnoStatus(absl::StrCat("read ", Where(dirfd, name)));
     }
-    if (count == 0) return content;
     content.append(buffer.get(), static_cast<size_t>(count));
+    if (count == 0 || extent == Extent::kBeginning) return content;
   }
 }
+
+}  // namespace
+
+absl::StatusOr<std::string> ReadFileAt(int dirfd, const char* name) { return Read(dirfd, name, Extent::kAll); }
+
+absl::StatusOr<std::string> ReadBeginning(const std::string& path) { return Read(AT_FDCWD, path.c_str(), Extent::kBeginning); }
 
 absl::StatusOr<std::string> ReadFile(const std::string& path) { return ReadFileAt(AT_FDCWD, path.c_str()); }
 

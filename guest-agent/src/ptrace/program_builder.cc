@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "ptrace/program_builder.h"
 
+#include "absl/strings/str_format.h"
+
 namespace moult::ptrace {
 namespace {
 
@@ -8,6 +10,10 @@ constexpr size_t kAlign = 16;
 size_t AlignUp(size_t n) { return (n + kAlign - 1) & ~(kAlign - 1); }
 
 }  // namespace
+
+std::string CallName::ToString() const {
+  return end_ == 0 ? text_ : absl::StrFormat("%s %#x-%#x", text_, start_, end_);
+}
 
 size_t ProgramBuilder::AddData(std::span<const std::byte> bytes) {
   const size_t offset = AlignUp(data_.size());
@@ -22,7 +28,7 @@ size_t ProgramBuilder::AddBuffer(size_t size) {
   return offset;
 }
 
-size_t ProgramBuilder::Add(std::string what, long nr, std::initializer_list<Arg> args, unsigned flags,
+size_t ProgramBuilder::Add(CallName what, long nr, std::initializer_list<Arg> args, unsigned flags,
                            int64_t expect) {
   MoultOp op{};
   op.nr = static_cast<uint32_t>(nr);

@@ -10,6 +10,7 @@
 #include <cstring>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "parasite/program.h"
@@ -42,6 +43,23 @@ struct Arg {
   }
 };
 
+// What a call is for, as errors name it: "mmap 0x1000-0x2000". Nearly none is ever asked for, so that the range is put into
+// words only then.
+class CallName {
+ public:
+  // NOLINTNEXTLINE(google-explicit-constructor)
+  CallName(std::string text) : text_(std::move(text)) {}
+  // NOLINTNEXTLINE(google-explicit-constructor)
+  CallName(const char* text) : text_(text) {}
+  CallName(std::string text, uint64_t start, uint64_t end) : text_(std::move(text)), start_(start), end_(end) {}
+  std::string ToString() const;
+
+ private:
+  std::string text_;
+  uint64_t start_ = 0;
+  uint64_t end_ = 0;  // 0: no range
+};
+
 class ProgramBuilder {
  public:
   // Appends data that the program points at; returns its offset for Arg::Data. 16-byte aligned.
@@ -63,12 +81,12 @@ class ProgramBuilder {
   // Turns the 8 bytes at data offset `where` into the final address of data offset `to` (pointers in structs).
   void AddPointer(size_t where, size_t to) { pointers_.push_back({where, to}); }
 
-  // Appends one call; `what` names it in errors ("mmap [heap] 0x...").
-  size_t Call(std::string what, long nr, std::initializer_list<Arg> args) { return Add(std::move(what), nr, args, 0, 0); }
-  size_t CallMayFail(std::string what, long nr, std::initializer_list<Arg> args) {
+  // Appends one call; `what` names it in errors.
+  size_t Call(CallName what, long nr, std::initializer_list<Arg> args) { return Add(std::move(what), nr, args, 0, 0); }
+  size_t CallMayFail(CallName what, long nr, std::initializer_list<Arg> args) {
     return Add(std::move(what), nr, args, kOpMayFail, 0);
   }
-  size_t CallExpect(std::string what, long nr, std::initializer_list<Arg> args, int64_t expect) {
+  size_t CallExpect(CallName what, long nr, std::initializer_list<Arg> args, int64_t expect) {
     return Add(std::move(what), nr, args, kOpExpect, expect);
   }
 
@@ -77,7 +95,7 @@ class ProgramBuilder {
 
   size_t op_count() const { return ops_.size(); }
   bool empty() const { return ops_.empty(); }
-  const std::string& what(size_t op) const { return what_[op]; }
+  std::string what(size_t op) const { return what_[op].ToString(); }
   // Bytes that Build needs.
   size_t Size() const;
   size_t DataOffset() const;  // of data offset 0, from the program's start
@@ -89,11 +107,11 @@ class ProgramBuilder {
     size_t where;
     size_t to;
   };
-  size_t Add(std::string what, long nr, std::initializer_list<Arg> args, unsigned flags, int64_t expect);
+  size_t Add(CallName what, long nr, std::initializer_list<Arg> args, unsigned flags, int64_t expect);
 
   std::vector<MoultOp> ops_;
   std::vector<uint8_t> data_args_;  // per op: bit i: arg[i] is a data offset
-  std::vector<std::string> what_;
+  std::vector<CallName> what_;
   std::vector<std::byte> data_;
   std::vector<Pointer> pointers_;
   uint64_t ready_ = 0;

@@ -143,10 +143,15 @@ void PlanThreadOwners(const image::ProcessImageT& image, ptrace::ProgramBuilder&
 
 absl::Status RestoreDescriptors(RestoreContext& context) {
   const auto count = static_cast<uint32_t>(context.image.open_files.size());
+  context.first_numbers.assign(count, -1);
+  for (const auto& fd : context.process.fds) {
+    int& number = context.first_numbers[fd->open_file];
+    if (number < 0) number = fd->number;  // they are in rising order
+  }
   context.open_files.resize(count);
   context.pipes.resize(context.image.pipes.size());
   for (uint32_t i = 0; i < count; ++i) {
-    MOULT_RETURN_IF_ERROR(Annotate(MakeOpenFile(context, i), context.FdName(i)));
+    MOULT_RETURN_IF_ERROR(context.WithFdName(MakeOpenFile(context, i), i));
   }
   for (const auto& fd : context.process.fds) {
     if (dup3(context.open_files[fd->open_file].get(), fd->number, fd->close_on_exec ? O_CLOEXEC : 0) < 0) {
@@ -157,14 +162,13 @@ absl::Status RestoreDescriptors(RestoreContext& context) {
   for (uint32_t i = 0; i < count; ++i) {
     const FdKind* kind = KindOf(context.open_file(i));
     // At its own number: the kernel tells it with SIGIO (si_fd) as it was when O_ASYNC was set.
-    const auto at = std::find_if(context.process.fds.begin(), context.process.fds.end(), [i](const auto& fd) { return fd->open_file == i; });
-    const int number = at == context.process.fds.end() ? context.open_files[i].get() : (*at)->number;
+    const int number = context.first_numbers[i] < 0 ? context.open_files[i].get() : context.first_numbers[i];
     absl::Status status = SetFlags(context.open_file(i), number);
     if (status.ok() && kind->finish != nullptr) status = kind->finish(context, i);
-    MOULT_RETURN_IF_ERROR(Annotate(status, context.FdName(i)));
+    MOULT_RETURN_IF_ERROR(context.WithFdName(status, i));
   }
   // Last: while epoll sets are filled, numbers are borrowed and given back.
-  for (uint32_t i = 0; i < count; ++i) MOULT_RETURN_IF_ERROR(Annotate(RestoreLocks(context, i), context.FdName(i)));
+  for (uint32_t i = 0; i < count; ++i) MOULT_RETURN_IF_ERROR(context.WithFdName(RestoreLocks(context, i), i));
   return absl::OkStatus();
 }
 

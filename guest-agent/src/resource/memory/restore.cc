@@ -36,8 +36,8 @@ const char* KernelName(image::VmaKind kind) {
   return kind == image::VmaKind::Vvar ? "[vvar]" : "[vvar_vclock]";
 }
 
-std::string Name(const char* operation, const image::VmaT& vma) {
-  return absl::StrFormat("%s %#x-%#x", operation, vma.start, vma.end);
+ptrace::CallName Name(std::string operation, const image::VmaT& vma) {
+  return {std::move(operation), vma.start, vma.end};
 }
 
 struct Range {
@@ -140,7 +140,7 @@ class MappingPlanner {
   }
 
   void Advise(const image::VmaT& vma, uint8_t advice) {
-    program_.Call(absl::StrCat(Name("madvise", vma), " with advice ", advice), SYS_madvise,
+    program_.Call(Name(absl::StrCat("madvise with advice ", advice), vma), SYS_madvise,
                   {vma.start, vma.end - vma.start, advice});
   }
 

@@ -30,7 +30,7 @@ class Sockets {
     for (const Step step : kSteps) {
       for (const uint32_t index : indices_) {
         const absl::Status status = (this->*step)(index, *Saved(index));
-        MOULT_RETURN_IF_ERROR(Annotate(status, absl::StrCat("unix socket ", context_.FdName(index))));
+        if (!status.ok()) return Annotate(status, absl::StrCat("unix socket ", context_.FdName(index)));
       }
     }
     return absl::OkStatus();
