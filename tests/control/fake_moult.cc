@@ -17,8 +17,13 @@
 #include "moult/moult.h"
 #include "moult/pager.h"
 #include "moult/pages.h"
+#include "moult/policy.h"
 
 struct moult_store {};
+struct moult_policy {};
+struct moult_intervals {
+  uint32_t count = 0;
+};
 
 struct moult_op {
   moult_vm* vm;
@@ -32,6 +37,7 @@ struct moult_op {
   bool freed = false;
   enum moult_op_state state = MOULT_OP_RUNNING;
   moult_code code = MOULT_OK;
+  std::string more = {};  // members of the result
   std::string json = {};
   int fd = -1;
 };
@@ -51,6 +57,12 @@ bool released = false;
 int far_end = -1;
 int live = 0;
 moult_vm* the_vm = nullptr;
+std::function<void(const moult_function_view&, moult_policy_decision*)> policy_next;
+std::array<uint64_t, MOULT_SEGMENTS> segments{};
+uint64_t most_offloaded = UINT64_MAX;
+std::string failing_verb;
+int failures = 0;
+moult_code failing_code = MOULT_OK;
 thread_local std::string last_error;
 thread_local moult_code last_code = MOULT_OK;
 
@@ -84,7 +96,7 @@ void End(moult_op* op, moult_code code, const std::string& message) {
   op->code = code;
   op->state = code == MOULT_OK ? MOULT_OP_SUCCEEDED : MOULT_OP_FAILED;
   op->json = absl::StrCat("{\"op\":\"", op->verb, "\",\"ok\":", code == MOULT_OK ? "true" : "false",
-                          ",\"function\":", op->function, code == MOULT_OK ? "" : ",\"detached\":true", "}");
+                          ",\"function\":", op->function, code == MOULT_OK ? "" : ",\"detached\":true", op->more, "}");
   last_error = message;
   if (code == MOULT_OK && (op->verb == "tunnel" || op->verb == "logs")) {
     int pair[2];
@@ -109,6 +121,13 @@ void Step(moult_op* op) {
   if (op->cancelled) return End(op, MOULT_CANCELLED, "cancelled");
   if (op->function == moult::fake::kUnknown)
     return End(op, MOULT_NOT_FOUND, absl::StrCat(op->verb, ": no function 404"));
+  {
+    std::unique_lock lock(mutex);
+    if (failing_verb == op->verb && failures-- > 0) {
+      lock.unlock();
+      return End(op, failing_code, absl::StrCat(op->verb, ": made to fail"));
+    }
+  }
   if (op->function == moult::fake::kHeld) {
     std::lock_guard lock(mutex);
     if (!released) return;
@@ -150,8 +169,30 @@ int LiveOps() {
   std::lock_guard lock(mutex);
   return live;
 }
+void SetPolicy(std::function<void(const moult_function_view&, moult_policy_decision*)> next) {
+  std::lock_guard lock(mutex);
+  policy_next = std::move(next);
+}
+void SetSegments(std::array<uint64_t, MOULT_SEGMENTS> bytes) {
+  std::lock_guard lock(mutex);
+  segments = bytes;
+}
+void LimitOffload(uint64_t bytes) {
+  std::lock_guard lock(mutex);
+  most_offloaded = bytes;
+}
+void FailNext(const std::string& verb, moult_code code, int times) {
+  std::lock_guard lock(mutex);
+  failing_verb = verb;
+  failures = times;
+  failing_code = code;
+}
 void Reset() {
   std::lock_guard lock(mutex);
+  policy_next = nullptr;
+  segments = {};
+  most_offloaded = UINT64_MAX;
+  failing_verb.clear();
   entries.clear();
   released = false;
   live = 0;
@@ -235,7 +276,11 @@ int moult_vm_guest_reset(moult_vm*) { return 0; }
   }
 FAKE_PLAIN(moult_vm_hello, "hello")
 FAKE_PLAIN(moult_vm_doctor, "doctor")
-FAKE_PLAIN(moult_vm_list, "list")
+int moult_vm_list(moult_vm* vm, const moult_op_options* options, moult_op** op) {
+  const int result = StartOp(vm, "list", 0, options, op);
+  (*op)->more = R"(,"functions":[{"id":7,"state":"running"},{"id":8,"state":"ended"}])";
+  return result;
+}
 #define FAKE_ON_FUNCTION(name, verb)                                                          \
   int name(moult_vm* vm, uint64_t function, const moult_op_options* options, moult_op** op) { \
     return StartOp(vm, verb, function, options, op);                                          \
@@ -248,14 +293,26 @@ FAKE_ON_FUNCTION(moult_vm_detach, "detach")
 FAKE_ON_FUNCTION(moult_vm_tunnel, "tunnel")
 
 int moult_vm_pages(moult_vm* vm, const moult_pages_options* pages, const moult_op_options* options, moult_op** op) {
-  return StartOp(vm, "pages", pages->function, options, op, absl::StrCat(" flags=", pages->flags));
+  const int result = StartOp(vm, "pages", pages->function, options, op, absl::StrCat(" flags=", pages->flags));
+  std::lock_guard lock(mutex);
+  const char* const names[] = {"runtime", "init", "exec"};
+  std::string parts;
+  for (size_t i = 0; i < MOULT_SEGMENTS; ++i)
+    absl::StrAppend(&parts, i > 0 ? "," : "", "\"", names[i], "\":{\"bytes\":", segments[i], ",\"offloaded_bytes\":0}");
+  (*op)->more = absl::StrCat(",\"functions\":[{\"id\":", pages->function, ",\"segments\":{", parts, "}}]");
+  return result;
 }
 int moult_vm_why(moult_vm* vm, uint64_t gpa, const void* hva, const moult_op_options* options, moult_op** op) {
   return StartOp(vm, "why", 0, options, op, absl::StrCat(" gpa=", gpa, " hva=", reinterpret_cast<uint64_t>(hva)));
 }
 int moult_vm_offload(moult_vm* vm, const moult_offload_options* offload, const moult_op_options* options,
                      moult_op** op) {
-  return StartOp(vm, "offload", offload->function, options, op, absl::StrCat(" flags=", offload->flags));
+  const std::string part =
+      offload->segments == 0 ? "" : absl::StrCat(" segments=", offload->segments, " most=", offload->most_bytes);
+  const int result = StartOp(vm, "offload", offload->function, options, op, absl::StrCat(" flags=", offload->flags, part));
+  std::lock_guard lock(mutex);
+  (*op)->more = absl::StrCat(",\"offloaded_bytes\":", std::min(offload->most_bytes, most_offloaded), ",\"zero_bytes\":0");
+  return result;
 }
 int moult_vm_recall(moult_vm* vm, const moult_recall_options* recall, const moult_op_options* options,
                     moult_op** op) {
@@ -286,6 +343,26 @@ int moult_vm_logs(moult_vm* vm, const moult_logs_options* logs, const moult_op_o
                   moult_op** op) {
   return StartOp(vm, "logs", logs->function, options, op, absl::StrCat(" follow=", logs->follow));
 }
+
+int moult_policy_open(const char* spec, moult_policy** policy) {
+  if (std::string(spec) != "scripted") return Fail(MOULT_NOT_FOUND, ENOENT, absl::StrCat("there is no policy ", spec));
+  *policy = new moult_policy;
+  return 0;
+}
+void moult_policy_close(moult_policy* policy) { delete policy; }
+int moult_policy_next(moult_policy*, const moult_function_view* view, moult_policy_decision* decision) {
+  decision->wake_after_us = UINT64_MAX;
+  std::lock_guard lock(mutex);
+  if (policy_next) policy_next(*view, decision);
+  return 0;
+}
+int moult_intervals_create(moult_intervals** intervals) {
+  *intervals = new moult_intervals;
+  return 0;
+}
+void moult_intervals_free(moult_intervals* intervals) { delete intervals; }
+void moult_intervals_add(moult_intervals* intervals, uint64_t) { ++intervals->count; }
+uint32_t moult_intervals_count(const moult_intervals* intervals) { return intervals->count; }
 
 enum moult_op_state moult_op_state(const moult_op* op) { return op->state; }
 int moult_op_result(const moult_op* op) {

@@ -4,17 +4,21 @@
 #ifndef MOULT_TESTS_CONTROL_FAKE_MOULT_H_
 #define MOULT_TESTS_CONTROL_FAKE_MOULT_H_
 
+#include <array>
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
 #include "moult/base/unique_fd.h"
+#include "moult/policy.h"
 
 namespace moult::fake {
 
 // Functions with a meaning; any other succeeds at the next moult_vm_process().
 inline constexpr uint64_t kHeld = 1000;    // the operation runs until Release() or it is cancelled
 inline constexpr uint64_t kUnknown = 404;  // ends with NOT_FOUND
+// In lists there are 7, which runs, and 8, which has ended.
 
 // All operations on kHeld end well at the next process. Any thread.
 void Release();
@@ -26,6 +30,14 @@ bool WaitForLog(const std::string& entry);
 UniqueFd TakeFarEnd();
 // Operations that were started and not freed.
 int LiveOps();
+// What the policy "scripted" decides; called on the server's thread. Other specifications are unknown.
+void SetPolicy(std::function<void(const moult_function_view&, moult_policy_decision*)> next);
+// What each segment of every function has, by enum moult_segment.
+void SetSegments(std::array<uint64_t, MOULT_SEGMENTS> bytes);
+// No offload moves more.
+void LimitOffload(uint64_t bytes);
+// The next operations of this verb end with `code`.
+void FailNext(const std::string& verb, moult_code code, int times = 1);
 void Reset();
 
 }  // namespace moult::fake

@@ -305,6 +305,46 @@ TEST_F(ServerTest, Invoke_ConnectionBecomesTheStream) {
   EXPECT_EQ(client.Bytes(), "");
 }
 
+TEST_F(ServerTest, Policy_SeesRequestsBeginAndEnd) {
+  fake::SetPolicy([](const moult_function_view& view, moult_policy_decision* decision) {
+    decision->freeze = view.state == MOULT_FUNCTION_IDLE ? 1 : 0;
+  });
+  StartServer();
+  Client other(path_);
+  const auto policies = [&] {
+    other.Request(9, "status");
+    return other.Answer()["result"]["policies"];
+  };
+  other.Request(1, "policy", R"({"function":7,"policy":"no-such"})");
+  EXPECT_EQ(other.Answer()["error"]["name"], "NOT_FOUND");
+  other.Request(1, "policy", R"({"function":7})");
+  EXPECT_EQ(other.Answer()["error"]["name"], "INVALID_ARGUMENT");
+  other.Request(1, "policy", R"({"function":7,"policy":"scripted"})");
+  EXPECT_EQ(other.Answer()["result"], (Json{{"function", 7}, {"policy", "scripted"}}));
+  ASSERT_TRUE(fake::WaitForLog("end pages OK"));
+  EXPECT_EQ(policies()[0]["state"], "frozen");
+
+  Client client(path_);
+  client.Request(1, "invoke", R"({"function":7})");
+  EXPECT_EQ(client.Answer()["id"], 1);
+  ASSERT_TRUE(fake::WaitForLog("end thaw OK"));
+  EXPECT_EQ(policies()[0]["state"], "running");
+  EXPECT_EQ(policies()[0]["requests"], 1);
+  fake::TakeFarEnd().Reset();
+  EXPECT_EQ(client.Bytes(), "");
+  client.Close();
+  Json now = policies();
+  for (int i = 0; i < 1000 && now[0]["state"] != "frozen"; ++i) now = policies();
+  EXPECT_EQ(now[0]["state"], "frozen");
+
+  // One that fails to begin has ended, too.
+  fake::FailNext("tunnel", MOULT_FAILED_PRECONDITION);
+  Client failing(path_);
+  failing.Request(1, "invoke", R"({"function":7})");
+  EXPECT_EQ(failing.Answer()["error"]["name"], "FAILED_PRECONDITION");
+  EXPECT_EQ(policies()[0]["requests"], 0);
+}
+
 TEST_F(ServerTest, Invoke_NeedsAConnectionOfItsOwn) {
   StartServer();
   Client client(path_);

@@ -15,6 +15,7 @@ struct Context {
   Params& params;
   moult_op_options options;
   moult_op* op = nullptr;
+  uint64_t requested = 0;
 };
 
 // A method that starts an operation: checks its parameters and calls libmoult, whose result it returns.
@@ -127,6 +128,12 @@ absl::StatusOr<int> StartOnFunction(Context& c) {
   return kCall(c.target.vm, function, &c.options, &c.op);
 }
 
+absl::StatusOr<int> StartInvoke(Context& c) {
+  c.requested = c.params.Number("function");
+  MOULT_RETURN_IF_ERROR(c.params.status());
+  return moult_vm_tunnel(c.target.vm, c.requested, &c.options, &c.op);
+}
+
 struct OpMethod {
   const char* name;
   OpStarter start;
@@ -151,7 +158,7 @@ constexpr OpMethod kOpMethods[] = {
     {"repurpose", StartRepurpose, true, false},
     {"offload", StartOffload, true, false},
     {"recall", StartRecall, true, false},
-    {"invoke", StartOnFunction<moult_vm_tunnel>, false, true},
+    {"invoke", StartInvoke, false, true},
     {"logs", StartLogs, false, true},
 };
 
@@ -214,7 +221,7 @@ absl::StatusOr<Call> StartOp(const Target& target, const OpMethod& method, const
   context.options.timeout_ms = static_cast<uint32_t>(reader.NumberOr("timeout_ms", 0, UINT32_MAX));
   MOULT_ASSIGN_OR_RETURN(const int result, method.start(context));
   if (result < 0) return LastError();
-  return Call{.op = context.op, .disk = nullptr, .stream = method.stream, .mutates = method.mutates};
+  return Call{.op = context.op, .disk = nullptr, .stream = method.stream, .mutates = method.mutates, .requested = context.requested};
 }
 
 absl::StatusOr<Call> StartDisk(const Target& target, const StoreMethod& method, const Json& params) {

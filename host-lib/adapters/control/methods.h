@@ -26,6 +26,7 @@ struct Call {
   std::function<absl::StatusOr<Json>()> disk;  // blocks; any thread
   bool stream = false;                         // op ends with a byte stream: moult_op_take_fd()
   bool mutates = false;                        // goes on to its end when the client has gone
+  uint64_t requested = 0;                      // the function that gets a request; 0: it is none
 };
 
 // kInvalidArgument names the parameter; kUnimplemented: no such method.

@@ -15,7 +15,10 @@
 namespace moult::control {
 
 Server::Server(UniqueFd listener, UniqueFd wake, ServerOptions options)
-    : listener_(std::move(listener)), wake_(std::move(wake)), options_(std::move(options)) {}
+    : listener_(std::move(listener)),
+      wake_(std::move(wake)),
+      options_(std::move(options)),
+      keeper_(options_.target.vm, {options_.log, [this](moult_op* op) { FreeOp(op); }}) {}
 
 absl::StatusOr<std::unique_ptr<Server>> Server::Create(UniqueFd listener, ServerOptions options) {
   UniqueFd wake(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
@@ -64,7 +67,7 @@ void Server::Log(int level, const std::string& message) const {
 }
 
 int Server::PollTimeout() const {
-  Clock::time_point next = Clock::time_point::max();
+  Clock::time_point next = keeper_.next();
   for (const auto& [number, running] : running_) {
     if (running->connection != 0) next = std::min(next, running->next_progress);
   }
@@ -78,15 +81,15 @@ void Server::PollOnce() {
   fds.push_back({wake_.get(), POLLIN, 0});
   fds.push_back({options_.target.vm != nullptr ? moult_vm_fd(options_.target.vm) : -1, POLLIN, 0});
   // Clients over the limit wait in the backlog.
-  fds.push_back({connections_.size() + pumps_.size() < kMaxClients ? listener_.get() : -1, POLLIN, 0});
+  fds.push_back({connections_.size() + streams_.size() < kMaxClients ? listener_.get() : -1, POLLIN, 0});
   std::vector<uint64_t> numbers;
   for (const auto& [number, connection] : connections_) {
     fds.push_back({connection->fd(), connection->events(), 0});
     numbers.push_back(number);
   }
-  for (const auto& pump : pumps_) {
+  for (const Stream& stream : streams_) {
     pollfd pair[2];
-    pump->Want(&pair[0], &pair[1]);
+    stream.pump->Want(&pair[0], &pair[1]);
     fds.insert(fds.end(), pair, pair + 2);
   }
   if (poll(fds.data(), fds.size(), PollTimeout()) < 0) return;  // EINTR: the loop asks again
@@ -102,21 +105,23 @@ void Server::PollOnce() {
       Serve(number, *found->second, events);
   }
   // What was polled may have been joined by new ones at the end; those wait for the next round.
-  std::vector<Pump*> over;
-  for (size_t i = 0; at + 1 < fds.size(); ++i, at += 2) {
-    if ((fds[at].revents != 0 || fds[at + 1].revents != 0) && !pumps_[i]->Process())
-      over.push_back(pumps_[i].get());
+  std::vector<uint64_t> over;
+  const size_t polled = (fds.size() - at) / 2;
+  for (size_t i = polled; i-- > 0;) {
+    if (fds[at + 2 * i].revents == 0 && fds[at + 2 * i + 1].revents == 0) continue;
+    if (streams_[i].pump->Process()) continue;
+    over.push_back(streams_[i].requested);
+    streams_.erase(streams_.begin() + static_cast<ptrdiff_t>(i));
   }
-  std::erase_if(pumps_, [&](const auto& pump) {
-    return std::find(over.begin(), over.end(), pump.get()) != over.end();
-  });
+  for (const uint64_t function : over) keeper_.End(function);
   if (clients_wait) AcceptClients();
+  keeper_.Tick();
   SendProgress();
   Sweep();
 }
 
 void Server::AcceptClients() {
-  while (connections_.size() + pumps_.size() < kMaxClients) {
+  while (connections_.size() + streams_.size() < kMaxClients) {
     absl::StatusOr<UniqueFd> client = Accept(listener_.get());
     if (!client.ok()) {
       Log(1, std::string(client.status().message()));

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "connection.h"
+#include "keeper.h"
 #include "methods.h"
 #include "pump.h"
 #include "worker.h"
@@ -60,6 +61,10 @@ class Server {
     Clock::time_point started;
     Clock::time_point next_progress;
   };
+  struct Stream {
+    std::unique_ptr<Pump> pump;
+    uint64_t requested;  // Call::requested
+  };
   struct Recent {
     std::string method;
     absl::Status outcome;
@@ -77,6 +82,7 @@ class Server {
   void HandleLine(uint64_t number, Connection& connection, const std::string& line);
   void StartCall(uint64_t number, Connection& connection, Request request);
   absl::StatusOr<Json> Immediate(uint64_t number, const Request& request, bool* handled);
+  absl::StatusOr<Json> SetPolicy(const Request& request);
   Json Status();
   void OpDone(Running& running);
   void Finish(uint64_t number, const absl::Status& outcome, const Json& result);
@@ -94,7 +100,7 @@ class Server {
   const ServerOptions options_;
   uint64_t next_number_ = 1;
   std::map<uint64_t, std::unique_ptr<Connection>> connections_;
-  std::vector<std::unique_ptr<Pump>> pumps_;
+  std::vector<Stream> streams_;
   std::map<uint64_t, std::unique_ptr<Running>> running_;
   std::deque<Recent> recent_;
   std::set<moult_op*> in_work_;  // on the worker's list, or run by it
@@ -102,6 +108,7 @@ class Server {
   std::mutex mutex_;             // of posted_
   std::vector<std::function<void()>> posted_;
   std::atomic<bool> stop_ = false;
+  Keeper keeper_;
   Worker worker_;  // the last member: it stops before the others go
 };
 

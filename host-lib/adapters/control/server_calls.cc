@@ -26,7 +26,8 @@ void Server::HandleLine(uint64_t number, Connection& connection, const std::stri
 
 // The methods that are about the server itself.
 absl::StatusOr<Json> Server::Immediate(uint64_t number, const Request& request, bool* handled) {
-  *handled = request.method == "status" || request.method == "metrics" || request.method == "cancel";
+  *handled = request.method == "status" || request.method == "metrics" || request.method == "cancel" || request.method == "policy";
+  if (request.method == "policy") return SetPolicy(request);
   if (request.method == "status" || request.method == "metrics") {
     MOULT_RETURN_IF_ERROR(Params(request.params).status());
     Json status = Status();
@@ -45,6 +46,15 @@ absl::StatusOr<Json> Server::Immediate(uint64_t number, const Request& request, 
     return Json::object();
   }
   return absl::NotFoundError("cancel: no call with this id is under way on this connection");
+}
+
+absl::StatusOr<Json> Server::SetPolicy(const Request& request) {
+  Params params(request.params);
+  const uint64_t function = params.Number("function");
+  const std::string policy = params.Text("policy");
+  MOULT_RETURN_IF_ERROR(params.status());
+  MOULT_RETURN_IF_ERROR(keeper_.Set(function, policy));
+  return Json{{"function", function}, {"policy", policy}};
 }
 
 void Server::StartCall(uint64_t number, Connection& connection, Request request) {
@@ -78,6 +88,7 @@ void Server::StartCall(uint64_t number, Connection& connection, Request request)
   }
   running->call = *std::move(call);
   ++connection.pending;
+  keeper_.Begin(running->call.requested);
   connection.paused = running->call.stream;  // what follows belongs to the stream
   const uint64_t key = running->number;
   if (running->call.disk) {
@@ -94,7 +105,9 @@ void Server::StartCall(uint64_t number, Connection& connection, Request request)
 void Server::OpDone(Running& running) {
   Json result;
   const absl::Status outcome = Outcome(running.call.op, &result);
+  const size_t streams = streams_.size();
   if (outcome.ok() && running.call.stream && running.connection != 0) OpenStream(running, result);
+  if (streams_.size() == streams) keeper_.End(running.call.requested);
   Finish(running.number, outcome, result);
 }
 
@@ -106,9 +119,9 @@ void Server::OpenStream(Running& running, const Json& result) {
   Connection& client = *found->second;
   std::string first = client.TakeOutput() + ResultLine(running.id, result);
   std::string pending = client.TakeInput();
-  pumps_.push_back(
-      std::make_unique<Pump>(client.TakeFd(), std::move(stream), std::move(first), std::move(pending)));
-  if (!pumps_.back()->Process()) pumps_.pop_back();
+  streams_.push_back({std::make_unique<Pump>(client.TakeFd(), std::move(stream), std::move(first), std::move(pending)),
+                      running.call.requested});
+  if (!streams_.back().pump->Process()) streams_.pop_back();
   connections_.erase(found);
   running.connection = 0;
 }
@@ -189,7 +202,8 @@ Json Server::Status() {
     moult_free(text);
     if (info.ok()) status["vm"] = *info;
   }
-  status["clients"] = connections_.size() + pumps_.size();
+  status["clients"] = connections_.size() + streams_.size();
+  status["policies"] = keeper_.Describe();
   const Clock::time_point now = Clock::now();
   Json calls = Json::array();
   for (const auto& [number, running] : running_) {

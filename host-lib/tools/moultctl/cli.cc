@@ -130,6 +130,7 @@ void Cli::AddRun() {
                   "http:/path or a shell command, before each capture");
   run->add_option("--after-attach", flags.after_attach,
                   "the same, before an attached function counts as ready");
+  run->add_option("--policy", arguments_.policy, "what is done with it between requests; see moultctl policy");
   run->add_option("COMMAND", flags.words, "the command after --; or the file of a specification, - for stdin")
       ->required();
 }
@@ -187,6 +188,12 @@ void Cli::AddSwaps() {
                    "fetch ahead what it touched after the last recall, all, or nothing")
       ->check(CLI::IsMember({"working-set", "all", "none"}))
       ->capture_default_str();
+  CLI::App* policy =
+      Add(app_, "policy",
+          "What is done with a function between requests that come by invoke; without arguments: of which there is one",
+          "moultctl policy web semi-warm:settle_s=5\n  moultctl policy web off          (let it run, and leave it alone)", RunPolicy);
+  policy->add_option("FUNCTION", arguments_.function, "its id, or the name of one that lives");
+  policy->add_option("POLICY", arguments_.policy, "none, fixed or semi-warm, with :KEY=VALUE...; see moult/policy.h");
   CLI::App* repurpose = Add(app_, "repurpose", "Detach a function and attach a template in its place",
                             "moultctl repurpose web thumb-template", RunRepurpose);
   AddFunction(repurpose);

@@ -26,6 +26,7 @@ struct Arguments {
   bool run_on = false;
   std::string segment = "all";
   std::string prefetch = "working-set";
+  std::string policy;  // empty: none is given
   uint64_t tail_bytes = 0;
   RunFlags run;
   bool runs = false;    // pages
@@ -103,6 +104,7 @@ int RunDetach(Backend& backend, const Arguments& arguments);
 int RunRepurpose(Backend& backend, const Arguments& arguments);
 int RunOffload(Backend& backend, const Arguments& arguments);
 int RunRecall(Backend& backend, const Arguments& arguments);
+int RunPolicy(Backend& backend, const Arguments& arguments);
 int RunTemplatesList(Backend& backend, const Arguments& arguments);
 int RunTemplatesShow(Backend& backend, const Arguments& arguments);
 int RunTemplatesVerify(Backend& backend, const Arguments& arguments);

@@ -148,7 +148,14 @@ int RunMetrics(Backend& backend, const Arguments& arguments) {
 int RunRun(Backend& backend, const Arguments& arguments) {
   const absl::StatusOr<Json> spec = SpecOf(arguments.run);
   if (!spec.ok()) return Fail(spec.status(), arguments.json);
-  return CallAndPrint(backend, arguments, "run", {{"function", *spec}}, FunctionLine);
+  if (arguments.policy.empty()) return CallAndPrint(backend, arguments, "run", {{"function", *spec}}, FunctionLine);
+  const absl::StatusOr<Json> result = backend.Call("run", {{"function", *spec}});
+  if (!result.ok()) return Fail(result.status(), arguments.json);
+  const uint64_t id = Number(Member(*result, "function"), "id");
+  const absl::StatusOr<Json> set = backend.Call("policy", {{"function", id}, {"policy", arguments.policy}});
+  const int printed = Print(*result, FunctionLine(*result), arguments.json);
+  // It runs, and the caller has its number.
+  return set.ok() ? printed : Fail(Annotate(set.status(), absl::StrCat("function ", id, " runs, without a policy")), arguments.json);
 }
 
 int RunPs(Backend& backend, const Arguments& arguments) {
@@ -269,6 +276,39 @@ int RunRecall(Backend& backend, const Arguments& arguments) {
                                             Bytes(Number(result, "left_bytes")), " come when touched (",
                                             Phases(result), ")\n");
                       });
+}
+
+int RunPolicy(Backend& backend, const Arguments& arguments) {
+  if (!arguments.policy.empty()) {
+    const absl::StatusOr<uint64_t> id = FunctionId(backend, arguments.function);
+    if (!id.ok()) return Fail(id.status(), arguments.json);
+    return CallAndPrint(backend, arguments, "policy", {{"function", *id}, {"policy", arguments.policy}},
+                        [&](const Json&) { return absl::StrCat(*id, " ", arguments.policy, "\n"); });
+  }
+  const absl::StatusOr<Json> status = backend.Call("status", Json::object());
+  if (!status.ok()) return Fail(status.status(), arguments.json);
+  uint64_t only = 0;
+  if (!arguments.function.empty()) {
+    const absl::StatusOr<uint64_t> id = FunctionId(backend, arguments.function);
+    if (!id.ok()) return Fail(id.status(), arguments.json);
+    only = *id;
+  }
+  Json shown = Json::array();
+  std::vector<std::vector<std::string>> rows{{"ID", "POLICY", "STATE", "IDLE", "NEXT", "RESIDENT", "OFFLOADED", "ERROR"}};
+  for (const Json& one : Member(*status, "policies")) {
+    if (only != 0 && Number(one, "function") != only) continue;
+    uint64_t resident = 0;
+    uint64_t offloaded = 0;
+    for (const Json& segment : Member(one, "segments")) {
+      resident += Number(segment, "resident_bytes");
+      offloaded += Number(segment, "offloaded_bytes");
+    }
+    rows.push_back({Text(one, "function"), Text(one, "policy"), Text(one, "state"), Millis(Number(one, "idle_ms") * 1000),
+                    one.contains("next_ms") ? Millis(Number(one, "next_ms") * 1000) : "-", Bytes(resident), Bytes(offloaded),
+                    Text(Member(one, "error"), "message")});
+    shown.push_back(one);
+  }
+  return Print(Json{{"policies", shown}}, Table(rows), arguments.json);
 }
 
 }  // namespace moult::ctl
