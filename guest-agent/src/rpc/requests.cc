@@ -114,9 +114,7 @@ void Server::Serve(const std::shared_ptr<Connection>& connection) {
   Log(absl::StrCat(verb, ": ", status.ToString()));
   Refuse(*connection, call, Annotate(status, verb));
   // The page content that follows has no taker.
-  const auto* attach = served->body.AsAttach();
-  if (attach != nullptr && attach->source == rpc::PageSource::Stream && attach->pages_size != 0)
-    connection->closing = true;
+  if (HasData(*served)) connection->closing = true;
 }
 
 absl::Status Server::Handle(const std::shared_ptr<Connection>& connection, uint64_t call,
