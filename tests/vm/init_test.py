@@ -15,7 +15,6 @@ import time
 from ctl import Ctl, expect, run_cases
 from machine import Machine, missing_parts, rootfs, skip_all
 
-HERE = pathlib.Path(__file__).resolve().parent
 PORT = 1075
 KILLS = 6  # in a row: more than systemd puts up with unless told to
 PATIENCE = 30
