@@ -89,14 +89,15 @@ def repurpose_beats_a_cold_start_and_a_whole_vm(r):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bin", required=True, type=pathlib.Path, help="folder of moultctl")
+    parser.add_argument("--kernel", default="6.1")
     options = parser.parse_args()
-    missing = missing_parts(["6.1"], driver=True)
+    missing = missing_parts([options.kernel], driver=True)
     if missing:
         return skip_all(len(CASES), missing)
     # The script builds the preset `dev` first, which only for that one is done already.
     script = [REPO / "demo"] if options.bin.resolve() == REPO / "build/dev/bin" else [sys.executable, HERE / "demo.py", "--bin", options.bin.resolve()]
     with tempfile.TemporaryDirectory(prefix="moult-demo-test-") as folder:
-        done = subprocess.run([*script, "--rounds", str(ROUNDS), "--json", "figures.json"], cwd=folder, stdin=subprocess.DEVNULL,
+        done = subprocess.run([*script, "--kernel", options.kernel, "--rounds", str(ROUNDS), "--json", "figures.json"], cwd=folder, stdin=subprocess.DEVNULL,
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=1700, check=False, env=dict(os.environ))
         path = pathlib.Path(folder, "figures.json")
         if done.returncode or not path.exists():

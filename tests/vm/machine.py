@@ -135,17 +135,18 @@ class Machine:
     window       MiB of an ivshmem-plain device's memory, the object `window`; 0: no such device
     window_kind  "ram" (anonymous) or "memfd" (shared)
     payload      {path: bytes or a host file's path}
+    image        another root disk than rootfs/build's
     preload      LD_PRELOAD of the QEMU process; `env` adds to its environment
     qemu         "7.2", "backports" (rootfs/qemu), or a path; qemu_args: more arguments; append: more kernel command line
     accel        "tcg", "kvm", or None: KVM where it works
     """
 
-    def __init__(self, kernel="6.1", memory=512, cpus=1, window=2048, window_kind="ram", payload=None, preload=None,
-                 env=None, qemu="7.2", qemu_args=(), append="", accel=None, bin_dir=None, keep=False):
+    def __init__(self, kernel="6.1", memory=512, cpus=1, window=2048, window_kind="ram", payload=None, image=None,
+                 preload=None, env=None, qemu="7.2", qemu_args=(), append="", accel=None, bin_dir=None, keep=False):
         self.folder = tempfile.mkdtemp(prefix="moult-vm-")
         self.keep, self.memory, self.cpus = keep, memory, cpus
         self.window, self.window_kind = window, window_kind
-        self.kernel, self.image = kernel_folder(kernel), rootfs("build")
+        self.kernel, self.image = kernel_folder(kernel), image or rootfs("build")
         self.qemu, *needs = [qemu] if "/" in qemu else rootfs("qemu", qemu).splitlines()
         self.qemu_args, self.append = list(qemu_args), append
         self.accel = accel or ("kvm" if kvm_boots(self.qemu, self.kernel) else "tcg")

@@ -107,8 +107,8 @@ class DeviceVsock:
             time.sleep(0.002)
 
     def address(self, port):
-        """How others name this port of the guest: "unix:PATH:PORT", to be opened with `CONNECT PORT`."""
-        return f"unix:{self.front}:{port}"
+        """How others name this port of the guest: "uds:PATH:PORT", to be opened with `CONNECT PORT`."""
+        return f"uds:{self.front}:{port}"
 
     def listen(self, port):
         listener = socket.socket(socket.AF_UNIX)

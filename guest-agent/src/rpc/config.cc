@@ -64,6 +64,7 @@ absl::Status Take(Config& config, const std::string& key, const json& value) {
   if (key == "keep_ended") return Number(key, value, 0, &config.keep_ended);
   if (key == "log_bytes") return Number(key, value, 4096, &config.log_bytes);
   if (key == "hold_ms") return Number(key, value, 1, &config.hold_ms);
+  if (key == "message_ms") return Number(key, value, 1, &config.message_ms);
   if (key == "verbs") return Verbs(key, value, &config.verbs);
   if (key == "require_cgroup") {
     if (!value.is_boolean()) return Wrong(key, "true or false");

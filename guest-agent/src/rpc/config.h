@@ -30,6 +30,8 @@ struct Config {
   uint32_t keep_ended = 64;       // ended functions that are remembered; the oldest go first
   uint64_t log_bytes = 1u << 20;  // of a function's output that are kept, about
   uint32_t hold_ms = 600'000;     // how long a captured or detaching function waits for its host
+  // How long a host may take to say Hello, to send the rest of what it has begun, to take an answer.
+  uint32_t message_ms = 60'000;
 
   bool Allows(std::string_view verb) const;
 };

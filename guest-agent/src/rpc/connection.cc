@@ -12,7 +12,6 @@
 namespace moult::agent {
 namespace {
 
-constexpr std::chrono::seconds kRequestTime{60};
 constexpr size_t kPayloadStep = 1u << 20;
 
 // Bytes that came, 0: none now.
@@ -30,7 +29,7 @@ absl::StatusOr<std::optional<rpc::Frame>> Connection::Read() {
   if (header_used_ < header_.size()) {
     MOULT_ASSIGN_OR_RETURN(const size_t n,
                            Receive(fd(), header_.data() + header_used_, header_.size() - header_used_));
-    if (n > 0 && header_used_ == 0) frame_deadline_ = std::chrono::steady_clock::now() + kRequestTime;
+    if (n > 0 && header_used_ == 0) frame_deadline_ = Clock::now() + message_time_;
     header_used_ += n;
     if (header_used_ < header_.size()) return std::nullopt;
     MOULT_ASSIGN_OR_RETURN(decoded_, rpc::DecodeHeader({header_.data(), header_.size()}, rpc::kMaxRequest));
@@ -48,8 +47,15 @@ absl::StatusOr<std::optional<rpc::Frame>> Connection::Read() {
     if (payload_.size() < decoded_.length) return std::nullopt;
   }
   header_used_ = 0;
-  frame_deadline_ = std::chrono::steady_clock::time_point::max();
   return rpc::Frame{decoded_.kind, decoded_.id, std::exchange(payload_, {})};
+}
+
+Connection::Debt Connection::Owes() const {
+  if (busy) return {};  // it waits for us
+  if (has_output()) return {"the host did not take an answer in time", out_deadline_};
+  if (in_frame()) return {"a request did not come whole in time", frame_deadline_};
+  if (!said_hello) return {"the host did not say Hello in time", hello_deadline_};
+  return {};
 }
 
 absl::Status Connection::Write() {

@@ -102,7 +102,7 @@ void Server::Refill() {
     shells_.push_back(*std::move(shell));
   }
   // A fork would have a copy of what has come of a request, and longer than the request lives.
-  const auto in_frame = [](const auto& connection) { return connection->frame_deadline() != Clock::time_point::max(); };
+  const auto in_frame = [](const auto& connection) { return connection->in_frame(); };
   if (std::any_of(connections_.begin(), connections_.end(), in_frame)) return;
   if (!stopping_ && FindStandby({}) == standby_.end()) {
     if (const absl::Status made = MakeSpare(); !made.ok()) Log(made.ToString());

@@ -26,26 +26,6 @@ int64_t RealtimeMs() {
       .count();
 }
 
-bool IsName(std::string_view name) {
-  return !name.empty() && name.size() <= 64 && std::all_of(name.begin(), name.end(), [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' ||
-           c == '_' || c == '-';
-  });
-}
-
-absl::Status CheckSpec(const rpc::FunctionSpecT& spec) {
-  if (!IsName(spec.name))
-    return absl::InvalidArgumentError("spec: the name must be 1 to 64 of A-Z a-z 0-9 . _ -");
-  if (spec.argv.empty() || spec.argv.front().empty())
-    return absl::InvalidArgumentError("spec: argv is empty");
-  if (!spec.cwd.empty() && spec.cwd.front() != '/')
-    return absl::InvalidArgumentError("spec: cwd must be an absolute path");
-  if (spec.endpoint && spec.endpoint->kind == rpc::EndpointKind::Unix &&
-      (spec.endpoint->path.empty() || spec.endpoint->path.front() != '/'))
-    return absl::InvalidArgumentError("spec: the endpoint's path must be absolute");
-  return absl::OkStatus();
-}
-
 uint64_t FunctionOf(const rpc::RequestT& request) {
   const auto& body = request.body;
   switch (body.type) {
@@ -114,9 +94,7 @@ void Server::Serve(const std::shared_ptr<Connection>& connection) {
   Log(absl::StrCat(verb, ": ", status.ToString()));
   Refuse(*connection, call, Annotate(status, verb));
   // The page content that follows has no taker.
-  const auto* attach = served->body.AsAttach();
-  if (attach != nullptr && attach->source == rpc::PageSource::Stream && attach->pages_size != 0)
-    connection->closing = true;
+  if (HasData(*served)) connection->closing = true;
 }
 
 absl::Status Server::Handle(const std::shared_ptr<Connection>& connection, uint64_t call,
@@ -263,7 +241,6 @@ absl::Status Server::HandleStart(const std::shared_ptr<Connection>& connection, 
                                  const rpc::RequestT& request) {
   const rpc::AttachT* attach = request.body.AsAttach();
   const rpc::FunctionSpecT& spec = attach != nullptr ? *attach->spec : *request.body.AsRun()->spec;
-  MOULT_RETURN_IF_ERROR(CheckSpec(spec));
   const auto alive = std::count_if(functions_.begin(), functions_.end(), [](const auto& entry) {
     return entry.second->info.state != FunctionState::Ended;
   });

@@ -201,17 +201,20 @@ void Server::Poll() {
     const bool reads = !connection->busy && !connection->has_output() && !connection->closing;
     const auto events = static_cast<short>((reads ? POLLIN : 0) | (connection->has_output() ? POLLOUT : 0));
     fds.push_back({events != 0 ? connection->fd() : -1, events, 0});
-    wake = std::min(wake, connection->frame_deadline());
+    wake = std::min(wake, connection->Owes().deadline);
   }
   int timeout = functions_.empty() && leftovers_.empty() ? -1 : kTidyMs;
-  if (wake != Clock::time_point::max()) timeout = kTidyMs;
-  if (!IsFull()) {
-    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(refill_at_ - Clock::now()).count();
-    if (left >= 0 && (timeout < 0 || left < timeout)) timeout = static_cast<int>(left) + 1;
-  }
+  const auto wake_by = [&timeout](Clock::time_point when) {
+    const auto left = std::chrono::ceil<std::chrono::milliseconds>(when - Clock::now()).count();
+    const int ms = static_cast<int>(std::clamp<int64_t>(left, 0, kTidyMs)) + 1;
+    timeout = timeout < 0 ? ms : std::min(timeout, ms);
+  };
+  if (wake != Clock::time_point::max()) wake_by(wake);
+  if (!IsFull() && refill_at_ >= Clock::now()) wake_by(refill_at_);
   if (!lost_.empty()) timeout = timeout < 0 ? kSettleMs : std::min(timeout, kSettleMs);
   const int n = poll(fds.data(), fds.size(), timeout);
   SettleLost();
+  CloseOverdue();
   if (n < 0 && errno != EINTR) Log(ErrnoStatus("poll").ToString());
   // By the clock: an agent that is asked often must look after its logs, too.
   if (Clock::now() >= tidy_at_) {
@@ -302,7 +305,7 @@ void Server::Accept(int index) {
       return Log(absl::StrCat("refused a connection from vsock CID ", cid));
     }
   }
-  auto connection = std::make_shared<Connection>(std::move(fd));
+  auto connection = std::make_shared<Connection>(std::move(fd), std::chrono::milliseconds(config_.message_ms));
   if (connections_.size() >= config_.max_connections) {
     // An answer to whatever its first request is.
     Refuse(*connection, 1,
@@ -315,14 +318,21 @@ void Server::Accept(int index) {
   connections_.push_back(std::move(connection));
 }
 
+// Hosts that have not done their part in time: each costs a descriptor, and one of max_connections.
+void Server::CloseOverdue() {
+  const auto now = Clock::now();
+  for (const auto& connection : connections_) {
+    const Connection::Debt debt = connection->Owes();
+    if (connection->dead || debt.deadline >= now) continue;
+    Log(absl::StrCat("closed a connection: ", debt.what));
+    connection->dead = true;
+  }
+  connections_.remove_if([](const auto& connection) { return connection->dead && !connection->busy; });
+}
+
 // From time to time while there is something to look after.
 void Server::KeepTidy() {
   std::erase_if(leftovers_, [](const auto& group) { return group->Remove(); });
-  const auto now = Clock::now();
-  for (const auto& connection : connections_) {
-    if (!connection->busy && connection->frame_deadline() < now) connection->dead = true;
-  }
-  connections_.remove_if([](const auto& connection) { return connection->dead && !connection->busy; });
   for (const auto& [id, function] : functions_) TrimLog(*function, config_.log_bytes);
 }
 

@@ -77,6 +77,7 @@ class Server {
   void Accept(int listener);
   void Reap(pid_t pid, int status);
   void Stop();
+  void CloseOverdue();
   void KeepTidy();
 
   // requests.cc: what comes over a connection

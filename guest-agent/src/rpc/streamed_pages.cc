@@ -23,12 +23,14 @@ absl::StatusOr<StreamedPages> StreamedPages::Receive(Worker& worker, uint64_t si
   std::vector<std::byte> piece(std::min<uint64_t>(rpc::kMaxDataFrame, size));
   for (uint64_t at = 0; at < size;) {
     const absl::Span<std::byte> part(piece.data(), std::min<uint64_t>(piece.size(), size - at));
-    MOULT_RETURN_IF_ERROR(worker.channel.ReceiveData(worker.call, part, worker.deadline));
+    MOULT_RETURN_IF_ERROR(Annotate(worker.channel.ReceiveData(worker.call, part, worker.deadline),
+                                   absl::StrCat("receive pages, from byte ", at, " of ", size, " on")));
     if (failed.ok() && pwrite(pages.fd(), part.data(), part.size(), static_cast<off_t>(at)) !=
                            static_cast<ssize_t>(part.size()))
       failed = ErrnoStatus("keep streamed pages in memory");
     at += part.size();
   }
+  worker.data_due = false;
   MOULT_RETURN_IF_ERROR(failed);
   return pages;
 }

@@ -22,6 +22,8 @@
 namespace moult::agent {
 namespace {
 
+constexpr std::chrono::seconds kEndTime{60};  // for a function that was killed
+
 std::vector<uint8_t> Bytes(const std::string& text) { return {text.begin(), text.end()}; }
 
 std::unique_ptr<rpc::FunctionSpecT> SpecOf(const Worker& worker) {
@@ -40,7 +42,7 @@ absl::StatusOr<bool> AwaitOutcome(Worker& worker, uint64_t* end_call,
     checked = true;
     if (outcome == rpc::CaptureOutcome::End) return true;
     MOULT_RETURN_IF_ERROR(
-        worker.channel.Respond(*end_call, rpc::MakeResponse(rpc::DoneT{}), Clock::now() + kAnswerTime));
+        worker.channel.Respond(*end_call, rpc::MakeResponse(rpc::DoneT{}), worker.MessageDeadline()));
     *end_call = 0;
   }
 }
@@ -52,8 +54,7 @@ absl::Status SendPages(Worker& worker, const std::string& path, uint64_t size) {
   for (uint64_t at = 0; at < size;) {
     const ssize_t n = pread(fd.get(), piece.data(), piece.size(), static_cast<off_t>(at));
     if (n <= 0) return ErrnoStatus(n < 0 ? errno : EIO, absl::StrCat("read ", path));
-    MOULT_RETURN_IF_ERROR(worker.channel.SendData(worker.call, {piece.data(), static_cast<size_t>(n)},
-                                                  Clock::now() + kAnswerTime));
+    MOULT_RETURN_IF_ERROR(worker.SendData({piece.data(), static_cast<size_t>(n)}));
     at += static_cast<uint64_t>(n);
   }
   return absl::OkStatus();
@@ -120,12 +121,12 @@ absl::Status Close(Worker& worker, const absl::Status& captured, const Ending& e
   if (ending.end && captured.ok()) {
     // When Done comes, its end is known here as well.
     Watch watch;
-    watch.deadline = Clock::now() + kAnswerTime;
+    watch.deadline = Clock::now() + kEndTime;
     worker.Tell({.end_reason = "ended by its capture"});
     (void)Wait(watch, worker.function->init_pidfd.get(), POLLIN);
   }
   worker.Tell({.done = true});
-  return worker.channel.Respond(ending.call, response, Clock::now() + kAnswerTime);
+  return worker.channel.Respond(ending.call, response, worker.MessageDeadline());
 }
 
 absl::Status CaptureCopy(Worker& worker, engine::KnownDigests& known, Ending& ending) {

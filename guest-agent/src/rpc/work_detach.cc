@@ -95,7 +95,10 @@ absl::Status Kill(const Worker& worker, const absl::Status& wiped) {
   // With the init all in its pid namespace have gone.
   Watch watch;
   watch.deadline = Clock::now() + kTasksEndTime;
-  return Wait(watch, init, POLLIN);
+  const absl::Status ended = Wait(watch, init, POLLIN);
+  if (ended.ok()) return ended;
+  return absl::DataLossError(
+      absl::StrCat("the function was killed, but has not ended; what it has is not given back: ", ended.message()));
 }
 
 absl::Status TellRemains(Worker& worker, uint64_t call, Remains& remains) {
@@ -108,7 +111,7 @@ absl::Status TellRemains(Worker& worker, uint64_t call, Remains& remains) {
   for (const FrameRun& run : MergeRuns(std::move(runs))) report.exclusive.emplace_back(run.gpa, run.length);
   worker.phases.End("list");
   report.phases = ToPhases(worker.phases);
-  return worker.channel.Respond(call, rpc::MakeResponse(std::move(report)), Clock::now() + kAnswerTime);
+  return worker.channel.Respond(call, rpc::MakeResponse(std::move(report)), worker.MessageDeadline());
 }
 
 // The function has ended. On an error here its memory is wiped, as `remains` goes.
@@ -119,7 +122,7 @@ absl::Status GiveBack(Worker& worker, Remains remains) {
   MOULT_RETURN_IF_ERROR(worker.AwaitEnd(rpc::RequestBody::DetachPages, &call).status());
   worker.phases = {};
   if (const absl::Status reported = TellRemains(worker, call, remains); !reported.ok()) {
-    (void)worker.channel.Respond(call, rpc::ErrorResponse(reported), Clock::now() + kAnswerTime);
+    (void)worker.channel.Respond(call, rpc::ErrorResponse(reported), worker.MessageDeadline());
     return reported;
   }
   MOULT_ASSIGN_OR_RETURN(const auto request, worker.AwaitEnd(rpc::RequestBody::DetachEnd, &call));
@@ -133,7 +136,7 @@ absl::Status GiveBack(Worker& worker, Remains remains) {
   done.phases = ToPhases(worker.phases);
   return worker.channel.Respond(
       call, released.ok() ? rpc::MakeResponse(std::move(done)) : rpc::ErrorResponse(released),
-      Clock::now() + kAnswerTime);
+      worker.MessageDeadline());
 }
 
 }  // namespace
@@ -161,7 +164,10 @@ absl::Status DoDetach(Worker& worker) {
   worker.phases.End("wipe");
   MOULT_RETURN_IF_ERROR(Kill(worker, wiped));
   worker.phases.End("kill");
-  MOULT_RETURN_IF_ERROR(wiped);
+  // By any other error a host would believe that it runs on.
+  if (!wiped.ok())
+    return absl::DataLossError(
+        absl::StrCat("the function has ended, but not all of its memory was wiped: ", wiped.message()));
   rpc::DoneT done;
   done.phases = ToPhases(worker.phases);
   MOULT_RETURN_IF_ERROR(worker.Respond(rpc::MakeResponse(std::move(done))));

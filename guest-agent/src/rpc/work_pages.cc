@@ -15,10 +15,8 @@ absl::Status DoPages(Worker& worker) {
   ledger.report.phases = ToPhases(worker.phases);
   worker.Tell({.done = true});
   MOULT_RETURN_IF_ERROR(worker.Respond(rpc::MakeResponse(std::move(ledger.report))));
-  return worker.channel.SendData(
-      worker.call,
-      {reinterpret_cast<const std::byte*>(ledger.runs.data()), ledger.runs.size() * sizeof(rpc::PageRun)},
-      Clock::now() + kAnswerTime);
+  return worker.SendData(
+      {reinterpret_cast<const std::byte*>(ledger.runs.data()), ledger.runs.size() * sizeof(rpc::PageRun)});
 }
 
 }  // namespace moult::agent

@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <limits>
 #include <nlohmann/json.hpp>
 
@@ -84,6 +85,11 @@ absl::StatusOr<Report> DecodeReport(std::string_view text) {
   return report;
 }
 
+bool HasData(const rpc::RequestT& request) {
+  const auto* attach = request.body.AsAttach();
+  return attach != nullptr && attach->source == rpc::PageSource::Stream && attach->pages_size != 0;
+}
+
 Worker::Worker(const Config& agent_config, UniqueFd connection, uint64_t call_id, const rpc::RequestT& what,
                Function* whose, int agent_socket)
     : config(agent_config),
@@ -93,7 +99,8 @@ Worker::Worker(const Config& agent_config, UniqueFd connection, uint64_t call_id
       function(whose),
       agent(agent_socket),
       deadline(Clock::now() +
-               (what.deadline_ms != 0 ? std::chrono::milliseconds(what.deadline_ms) : kDefaultDeadline)) {}
+               (what.deadline_ms != 0 ? std::chrono::milliseconds(what.deadline_ms) : kDefaultDeadline)),
+      data_due(HasData(what)) {}
 
 Watch Worker::MakeWatch() const {
   return {channel.fd(), agent, function != nullptr ? function->init_pidfd.get() : -1, deadline};
@@ -132,7 +139,16 @@ absl::Status Worker::Explain(const absl::Status& status) const {
 
 absl::Status Worker::Respond(const rpc::ResponseT& response) {
   answered = true;
-  return channel.Respond(call, response, Clock::now() + kAnswerTime);
+  return channel.Respond(call, response, MessageDeadline());
+}
+
+absl::Status Worker::SendData(absl::Span<const std::byte> data) {
+  while (!data.empty()) {
+    const auto piece = data.subspan(0, rpc::kMaxDataFrame);
+    MOULT_RETURN_IF_ERROR(channel.SendData(call, piece, std::min(deadline, MessageDeadline())));
+    data.remove_prefix(piece.size());
+  }
+  return absl::OkStatus();
 }
 
 std::vector<std::unique_ptr<rpc::PhaseT>> ToPhases(const engine::Phases& phases) {
@@ -159,12 +175,14 @@ absl::StatusOr<std::unique_ptr<rpc::RequestT>> Worker::AwaitEnd(RequestBody want
   const Watch watch = MakeWatch().Until(Clock::now() + std::chrono::milliseconds(config.hold_ms));
   for (;;) {
     const absl::Status waited = Wait(watch, channel.fd(), POLLIN);
-    if (absl::IsDeadlineExceeded(waited))
+    // By the clock as well: a host that says other things all the time holds nobody any longer.
+    if (absl::IsDeadlineExceeded(waited) || Clock::now() >= watch.deadline)
       return absl::CancelledError(absl::StrCat("no ", rpc::VerbName(wanted), " came in time"));
     MOULT_RETURN_IF_ERROR(waited);
-    auto received = channel.ReceiveRequest(Clock::now() + kAnswerTime);
+    auto received = channel.ReceiveRequest(std::min(watch.deadline, MessageDeadline()));
     if (!received.ok())
-      return absl::CancelledError(absl::StrCat("the connection is lost: ", received.status().message()));
+      return absl::CancelledError(
+          absl::StrCat("no whole ", rpc::VerbName(wanted), " came: ", received.status().message()));
     if (received->second->body.type == wanted) {
       *end_call = received->first;
       return std::move(received->second);
@@ -173,7 +191,7 @@ absl::StatusOr<std::unique_ptr<rpc::RequestT>> Worker::AwaitEnd(RequestBody want
         absl::StrCat(rpc::VerbName(received->second->body.type), ": only ", rpc::VerbName(wanted),
                      " can come now on this connection; use another"));
     MOULT_RETURN_IF_ERROR(
-        channel.Respond(received->first, rpc::ErrorResponse(error), Clock::now() + kAnswerTime));
+        channel.Respond(received->first, rpc::ErrorResponse(error), MessageDeadline()));
   }
 }
 
@@ -196,6 +214,9 @@ WorkerExit Work(Worker& worker) {
     if (status.ok()) status = verb.run(worker);
     if (lock.valid()) ClearNote(lock.get());
     worker.Tell({.done = true});
+    // Who gave up could not know why.
+    if (absl::IsCancelled(status) && Clock::now() >= worker.deadline)
+      status = absl::DeadlineExceededError(absl::StrCat("not done by the request's deadline: ", status.message()));
     if (status.ok())
       return verb.takes_connection ? WorkerExit::kCloseConnection : WorkerExit::kKeepConnection;
     worker.kept.reset();
@@ -204,7 +225,8 @@ WorkerExit Work(Worker& worker) {
     if (worker.answered) return WorkerExit::kCloseConnection;
     const absl::Status answered =
         worker.Respond(rpc::ErrorResponse(Annotate(status, absl::StrCat(rpc::VerbName(body)))));
-    return answered.ok() ? WorkerExit::kKeepConnection : WorkerExit::kCloseConnection;
+    const bool of_use = answered.ok() && !worker.data_due;
+    return of_use ? WorkerExit::kKeepConnection : WorkerExit::kCloseConnection;
   }
   return WorkerExit::kCloseConnection;
 }

@@ -35,13 +35,14 @@ std::string EncodeReport(const Report& report);
 absl::StatusOr<Report> DecodeReport(std::string_view text);
 inline constexpr size_t kMaxReport = 8192;
 
-// For the host to take an answer, and to ask for what follows on it.
-inline constexpr std::chrono::seconds kAnswerTime{60};
 // For the tasks of a function to stop, the verb's deadline permitting.
 inline constexpr std::chrono::seconds kFreezeTime{10};
 
 // How a worker leaves the connection: its exit status.
 enum class WorkerExit : int { kKeepConnection = 0, kCloseConnection = 3 };
+
+// Whether data frames come behind the request.
+bool HasData(const rpc::RequestT& request);
 
 struct Worker {
   Worker(const Config& agent_config, UniqueFd connection, uint64_t call_id, const rpc::RequestT& what,
@@ -56,9 +57,12 @@ struct Worker {
   Clock::time_point deadline;  // of the verb
   engine::Phases phases = {};
   bool answered = false;               // `call` was: an error after it can only close the connection
+  bool data_due;                       // the request's: nobody could tell what is left of it from a request
   std::unique_ptr<KeptTemplate> kept;  // what the worker waits with after this verb; null: it ends
 
   Watch MakeWatch() const;
+  // For the host to take an answer, or to send the rest of a request.
+  Clock::time_point MessageDeadline() const { return Clock::now() + std::chrono::milliseconds(config.message_ms); }
   // False when the agent has gone, or the host.
   bool MayGoOn() const;
   // False: the agent has gone. One that is back reads the truth from /proc.
@@ -69,6 +73,8 @@ struct Worker {
   // nothing of the engine holds it any more.
   absl::Status Explain(const absl::Status& status) const;
   absl::Status Respond(const rpc::ResponseT& response);
+  // Data of the call, each piece within MessageDeadline, all of it within the verb's.
+  absl::Status SendData(absl::Span<const std::byte> data);
   // The answer of Run, Attach, Freeze, Thaw.
   absl::Status RespondFunction(std::vector<std::string> notes);
   // Waits for the request that ends a capture or a detach; any other is answered with an error, and waited

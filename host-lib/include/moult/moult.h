@@ -198,7 +198,8 @@ enum moult_transport_kind {
                                   Firecracker, Cloud Hypervisor and vhost-device-vsock do */
   MOULT_TRANSPORT_UNIX = 3,    /* unix socket at path, on which the agent itself listens */
   MOULT_TRANSPORT_FD = 4,      /* fd is connected to the agent; it is taken over when create succeeds. Only one
-                                  operation runs at a time, and a broken connection cannot be made again. */
+                                  operation runs at a time, and a broken connection cannot be made again. The
+                                  first operation says hello: an agent closes one that has not for 60 s. */
   MOULT_TRANSPORT_CALLBACK = 5 /* connect() makes a connected stream socket; must not block for long */
 };
 

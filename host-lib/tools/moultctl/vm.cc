@@ -103,7 +103,7 @@ bool KvmBoots(const VmArguments& arguments, const fs::path& kernel, Progress* pr
 
 absl::Status MakePayload(const Vm& vm) {
   const fs::path tree = vm.dir / "payload";
-  std::vector<std::pair<std::string, fs::path>> files{{"init.d/50-moult-agent", vm.agent}};
+  std::vector<std::pair<std::string, fs::path>> files{{"respawn.d/moult-agent", vm.agent}};
   if (!vm.driver.empty()) files.emplace_back("modules/moult.ko", vm.driver / "moult.ko");
   for (const std::string& entry : vm.arguments.payload) {
     const std::vector<std::string> parts = absl::StrSplit(entry, absl::MaxSplits('=', 1));

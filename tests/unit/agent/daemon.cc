@@ -2,6 +2,7 @@
 #include "daemon.h"
 
 #include <fcntl.h>
+#include <gmock/gmock.h>
 #include <linux/magic.h>
 #include <poll.h>
 #include <sched.h>
@@ -103,26 +104,48 @@ void AgentTest::StartAgent(const std::string& extra) {
                         << (cgroup_root_.empty() ? "/nonexistent/x" : cgroup_root_)
                         << "\", \"require_cgroup\": " << (cgroup_root_.empty() ? "false" : "true") << extra
                         << "}";
-  int ends[2];
-  ASSERT_EQ(pipe2(ends, O_CLOEXEC), 0);
+  // Emptied before it starts: what another has said is not its word.
+  const UniqueFd log(open((folder_ + "/agent.log").c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0600));
+  ASSERT_TRUE(log.valid());
   agent_ = fork();
   if (agent_ == 0) {
-    dup2(ends[1], STDERR_FILENO);
+    dup2(log.get(), STDERR_FILENO);
     execl(MOULT_AGENT, "moult-agent", "--config", config.c_str(), nullptr);
     _exit(127);
   }
-  close(ends[1]);
-  const UniqueFd output(ends[0]);
-  // "ready" is its last word before it serves.
-  std::string text;
-  while (text.find("moult-agent: ready\n") == std::string::npos) {
-    pollfd fd{output.get(), POLLIN, 0};
-    ASSERT_GT(poll(&fd, 1, 60'000), 0) << text;
+  // Its last word before it serves.
+  AwaitLog("moult-agent: ready\n");
+}
+
+std::string AgentTest::Log() const { return proc::ReadFile(folder_ + "/agent.log").value_or(""); }
+
+void AgentTest::AwaitLog(const std::string& text) {
+  const auto deadline = Soon();
+  while (Log().find(text) == std::string::npos && rpc::Clock::now() < deadline && AgentRuns()) poll(nullptr, 0, 2);
+  ASSERT_THAT(Log(), ::testing::HasSubstr(text));
+}
+
+bool AgentTest::ClosedByPeer(int fd) {
+  for (;;) {
+    pollfd poll_fd{fd, POLLIN, 0};
+    if (poll(&poll_fd, 1, 60'000) <= 0) return false;
     char buffer[4096];
-    const ssize_t n = read(output.get(), buffer, sizeof(buffer));
-    ASSERT_GT(n, 0) << "the agent ended: " << text;
-    text.append(buffer, static_cast<size_t>(n));
+    const ssize_t n = recv(fd, buffer, sizeof(buffer), 0);
+    if (n <= 0) return true;
   }
+}
+
+void AgentTest::AwaitQuiet(Client& client, size_t count) {
+  const auto deadline = Soon();
+  size_t found = 0;
+  do {
+    sched_yield();
+    const auto list = client.Call(rpc::ListT{});
+    ASSERT_TRUE(list.ok()) << list.status();
+    found = (*list)->body.AsListReply()->functions.size();
+  } while ((found != count || !Workers().empty()) && rpc::Clock::now() < deadline);
+  EXPECT_EQ(found, count);
+  EXPECT_TRUE(Workers().empty());
 }
 
 void AgentTest::KillAgent(int signal) {
@@ -229,7 +252,7 @@ absl::StatusOr<Template> AgentTest::CaptureCopy(Client& client, uint64_t functio
   return taken;
 }
 
-absl::StatusOr<uint64_t> AgentTest::AttachStream(Client& client, const Template& from) {
+rpc::AttachT AgentTest::AttachOf(const Template& from) {
   rpc::AttachT attach;
   attach.name = "counter-template";
   attach.spec = std::make_unique<rpc::FunctionSpecT>(from.spec);
@@ -239,7 +262,11 @@ absl::StatusOr<uint64_t> AgentTest::AttachStream(Client& client, const Template&
   attach.manifest.assign(manifest.begin(), manifest.end());
   attach.source = rpc::PageSource::Stream;
   attach.pages_size = from.pages.size();
-  MOULT_ASSIGN_OR_RETURN(const uint64_t id, client.channel.Send(rpc::MakeRequest(std::move(attach)), Soon()));
+  return attach;
+}
+
+absl::StatusOr<uint64_t> AgentTest::AttachStream(Client& client, const Template& from) {
+  MOULT_ASSIGN_OR_RETURN(const uint64_t id, client.channel.Send(rpc::MakeRequest(AttachOf(from)), Soon()));
   MOULT_RETURN_IF_ERROR(client.channel.SendData(id, from.pages, Soon()));
   MOULT_ASSIGN_OR_RETURN(const auto response, client.channel.ReceiveResponse(id, Soon()));
   return response->body.AsFunctionReply()->function->id;

@@ -45,6 +45,9 @@ class AgentTest : public ::testing::Test {
   void StartAgent(const std::string& extra = "");
   void KillAgent(int signal);  // and waits for its end
   bool AgentRuns() const;
+  // All that this agent has said, and until it has said `text`.
+  std::string Log() const;
+  void AwaitLog(const std::string& text);
   // Connected; said Hello.
   std::unique_ptr<Client> Connect();
   UniqueFd ConnectRaw();
@@ -53,6 +56,10 @@ class AgentTest : public ::testing::Test {
 
   // A server on a unix socket that answers each request with how many it has had.
   static rpc::FunctionSpecT CounterSpec();
+  // For page content behind it.
+  static rpc::AttachT AttachOf(const Template& from);
+  // Reads to the end, if that comes.
+  static bool ClosedByPeer(int fd);
   // Ids of a function that runs.
   uint64_t RunCounter(Client& client);
   // What the counter answers, over a tunnel; "" and a failure when it does not.
@@ -60,6 +67,8 @@ class AgentTest : public ::testing::Test {
   absl::StatusOr<Template> CaptureCopy(Client& client, uint64_t function, rpc::CaptureOutcome outcome);
   absl::StatusOr<uint64_t> AttachStream(Client& client, const Template& from);
   std::unique_ptr<rpc::FunctionInfoT> Info(Client& client, uint64_t function);
+  // Until no function but those of `count` is known, and no worker is left.
+  void AwaitQuiet(Client& client, size_t count);
   // Waits until the function is in that state.
   void AwaitState(Client& client, uint64_t function, rpc::FunctionState state);
 

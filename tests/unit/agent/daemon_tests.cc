@@ -23,16 +23,6 @@ using rpc::FunctionState;
 using ::testing::HasSubstr;
 using ::testing::StartsWith;
 
-bool ClosedByPeer(int fd) {
-  for (;;) {
-    pollfd poll_fd{fd, POLLIN, 0};
-    if (poll(&poll_fd, 1, 60'000) <= 0) return false;
-    char buffer[4096];
-    const ssize_t n = recv(fd, buffer, sizeof(buffer), 0);
-    if (n <= 0) return true;
-  }
-}
-
 TEST_F(AgentTest, Request_IsRefusedBeforeHello) {
   StartAgent();
   Client client(ConnectRaw());
@@ -324,6 +314,7 @@ TEST(AgentConfigTest, InstalledFile_HoldsTheDefaults) {
   EXPECT_EQ(config->keep_ended, defaults.keep_ended);
   EXPECT_EQ(config->log_bytes, defaults.log_bytes);
   EXPECT_EQ(config->hold_ms, defaults.hold_ms);
+  EXPECT_EQ(config->message_ms, defaults.message_ms);
 }
 
 TEST(AgentConfigTest, WrongFile_IsRefusedByKey) {

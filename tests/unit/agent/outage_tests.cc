@@ -10,7 +10,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "daemon.h"
-#include "moult/protocol/parse.h"
 #include "proc/read.h"
 
 namespace moult::agent {
@@ -105,16 +104,7 @@ TEST_F(OutageTest, Attach_IsUndone_WhenTheHostGoesInItsPages) {
   for (const size_t part : {size_t{0}, size_t{4096}, taken->pages.size() / 2}) {
     {
       const auto other = Connect();
-      rpc::AttachT attach;
-      attach.name = "t";
-      attach.spec = std::make_unique<rpc::FunctionSpecT>(taken->spec);
-      attach.image = taken->image;
-      const std::string manifest = image::EncodeManifestFile(
-          {reinterpret_cast<const char*>(taken->manifest.data()), taken->manifest.size()});
-      attach.manifest.assign(manifest.begin(), manifest.end());
-      attach.source = rpc::PageSource::Stream;
-      attach.pages_size = taken->pages.size();
-      const auto id = other->channel.Send(rpc::MakeRequest(std::move(attach)), Soon());
+      const auto id = other->channel.Send(rpc::MakeRequest(AttachOf(*taken)), Soon());
       ASSERT_TRUE(id.ok()) << id.status();
       ASSERT_TRUE(other->channel.SendData(*id, absl::MakeSpan(taken->pages).first(part), Soon()).ok());
     }

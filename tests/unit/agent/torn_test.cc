@@ -2,44 +2,16 @@
 //
 // A host whose connection ends in the midst of a frame or of a stream of pages.
 #include <gmock/gmock.h>
-#include <sched.h>
 
 #include "daemon.h"
-#include "moult/protocol/parse.h"
+#include "moult/protocol/frame.h"
 
 namespace moult::agent {
 namespace {
 
 using rpc::CaptureOutcome;
 
-class TornTest : public AgentTest {
- protected:
-  static rpc::AttachT AttachOf(const Template& from) {
-    rpc::AttachT attach;
-    attach.name = "counter-template";
-    attach.spec = std::make_unique<rpc::FunctionSpecT>(from.spec);
-    attach.image = from.image;
-    const std::string manifest = image::EncodeManifestFile(
-        {reinterpret_cast<const char*>(from.manifest.data()), from.manifest.size()});
-    attach.manifest.assign(manifest.begin(), manifest.end());
-    attach.source = rpc::PageSource::Stream;
-    attach.pages_size = from.pages.size();
-    return attach;
-  }
-  // Until no function but those of `count` is known, and no worker is left.
-  void AwaitQuiet(Client& client, size_t count) {
-    const auto deadline = Soon();
-    size_t found = 0;
-    do {
-      sched_yield();
-      const auto list = client.Call(rpc::ListT{});
-      ASSERT_TRUE(list.ok()) << list.status();
-      found = (*list)->body.AsListReply()->functions.size();
-    } while ((found != count || !Workers().empty()) && rpc::Clock::now() < deadline);
-    EXPECT_EQ(found, count);
-    EXPECT_TRUE(Workers().empty());
-  }
-};
+using TornTest = AgentTest;
 
 TEST_F(TornTest, Attach_LeavesNothing_WhenThePagesEndEarly) {
   StartAgent();

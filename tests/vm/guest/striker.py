@@ -23,7 +23,6 @@ import threading
 import time
 from urllib.parse import parse_qs, urlsplit
 
-AGENT = "/run/moult/init.d/50-moult-agent"
 SCRIBBLE = "/run/moult/functions/scribble.ko"
 CGROUPS = pathlib.Path("/sys/fs/cgroup")
 # Of a thread that runs a program of the engine: all signals that can be blocked, but SIGTRAP.
@@ -119,10 +118,7 @@ def kill_agent(with_workers):
         for pid in main:
             os.kill(pid, signal.SIGSTOP)  # It is not to see its workers' ends.
         kill_workers_of(agents - main)
-    hit = signal_all(main, signal.SIGKILL)
-    time.sleep(0.2)
-    subprocess.Popen([AGENT], stdin=subprocess.DEVNULL, start_new_session=True)
-    return hit
+    return signal_all(main, signal.SIGKILL)  # moult-init starts it anew
 
 
 def kill_waiting():
