@@ -104,12 +104,12 @@ bool ParseSigmask(Scanner& value, FdInfo& info) {
   return true;
 }
 
-using Handler = bool (*)(Scanner& value, FdInfo& info);
+using FieldHandler = bool (*)(Scanner& value, FdInfo& info);
 
 constexpr struct {
   std::string_view key;
-  Handler handler;
-} kHandlers[] = {
+  FieldHandler handler;
+} kFields[] = {
     {"pos", ParsePos},
     {"flags", [](Scanner& v, FdInfo& i) { return v.Oct(&i.flags) && v.AtEnd(); }},
     {"mnt_id", [](Scanner& v, FdInfo& i) { return v.Dec(&i.mnt_id) && v.AtEnd(); }},
@@ -134,7 +134,7 @@ bool ParseLine(std::string_view line, FdInfo& info) {
   std::string_view key;
   std::string_view rest;
   if (!SplitKey(line, &key, &rest)) return true;
-  for (const auto& [known, handler] : kHandlers) {
+  for (const auto& [known, handler] : kFields) {
     if (known != key) continue;
     Scanner value(rest);
     return handler(value, info);

@@ -7,7 +7,7 @@ namespace moult::ptrace {
 namespace {
 
 constexpr size_t kAlign = 16;
-size_t AlignUp(size_t n) { return (n + kAlign - 1) & ~(kAlign - 1); }
+size_t Aligned(size_t n) { return (n + kAlign - 1) & ~(kAlign - 1); }
 
 }  // namespace
 
@@ -16,14 +16,14 @@ std::string CallName::ToString() const {
 }
 
 size_t ProgramBuilder::AddData(std::span<const std::byte> bytes) {
-  const size_t offset = AlignUp(data_.size());
+  const size_t offset = Aligned(data_.size());
   data_.resize(offset);
   data_.insert(data_.end(), bytes.begin(), bytes.end());
   return offset;
 }
 
 size_t ProgramBuilder::AddBuffer(size_t size) {
-  const size_t offset = AlignUp(data_.size());
+  const size_t offset = Aligned(data_.size());
   data_.resize(offset + size);
   return offset;
 }
@@ -50,10 +50,10 @@ size_t ProgramBuilder::Add(CallName what, long nr, std::initializer_list<Arg> ar
 }
 
 size_t ProgramBuilder::DataOffset() const {
-  return AlignUp(sizeof(MoultProgram) + ops_.size() * sizeof(MoultOp));
+  return Aligned(sizeof(MoultProgram) + ops_.size() * sizeof(MoultOp));
 }
 
-size_t ProgramBuilder::Size() const { return AlignUp(DataOffset() + data_.size()); }
+size_t ProgramBuilder::Size() const { return Aligned(DataOffset() + data_.size()); }
 
 std::vector<std::byte> ProgramBuilder::Build(RemotePtr address) const {
   std::vector<std::byte> bytes(Size());

@@ -267,7 +267,7 @@ TEST(ReplayTest, Time_GoesOn_WhateverAPolicySays) {
 // Whatever the trace: each function starts once without a policy, none holds more than that, and the same
 // input gives the same output.
 TEST(ReplayTest, Policies_KeepTheirOrder_OnGeneratedTraces) {
-  for (const uint64_t seed : {1, 2, 3}) {
+  for (const uint64_t seed : {1u, 2u, 3u}) {
     GenerateOptions options;
     options.functions = 150;
     options.hours = 6;

@@ -63,7 +63,7 @@ TEST(Divide, LosesNoPage) {
     extents.push_back({i % 5, i * i % 97});
     wanted[i % 5] += i * i % 97;
   }
-  for (const uint64_t per_cell : {1, 2, 3, 64, 1000, 1'000'000}) {
+  for (const uint64_t per_cell : {1u, 2u, 3u, 64u, 1000u, 1'000'000u}) {
     std::map<size_t, uint64_t> by_entry, by_cell;
     for (const Share& s : Divide(extents, per_cell)) {
       by_entry[s.entry] += s.pages;
@@ -82,7 +82,7 @@ TEST(Picture, StandsForEachPageOnce) {
   uint64_t pages = 0;
   for (const PageRun& run : ledger.runs) pages += run.length / kPageBytes;
   for (const bool hilbert : {false, true}) {
-    for (const size_t size : {8, 16, 40, 512}) {
+    for (const size_t size : {8u, 16u, 40u, 512u}) {
       const Picture picture = Draw(ledger, {.columns = size, .max_rows = size, .hilbert = hilbert});
       EXPECT_EQ(PagesIn(picture.ram), pages - 333) << size;
       EXPECT_EQ(PagesIn(picture.templates), 333u) << size;
@@ -195,7 +195,7 @@ TEST(Picture, HasRoomForManyRuns) {
 }
 
 TEST(HilbertPlace, VisitsEachCellOnce_StepByStep) {
-  for (const size_t side : {1, 2, 4, 32}) {
+  for (const size_t side : {1u, 2u, 4u, 32u}) {
     std::set<std::pair<size_t, size_t>> visited;
     std::pair<size_t, size_t> last = HilbertPlace(side, 0);
     EXPECT_EQ(last, (std::pair<size_t, size_t>(0, 0)));

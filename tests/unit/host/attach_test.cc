@@ -171,7 +171,7 @@ TEST_F(AttachTest, Template_LivesOn_WhenItsFileIsCutOrGone) {
 }
 
 TEST_F(AttachTest, TwoStores_HaveOneCopyOfATemplate) {
-  const auto inode = [this](const uint8_t* at) {
+  const auto inode = [](const uint8_t* at) {
     std::ifstream in("/proc/self/maps");
     for (std::string line; std::getline(in, line);) {
       unsigned long start, end, number;
@@ -263,7 +263,7 @@ TEST_F(AttachTest, Window_IsRefused_WhenItHasNoRoom) {
   // The agent says that both are alive: there is nothing to give back.
   agent_->On(rpc::RequestBody::List, [](rpc::Channel& channel, uint64_t id, rpc::RequestT&) {
     rpc::ListReplyT list;
-    for (const uint64_t function : {100, 101})
+    for (const uint64_t function : {100u, 101u})
       list.functions.push_back(std::move(FunctionReply(function).function));
     return Respond(channel, id, rpc::MakeResponse(std::move(list)));
   });
@@ -449,7 +449,7 @@ TEST_F(AttachTest, Repurpose_UsesTheRoomThatDetachGives) {
   ASSERT_EQ(Attach("b"), 0);
   agent_->On(rpc::RequestBody::List, [](rpc::Channel& channel, uint64_t id, rpc::RequestT&) {
     rpc::ListReplyT list;
-    for (const uint64_t function : {100, 101})
+    for (const uint64_t function : {100u, 101u})
       list.functions.push_back(std::move(FunctionReply(function).function));
     return Respond(channel, id, rpc::MakeResponse(std::move(list)));
   });

@@ -132,7 +132,7 @@ TEST_F(CaptureTest, PagesInTheWindow_AreReadFromTheTemplateThere) {
   // Pages 0 to 4 of the sample are the first of the template's content.
   agent_->On(rpc::RequestBody::Capture, [slot](rpc::Channel& channel, uint64_t id, rpc::RequestT&) {
     rpc::CaptureReportT report = Report(true);
-    for (const uint64_t i : {1, 3, 4}) report.pages[i] = GpaRun(slot + i * kPageBytes, kPageBytes);
+    for (const uint64_t i : {1u, 3u, 4u}) report.pages[i] = GpaRun(slot + i * kPageBytes, kPageBytes);
     return Respond(channel, id, rpc::MakeResponse(std::move(report)));
   });
   std::memset(guest_.ram + (PageGpa(3) - kRamGpa), 0xee, kPageBytes);  // Not to be read.

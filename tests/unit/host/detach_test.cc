@@ -156,7 +156,7 @@ TEST_F(DetachTest, IsAsked_UntilTheAgentKnows) {
   ScriptDetach({GpaRun(kRamGpa, kPageBytes)});
   ScriptLossAt(rpc::RequestBody::Detach);
   auto asked = std::make_shared<std::atomic<int>>(0);
-  agent_->On(rpc::RequestBody::List, [this, asked](rpc::Channel& channel, uint64_t id, rpc::RequestT&) {
+  agent_->On(rpc::RequestBody::List, [asked](rpc::Channel& channel, uint64_t id, rpc::RequestT&) {
     rpc::ListReplyT list;
     list.functions.push_back(std::move(FunctionReply(7).function));
     const bool known = ++*asked > 3;

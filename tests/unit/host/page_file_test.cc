@@ -56,7 +56,7 @@ TEST_F(PageFileTest, Read_GivesWhatWasWritten_InAnyOrder) {
   const std::vector<PoolSlot> turned = {slots[7], slots[8], slots[2]};
   std::vector<std::byte> wanted;
   const auto all = Pages(10, 1);
-  for (const size_t i : {7, 8, 2})
+  for (const size_t i : {7u, 8u, 2u})
     wanted.insert(wanted.end(), all.begin() + static_cast<long>(i * kPage),
                   all.begin() + static_cast<long>((i + 1) * kPage));
   ExpectContent(turned, wanted);
@@ -72,7 +72,7 @@ TEST_F(PageFileTest, Write_FailsWhole_WhenTheLimitIsReached) {
   EXPECT_EQ(pool_->used_bytes(), (kPages - 10) * kPage);
   const auto last = Write(10, 3);
   // Freed space, which has not been punched yet, is there at once, in pieces too.
-  for (const size_t i : {1, 5, 9, 100, 101}) pool_->Free({&slots[i], 1});
+  for (const size_t i : {1u, 5u, 9u, 100u, 101u}) pool_->Free({&slots[i], 1});
   EXPECT_EQ(pool_->used_bytes(), (kPages - 5) * kPage);
   const auto again = Write(5, 4);
   ExpectContent(again, Pages(5, 4));

@@ -142,7 +142,7 @@ TEST_P(PagerRace, TwoOffloads_OfTheSamePages_KeepThemWhole) {
   constexpr uint64_t kPages = 256;
   Start(kPages);
   FillRam();
-  for (int round = 0; round < 20; ++round) {
+  for (uint64_t round = 0; round < 20; ++round) {
     std::thread other([&] { Offload(Scattered(0, kPages), 1); });
     Offload(Straight(0, kPages), 2);
     ExpectWhole(round, 40);

@@ -55,7 +55,7 @@ TEST_P(PagerTest, Recall_FetchesTheWorkingSetOfTheLastOne) {
   FillRam();
   Offload(Straight(0, 256));
   ASSERT_TRUE(pager_->Recall(kOwner, Prefetch::kNone).ok());
-  for (const uint64_t page : {200, 9, 100, 33}) EXPECT_TRUE(PageIsWhole(page));
+  for (const uint64_t page : {200u, 9u, 100u, 33u}) EXPECT_TRUE(PageIsWhole(page));
   // The same virtual pages in other frames.
   std::vector<OffloadRun> moved;
   ASSERT_TRUE(pager_->Recall(kOwner, Prefetch::kAll).ok());

@@ -161,7 +161,7 @@ TEST_F(RemoteTest, UserThatComesToALostSlot_IsToldOf) {
   vm.AwaitLost(2);
   vm.pager().SetUsers(vm.memory(), {7, 9});
   EXPECT_EQ(vm.AwaitLost(3)[2].function, 9u);
-  for (const uint64_t function : {0, 7, 9}) EXPECT_TRUE(vm.pager().Resolve(function, Resolution::kZero).ok());
+  for (const uint64_t function : {0u, 7u, 9u}) EXPECT_TRUE(vm.pager().Resolve(function, Resolution::kZero).ok());
   EXPECT_EQ(touched.get(), 0);
 }
 

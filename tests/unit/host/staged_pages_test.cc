@@ -12,7 +12,7 @@ class StagedPagesTest : public HostTest {
  protected:
   void SetUp() override {
     HostTest::SetUp();
-    for (const uint64_t i : {2, 3, 40}) std::memset(&content_[i * kPageBytes], 0, kPageBytes);
+    for (const uint64_t i : {2u, 3u, 40u}) std::memset(&content_[i * kPageBytes], 0, kPageBytes);
     PagePlan plan(sample::Image(), content_.size());
     for (uint64_t at = 0; at < content_.size(); at += kPageBytes) {
       const uint8_t* page = &content_[at];
