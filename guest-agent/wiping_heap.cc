@@ -8,7 +8,9 @@
 #include <cstring>
 #include <new>
 
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#include "image/sanitizers.h"
+
+#if !defined(MOULT_ADDRESS_SANITIZER) && !defined(MOULT_THREAD_SANITIZER)
 
 namespace {
 

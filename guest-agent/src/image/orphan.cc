@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "image/orphan.h"
 
-#ifdef __SANITIZE_ADDRESS__
+#include "image/sanitizers.h"
+
+#ifdef MOULT_ADDRESS_SANITIZER
 #include <sanitizer/common_interface_defs.h>
 #endif
 #include <sys/mman.h>
@@ -79,7 +81,7 @@ void RunMiddle(void* argument) {
   auto* middle = static_cast<Middle*>(argument);
   const long pid = syscall(SYS_clone3, &middle->args, sizeof(middle->args));
   if (pid == 0) {
-#ifdef __SANITIZE_ADDRESS__
+#ifdef MOULT_ADDRESS_SANITIZER
     void* fake = nullptr;
     __sanitizer_start_switch_fiber(&fake, middle->stack.bottom(), kStack);
     __sanitizer_finish_switch_fiber(fake, nullptr, nullptr);

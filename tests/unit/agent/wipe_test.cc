@@ -19,6 +19,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "daemon.h"
+#include "image/sanitizers.h"
 #include "ledger/exclusive.h"
 #include "ledger/pipes.h"
 #include "moult/base/page.h"
@@ -152,7 +153,7 @@ TEST_F(WipeSandboxTest, Exclusive_MemoryAndFiles_AreZeros) {
   EXPECT_THAT(ReadAt(absl::StrCat(process(), "/fd/", memfd), 0), Each('\0'));
 }
 
-#if !defined(__SANITIZE_ADDRESS__)
+#ifndef MOULT_ADDRESS_SANITIZER
 
 // How often `marker` is in the writable memory of a process.
 size_t CountIn(pid_t pid, const std::string& marker) {
