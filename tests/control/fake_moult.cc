@@ -278,7 +278,7 @@ FAKE_PLAIN(moult_vm_hello, "hello")
 FAKE_PLAIN(moult_vm_doctor, "doctor")
 int moult_vm_list(moult_vm* vm, const moult_op_options* options, moult_op** op) {
   const int result = StartOp(vm, "list", 0, options, op);
-  (*op)->more = R"(,"functions":[{"id":7,"state":"running"},{"id":8,"state":"ended"}])";
+  (*op)->more = R"(,"functions":[{"id":7,"state":"running"},{"id":8,"state":"ended"},{"id":9,"state":"running"},{"id":1000,"state":"running"}])";
   return result;
 }
 #define FAKE_ON_FUNCTION(name, verb)                                                          \

@@ -18,7 +18,7 @@ namespace moult::fake {
 // Functions with a meaning; any other succeeds at the next moult_vm_process().
 inline constexpr uint64_t kHeld = 1000;    // the operation runs until Release() or it is cancelled
 inline constexpr uint64_t kUnknown = 404;  // ends with NOT_FOUND
-// In lists there are 7, which runs, and 8, which has ended.
+// In lists there are 7, 9 and kHeld, which run, and 8, which has ended.
 
 // All operations on kHeld end well at the next process. Any thread.
 void Release();

@@ -214,7 +214,6 @@ void Server::Poll() {
   if (!lost_.empty()) timeout = timeout < 0 ? kSettleMs : std::min(timeout, kSettleMs);
   const int n = poll(fds.data(), fds.size(), timeout);
   SettleLost();
-  CloseOverdue();
   if (n < 0 && errno != EINTR) Log(ErrnoStatus("poll").ToString());
   // By the clock: an agent that is asked often must look after its logs, too.
   if (Clock::now() >= tidy_at_) {
@@ -222,7 +221,7 @@ void Server::Poll() {
     KeepTidy();
   }
   if (n == 0) Refill();
-  if (n <= 0) return;
+  if (n <= 0) return CloseOverdue();
 
   if (fds[0].revents != 0) HandleSignals();
   if (fds[1].revents != 0) relay_.Update();
@@ -250,6 +249,8 @@ void Server::Poll() {
   for (size_t i = 0; i < listeners_.size(); ++i) {
     if (fds[first_listener + i].revents != 0) Accept(static_cast<int>(i));
   }
+  // After what has come in time was read.
+  CloseOverdue();
   for (const auto& connection : connections) {
     if (connection->closing && !connection->has_output()) connection->dead = true;
   }

@@ -173,11 +173,10 @@ absl::Status Worker::RespondFunction(std::vector<std::string> notes) {
 
 absl::StatusOr<std::unique_ptr<rpc::RequestT>> Worker::AwaitEnd(RequestBody wanted, uint64_t* end_call) {
   const Watch watch = MakeWatch().Until(Clock::now() + std::chrono::milliseconds(config.hold_ms));
-  for (;;) {
-    const absl::Status waited = Wait(watch, channel.fd(), POLLIN);
+  for (bool late = false;; late = Clock::now() >= watch.deadline) {
     // By the clock as well: a host that says other things all the time holds nobody any longer.
-    if (absl::IsDeadlineExceeded(waited) || Clock::now() >= watch.deadline)
-      return absl::CancelledError(absl::StrCat("no ", rpc::VerbName(wanted), " came in time"));
+    const absl::Status waited = late ? absl::DeadlineExceededError("") : Wait(watch, channel.fd(), POLLIN);
+    if (absl::IsDeadlineExceeded(waited)) return absl::CancelledError(absl::StrCat("no ", rpc::VerbName(wanted), " came in time"));
     MOULT_RETURN_IF_ERROR(waited);
     auto received = channel.ReceiveRequest(std::min(watch.deadline, MessageDeadline()));
     if (!received.ok())

@@ -16,8 +16,14 @@ namespace moult::control {
 namespace {
 
 constexpr std::chrono::seconds kAfterTrouble(60);
-// Somebody waits. The agent may still be at what was cancelled for the request.
-constexpr std::chrono::milliseconds kBeforeNextTry(50);
+// Somebody waits. The agent may still be at what was cancelled for the request. Each further wait is twice as long.
+constexpr std::chrono::milliseconds kFirstWait(50);
+constexpr std::chrono::milliseconds kLongestWait(5000);
+constexpr int kMostTriesToLeave = 8;
+// What others do to a function is seen no later.
+constexpr std::chrono::minutes kLookEvery(5);
+// A guest that makes everything fail does not fill the log.
+constexpr std::chrono::seconds kBetweenMessages(10);
 constexpr uint64_t kLeastWaitUs = 10'000;  // whatever a policy says
 constexpr uint64_t kPageMask = 4095;
 constexpr std::array<const char*, MOULT_SEGMENTS> kSegmentNames = {"runtime", "init", "exec"};
@@ -78,7 +84,7 @@ struct Keeper::Kept {
   Clock::time_point last_start = Clock::now();
   Clock::time_point last_end = last_start;
   Clock::time_point wake = last_start;  // when something is to be done: ask the policy, or try again to let it run
-  bool frozen = false;    // may be: it was told to stand still
+  bool frozen = true;     // may be
   bool measured = false;  // the two arrays are what it has now
   std::array<uint64_t, MOULT_SEGMENTS> resident{};
   std::array<uint64_t, MOULT_SEGMENTS> offloaded{};
@@ -87,11 +93,15 @@ struct Keeper::Kept {
   size_t next_in_order = 0;  // in kOffloadOrder
   moult_op* op = nullptr;
   Step step = Step::kMeasure;  // what `op` is for
+  bool cancelled = false;      // `op`, by us
   absl::Status trouble;
-  bool recalls = true;   // false: its pages could not be fetched ahead
-  bool look = false;     // something went wrong: whether it still lives
-  bool ended = false;    // it does not
-  bool leaving = false;  // forgotten as soon as it runs and no operation is under way
+  Clock::time_point told{};    // when the log had a trouble last
+  int tries = 0;               // to let it run, without success
+  bool recalls = true;         // false: its pages could not be fetched ahead
+  bool look = true;            // whether it lives, and stands still
+  Clock::time_point looked{};  // when that was seen last
+  bool ended = false;          // it does not live
+  bool leaving = false;        // forgotten as soon as it runs and no operation is under way
 };
 
 Keeper::Keeper(moult_vm* vm, Hooks hooks) : vm_(vm), hooks_(std::move(hooks)) {}
@@ -108,13 +118,14 @@ absl::Status Keeper::Set(uint64_t function, const std::string& spec) {
     if (!known) return absl::NotFoundError(absl::StrCat("policy: function ", function, " has none"));
     Kept& leaves = *found->second;
     leaves.leaving = true;
+    leaves.moving = false;
+    leaves.tries = 0;
     leaves.wake = Clock::now();
-    if (leaves.op != nullptr) moult_op_cancel(leaves.op);
+    Cancel(leaves);
     Go(leaves);
     Sweep();
     return absl::OkStatus();
   }
-  if (vm_ == nullptr) return absl::FailedPreconditionError("policy: there is no VM here");
   moult_policy* policy = nullptr;
   if (moult_policy_open(spec.c_str(), &policy) < 0) return LastError();
   auto& place = kept_[function];
@@ -135,6 +146,21 @@ absl::Status Keeper::Set(uint64_t function, const std::string& spec) {
   return absl::OkStatus();
 }
 
+void Keeper::Clear() {
+  for (const auto& [function, kept] : kept_) {
+    Cancel(*kept);
+    kept->leaving = kept->ended = true;
+    kept->frozen = kept->look = false;
+  }
+  Sweep();
+}
+
+void Keeper::Cancel(Kept& kept) {
+  if (kept.op == nullptr || kept.cancelled) return;
+  kept.cancelled = true;
+  moult_op_cancel(kept.op);
+}
+
 // Forgets those that may go.
 void Keeper::Sweep() {
   std::erase_if(kept_, [](const auto& entry) { return entry.second->leaving && entry.second->op == nullptr && !entry.second->frozen; });
@@ -149,8 +175,8 @@ void Keeper::Begin(uint64_t function) {
   moult_intervals_add(kept.intervals, MicrosOf(now) - MicrosOf(kept.last_end));
   kept.last_start = kept.wake = now;
   kept.measured = kept.moving = false;
-  const bool for_an_idle_one = kept.op != nullptr && kept.step != Step::kRecall && kept.step != Step::kThaw && kept.step != Step::kEnd;
-  if (for_an_idle_one) moult_op_cancel(kept.op);
+  kept.tries = 0;
+  if (kept.step == Step::kFreeze || kept.step == Step::kMeasure || kept.step == Step::kOffload) Cancel(kept);
   Go(kept);
 }
 
@@ -166,8 +192,9 @@ void Keeper::End(uint64_t function) {
 Keeper::Clock::time_point Keeper::next() const {
   Clock::time_point next = Clock::time_point::max();
   for (const auto& [function, kept] : kept_) {
+    if (kept->op != nullptr) continue;
     const bool runs = kept->requests > 0 || kept->leaving;
-    if (kept->op == nullptr && (!runs || kept->frozen)) next = std::min(next, kept->wake);
+    if (!runs || kept->frozen) next = std::min(next, kept->wake);
   }
   return next;
 }
@@ -180,9 +207,8 @@ void Keeper::Tick() {
 void Keeper::Go(Kept& kept) {
   if (kept.op != nullptr) return;  // its end comes back here
   const bool due = Clock::now() >= kept.wake;
-  if (kept.look) {
-    kept.look = false;
-    Start(kept, Step::kLook, [&](const moult_op_options& options) { return moult_vm_list(vm_, &options, &kept.op); });
+  if (kept.look && due) {
+    Look(kept);
   } else if (kept.requests > 0 || kept.leaving) {
     if (kept.frozen && due) Serve(kept);
   } else if (kept.moving) {
@@ -208,8 +234,13 @@ bool Keeper::Ask(Kept& kept, uint32_t state, moult_policy_decision* decision) {
   return false;
 }
 
+void Keeper::Look(Kept& kept) {
+  Start(kept, Step::kLook, [&](const moult_op_options& options) { return moult_vm_list(vm_, &options, &kept.op); });
+}
+
 // Nobody wants it, and it is time to ask what becomes of it.
 void Keeper::Rest(Kept& kept) {
+  if (Clock::now() >= kept.looked + kLookEvery) return Look(kept);
   moult_policy_decision decision = MOULT_INIT(decision);
   if (!Ask(kept, kept.frozen ? MOULT_FUNCTION_FROZEN : MOULT_FUNCTION_IDLE, &decision)) return;
   const bool freezes = decision.end == 0 && decision.freeze != 0 && !kept.frozen;
@@ -227,7 +258,7 @@ void Keeper::Rest(Kept& kept) {
     return Start(kept, Step::kEnd, [&](const moult_op_options& options) { return moult_vm_kill(vm_, kept.function, &options, &kept.op); });
   }
   kept.trouble = absl::OkStatus();
-  kept.wake = After(Clock::now(), std::max(decision.wake_after_us, kLeastWaitUs));
+  kept.wake = std::min(After(Clock::now(), std::max(decision.wake_after_us, kLeastWaitUs)), kept.looked + kLookEvery);
   kept.decision = decision;
   kept.moving = kept.frozen && Moves(decision);
   kept.next_in_order = 0;
@@ -272,6 +303,7 @@ void Keeper::Start(Kept& kept, Step step, StartOp start) {
     done->keeper->Done(*done);
   };
   kept.step = step;
+  kept.cancelled = false;
   if (start(options) < 0) {
     kept.op = nullptr;
     Failed(kept, LastError());
@@ -329,6 +361,7 @@ void Keeper::Succeeded(Kept& kept, const Json& result) {
     case Step::kThaw:
       kept.frozen = false;
       kept.recalls = true;
+      kept.tries = 0;
       // What is out comes back unseen as it is touched; what the next look finds is what counts.
       kept.measured = false;
       break;
@@ -338,7 +371,11 @@ void Keeper::Succeeded(Kept& kept, const Json& result) {
     case Step::kLook: {
       const Json functions = result.value("functions", Json::array());
       const auto found = std::find_if(functions.begin(), functions.end(), [&](const Json& one) { return Number(one, "id") == kept.function; });
-      kept.ended = found == functions.end() || found->value("state", "") == "ended";
+      const std::string state = found == functions.end() ? "" : found->value("state", "");
+      kept.ended = state.empty() || state == "ended";
+      if (kept.looked == Clock::time_point{}) kept.frozen = state == "frozen";
+      kept.looked = Clock::now();
+      kept.look = false;
       break;
     }
   }
@@ -348,29 +385,34 @@ void Keeper::Failed(Kept& kept, const absl::Status& status) {
   kept.moving = kept.measured = false;
   // One that was to stand still may do so, whatever the answer was.
   if (kept.step == Step::kFreeze || kept.step == Step::kOffload) kept.frozen = true;
-  const bool runs = kept.requests > 0 || kept.leaving;
-  if (absl::IsCancelled(status) && runs) return;  // by ourselves
-  kept.look = kept.step != Step::kLook;
+  if (kept.cancelled) {
+    kept.wake = Clock::now();
+    return;
+  }
   // Without its pages it runs all the same, and waits at those that the pool does not give.
   if (kept.step == Step::kRecall) kept.recalls = false;
-  kept.wake = runs ? Clock::now() + kBeforeNextTry : Clock::now() + kAfterTrouble;
-  if (kept.trouble != status && !absl::IsNotFound(status))
-    Log(1, absl::StrCat("policy ", kept.spec, ": function ", kept.function, ": ", status.message()));
-  kept.trouble = status;
+  kept.look = kept.step != Step::kLook;
+  const Clock::time_point now = Clock::now();
+  const bool runs = kept.requests > 0 || kept.leaving;
+  const int doublings = std::min(kept.tries++, 10);
+  kept.wake = runs ? now + std::min(kFirstWait * (1 << doublings), kLongestWait) : now + kAfterTrouble;
+  if (kept.leaving && kept.tries >= kMostTriesToLeave) kept.frozen = kept.look = false;
+  if (kept.step != Step::kLook || kept.trouble.ok()) kept.trouble = status;
+  if (now < kept.told + kBetweenMessages) return;
+  kept.told = now;
+  Log(1, absl::StrCat("policy ", kept.spec, ": function ", kept.function, ": ", status.message()));
 }
 
 Json Keeper::Describe() const {
   Json list = Json::array();
   const Clock::time_point now = Clock::now();
   for (const auto& [function, kept] : kept_) {
-    if (kept->leaving) continue;
     Json one{{"function", function},
              {"policy", kept->spec},
-             {"state", kept->requests > 0 ? "running" : kept->frozen ? "frozen" : "idle"},
+             {"state", kept->leaving ? "leaving" : kept->frozen ? "frozen" : kept->requests > 0 ? "running" : "idle"},
              {"requests", kept->requests},
              {"idle_ms", kept->requests > 0 ? 0 : MillisOf(now - kept->last_end)}};
-    if (kept->requests == 0 && kept->wake != Clock::time_point::max())
-      one["next_ms"] = std::max<int64_t>(0, MillisOf(kept->wake - now));
+    if (kept->requests == 0) one["next_ms"] = std::max<int64_t>(0, MillisOf(kept->wake - now));
     for (size_t i = 0; i < kSegmentNames.size(); ++i)
       one["segments"][kSegmentNames[i]] = {{"resident_bytes", kept->resident[i]}, {"offloaded_bytes", kept->offloaded[i]}};
     if (!kept->trouble.ok()) one["error"] = ErrorJson(kept->trouble);

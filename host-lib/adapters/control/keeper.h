@@ -32,19 +32,21 @@ class Keeper {
   Keeper(const Keeper&) = delete;
   Keeper& operator=(const Keeper&) = delete;
 
-  // `spec` as moult_policy_open() has it; "off": it is let run, and left alone. A function with a new policy counts as
-  // idle from now on, if no request is under way. Errors: those of moult_policy_open(); kNotFound: "off" for one that
-  // has none. That there is such a function shows later, in the log.
+  // `spec` as moult_policy_open() has it; "off": it is let run, and then left alone. A function with a new policy counts
+  // as idle from now on, if no request is under way. Errors: those of moult_policy_open(); kNotFound: "off" for one that
+  // has none. A function that is not there is forgotten as soon as that is seen.
   absl::Status Set(uint64_t function, const std::string& spec);
   // A request begins, and ends. Of functions without a policy nothing is noted.
   void Begin(uint64_t function);
   void End(uint64_t function);
+  // The guest has begun anew: its functions are gone, and others will have their numbers.
+  void Clear();
 
   // When Tick() has something to do; max: when something else happens first.
   Clock::time_point next() const;
   void Tick();
 
-  // [{"function", "policy", "state", "requests", "idle_ms", "next_ms", "segments", "error"}]
+  // As `status` in control.md has it.
   Json Describe() const;
 
  private:
@@ -56,6 +58,8 @@ class Keeper {
   void Serve(Kept& kept);
   bool Ask(Kept& kept, uint32_t state, moult_policy_decision* decision);
   void OffloadNext(Kept& kept);
+  void Look(Kept& kept);
+  void Cancel(Kept& kept);
   void Sweep();
   template <typename StartOp>
   void Start(Kept& kept, Step step, StartOp start);

@@ -211,11 +211,7 @@ constexpr StoreMethod kStoreMethods[] = {
 
 absl::StatusOr<Call> StartOp(const Target& target, const OpMethod& method, const Json& params,
                              const moult_op_options& options) {
-  if (target.vm == nullptr) {
-    return target.fault.ok()
-               ? absl::FailedPreconditionError(absl::StrCat(method.name, ": there is no VM here"))
-               : target.fault;
-  }
+  MOULT_RETURN_IF_ERROR(NeedVm(target, method.name));
   Params reader(params);
   Context context{target, reader, options};
   context.options.timeout_ms = static_cast<uint32_t>(reader.NumberOr("timeout_ms", 0, UINT32_MAX));
@@ -239,6 +235,12 @@ absl::StatusOr<Call> StartDisk(const Target& target, const StoreMethod& method, 
 }
 
 }  // namespace
+
+absl::Status NeedVm(const Target& target, std::string_view method) {
+  if (target.vm != nullptr) return absl::OkStatus();
+  if (!target.fault.ok()) return target.fault;
+  return absl::FailedPreconditionError(absl::StrCat(std::string(method), ": there is no VM here"));
+}
 
 absl::Status LastError() {
   return absl::Status(static_cast<absl::StatusCode>(moult_last_error_code()), moult_last_error());

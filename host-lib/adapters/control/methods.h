@@ -36,6 +36,9 @@ absl::StatusOr<Call> Start(const Target& target, std::string_view method, const 
 // Of an operation that has ended. `detail` gets the result's JSON in either case.
 absl::Status Outcome(const moult_op* op, Json* detail);
 
+// What a method says that needs a vm where there is none.
+absl::Status NeedVm(const Target& target, std::string_view method);
+
 // The status of libmoult's last failed call on this thread.
 absl::Status LastError();
 

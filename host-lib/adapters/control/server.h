@@ -48,6 +48,8 @@ class Server {
   // Cancels everything that could have run code of a window: the embedder could not drop old translations.
   // On the thread in Run().
   void CancelAll(const char* why);
+  // The guest has begun anew. On the thread in Run().
+  void GuestReset() { keeper_.Clear(); }
 
  private:
   using Clock = std::chrono::steady_clock;

@@ -53,6 +53,7 @@ absl::StatusOr<Json> Server::SetPolicy(const Request& request) {
   const uint64_t function = params.Number("function");
   const std::string policy = params.Text("policy");
   MOULT_RETURN_IF_ERROR(params.status());
+  MOULT_RETURN_IF_ERROR(NeedVm(options_.target, request.method));
   MOULT_RETURN_IF_ERROR(keeper_.Set(function, policy));
   return Json{{"function", function}, {"policy", policy}};
 }

@@ -144,6 +144,7 @@ absl::Status Adapter::MakeVm() {
         Adapter& self = Self(user);
         if (self.server_ == nullptr) return;
         self.server_->Post([&self] {
+          self.server_->GuestReset();
           if (moult_vm_guest_reset(self.vm_) < 0)
             self.log_.Write(0, absl::StrCat("reset: ", moult_last_error()));
         });

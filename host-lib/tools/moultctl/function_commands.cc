@@ -7,6 +7,8 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <chrono>
+#include <thread>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -56,6 +58,20 @@ void PrintLog(const std::string& piece, bool json) {
     std::fwrite(piece.data(), 1, piece.size(), stdout);
   }
   std::fflush(stdout);
+}
+
+// Until the function runs, and is left alone.
+absl::Status AwaitPolicyLeft(Backend& backend, uint64_t function) {
+  constexpr std::chrono::seconds kMost(60);
+  const auto deadline = std::chrono::steady_clock::now() + kMost;
+  for (;;) {
+    MOULT_ASSIGN_OR_RETURN(const Json status, backend.Call("status", Json::object()));
+    const Json& policies = Member(status, "policies");
+    if (std::none_of(policies.begin(), policies.end(), [&](const Json& one) { return Number(one, "function") == function; })) return absl::OkStatus();
+    if (std::chrono::steady_clock::now() > deadline)
+      return absl::DeadlineExceededError(absl::StrCat("policy: function ", function, " is not let run after ", kMost.count(), " s; see moultctl policy"));
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  }
 }
 
 Json WithFrom(Json params, const Arguments& arguments) {
@@ -282,8 +298,11 @@ int RunPolicy(Backend& backend, const Arguments& arguments) {
   if (!arguments.policy.empty()) {
     const absl::StatusOr<uint64_t> id = FunctionId(backend, arguments.function);
     if (!id.ok()) return Fail(id.status(), arguments.json);
-    return CallAndPrint(backend, arguments, "policy", {{"function", *id}, {"policy", arguments.policy}},
-                        [&](const Json&) { return absl::StrCat(*id, " ", arguments.policy, "\n"); });
+    const absl::StatusOr<Json> set = backend.Call("policy", {{"function", *id}, {"policy", arguments.policy}});
+    if (!set.ok()) return Fail(set.status(), arguments.json);
+    const absl::Status left = arguments.policy == "off" ? AwaitPolicyLeft(backend, *id) : absl::OkStatus();
+    if (!left.ok()) return Fail(left, arguments.json);
+    return Print(*set, absl::StrCat(*id, " ", arguments.policy, "\n"), arguments.json);
   }
   const absl::StatusOr<Json> status = backend.Call("status", Json::object());
   if (!status.ok()) return Fail(status.status(), arguments.json);

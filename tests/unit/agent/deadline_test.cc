@@ -18,9 +18,9 @@ using rpc::CaptureOutcome;
 using rpc::FunctionState;
 using ::testing::HasSubstr;
 
-constexpr char kQuick[] = ", \"message_ms\": 400, \"hold_ms\": 400";
+constexpr char kQuick[] = ", \"message_ms\": 2000, \"hold_ms\": 2000";
 // Of the above, and of deadlines of requests: long enough to see that nothing happens.
-constexpr int kLongAfterMs = 1500;
+constexpr int kLongAfterMs = 5000;
 
 class DeadlineTest : public AgentTest {
  protected:
@@ -117,7 +117,7 @@ TEST_F(DeadlineTest, Request_IsGivenUp_WhenItTrickles) {
     poll(nullptr, 0, 50);
   }
   EXPECT_LT(sent + 1, frame.size());
-  EXPECT_GE(rpc::Clock::now() - start, std::chrono::milliseconds(400));
+  EXPECT_GE(rpc::Clock::now() - start, std::chrono::milliseconds(2000));
   AwaitLog("a request did not come whole in time");
   ExpectServes();
 }
@@ -194,9 +194,9 @@ TEST_F(DeadlineTest, Capture_EndsByTheRequestsDeadline_WhenThatIsSooner) {
   const uint64_t function = RunCounter(*client);
   const auto silent = Connect();
   const auto start = rpc::Clock::now();
-  ASSERT_NE(BeginCapture(*silent, function, /*deadline_ms=*/2000), nullptr);
+  ASSERT_NE(BeginCapture(*silent, function, /*deadline_ms=*/8000), nullptr);
   EXPECT_TRUE(ClosedByPeer(silent->channel.fd()));
-  EXPECT_LT(rpc::Clock::now() - start, std::chrono::seconds(20));
+  EXPECT_LT(rpc::Clock::now() - start, std::chrono::seconds(60));
   ExpectReleased(*silent, function, "no CaptureEnd came in time");
 }
 
