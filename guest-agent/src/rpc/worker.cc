@@ -195,6 +195,7 @@ WorkerExit Work(Worker& worker) {
     }
     if (status.ok()) status = verb.run(worker);
     if (lock.valid()) ClearNote(lock.get());
+    lock.Reset();  // Before the agent hears of it, which takes the next call then.
     worker.Tell({.done = true});
     if (status.ok())
       return verb.takes_connection ? WorkerExit::kCloseConnection : WorkerExit::kKeepConnection;
