@@ -177,6 +177,21 @@ absl::StatusOr<std::unique_ptr<rpc::RequestT>> Worker::AwaitEnd(RequestBody want
   }
 }
 
+namespace {
+
+// The call before may be answered, and its lock held for a moment by a process that has its descriptor still. Nobody but
+// this call waits here.
+absl::StatusOr<UniqueFd> AwaitFolder(const std::string& folder) {
+  const auto deadline = Clock::now() + std::chrono::seconds(2);
+  for (;;) {
+    auto lock = LockFolder(folder);
+    if (lock.ok() || !absl::IsFailedPrecondition(lock.status()) || Clock::now() > deadline) return lock;
+    usleep(1000);
+  }
+}
+
+}  // namespace
+
 WorkerExit Work(Worker& worker) {
   const RequestBody body = worker.request.body.type;
   for (const Verb& verb : kVerbs) {
@@ -185,7 +200,7 @@ WorkerExit Work(Worker& worker) {
     UniqueFd lock;
     // Streams change nothing, and Doctor has no function.
     if (worker.function != nullptr && !verb.takes_connection) {
-      auto taken = LockFolder(worker.function->folder);
+      auto taken = AwaitFolder(worker.function->folder);
       if (taken.ok()) {
         lock = *std::move(taken);
         WriteNote(lock.get(), {worker.function->info.state == rpc::FunctionState::Frozen});
