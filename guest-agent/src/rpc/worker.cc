@@ -194,6 +194,21 @@ absl::StatusOr<std::unique_ptr<rpc::RequestT>> Worker::AwaitEnd(RequestBody want
   }
 }
 
+namespace {
+
+// The call before may be answered, and its lock held for a moment by a process that has its descriptor still. Nobody but
+// this call waits here.
+absl::StatusOr<UniqueFd> AwaitFolder(const std::string& folder) {
+  const auto deadline = Clock::now() + std::chrono::seconds(2);
+  for (;;) {
+    auto lock = LockFolder(folder);
+    if (lock.ok() || !absl::IsFailedPrecondition(lock.status()) || Clock::now() > deadline) return lock;
+    usleep(1000);
+  }
+}
+
+}  // namespace
+
 WorkerExit Work(Worker& worker) {
   const RequestBody body = worker.request.body.type;
   for (const Verb& verb : kVerbs) {
@@ -202,7 +217,7 @@ WorkerExit Work(Worker& worker) {
     UniqueFd lock;
     // Streams change nothing, and Doctor has no function.
     if (worker.function != nullptr && !verb.takes_connection) {
-      auto taken = LockFolder(worker.function->folder);
+      auto taken = AwaitFolder(worker.function->folder);
       if (taken.ok()) {
         lock = *std::move(taken);
         WriteNote(lock.get(), {worker.function->info.state == rpc::FunctionState::Frozen});
@@ -212,6 +227,7 @@ WorkerExit Work(Worker& worker) {
     }
     if (status.ok()) status = verb.run(worker);
     if (lock.valid()) ClearNote(lock.get());
+    lock.Reset();  // Before the agent hears of it, which takes the next call then.
     worker.Tell({.done = true});
     // Who gave up could not know why.
     if (absl::IsCancelled(status) && Clock::now() >= worker.deadline)

@@ -17,7 +17,7 @@ constexpr uint64_t kFar = ~uint64_t{0} - kPageBytes + 1;  // the last page of al
 
 TEST(LedgerParser, ParsesAReport) {
   Json report = Report();
-  report["runs"] = {Json::array({4096, 8192, kUserFile, 2, 4, 312, 0x55d000, 0, 12288, 5, 1, 256})};
+  report["runs"] = Json::array({Json::array({4096, 8192, kUserFile, 2, 4, 312, 0x55d000, 0, 12288, 5, 1, 256})});
   const absl::StatusOr<Ledger> ledger = ParseLedger(report);
   ASSERT_TRUE(ledger.ok()) << ledger.status();
   EXPECT_EQ(ledger->ram_bytes, 65536u);
@@ -49,7 +49,7 @@ TEST(LedgerParser, FindsColumns_WhenALaterVersionHasOthersBetween) {
   Json report = Report();
   report["run_fields"] = {"new", "length",      "gpa",  "class",   "kind",  "function", "pid",
                           "va",  "file_offset", "file", "segment", "flags", "prot"};
-  report["runs"] = {Json::array({"x", 8192, 4096, kFree, 0, 0, 0, 0, 0, -1, 0, 0, 2})};
+  report["runs"] = Json::array({Json::array({"x", 8192, 4096, kFree, 0, 0, 0, 0, 0, -1, 0, 0, 2})});
   const absl::StatusOr<Ledger> ledger = ParseLedger(report);
   ASSERT_TRUE(ledger.ok()) << ledger.status();
   EXPECT_EQ(ledger->runs[0].gpa, 4096u);

@@ -156,7 +156,7 @@ TEST(Picture, KeepsOneFunctionFromAnother_AndOffloadedApart) {
 TEST(Picture, DrawsOneRunOfAllRam_HoweverLarge) {
   Json report = Report();
   const uint64_t pages = (~uint64_t{0} - kPageBytes + 1) / kPageBytes;
-  report["runs"] = {RunRow(0, pages, kFree)};
+  report["runs"] = Json::array({RunRow(0, pages, kFree)});
   for (const bool hilbert : {false, true}) {
     const Picture picture = Draw(Parse(report), {.columns = 512, .max_rows = 512, .hilbert = hilbert});
     EXPECT_EQ(PagesIn(picture.ram), pages);
