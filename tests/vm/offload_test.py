@@ -122,48 +122,6 @@ def memory_goes_back_to_the_host(s):
 
 
 @case
-def policy_moves_an_idle_function_out_and_back(s):
-    spec = "semi-warm:settle_s=0.2:init_unknown_s=0.5:step_every_s=0.1:step_share=0.5"
-    function = s.vm.run("python")
-    answer = s.control.get(function, "/?seed=1")
-    s.control.call("policy", function=function, policy=spec)
-
-    def kept():
-        return next(p for p in s.control.call("status")["policies"] if p["function"] == function)
-
-    def until(what, seconds=60):
-        deadline = time.monotonic() + seconds
-        while not what(kept()):
-            expect(time.monotonic() < deadline, f"after {seconds} s: {kept()}")
-            time.sleep(0.05)
-
-    def is_out(one):
-        parts = one["segments"].values()
-        return one["state"] == "frozen" and sum(p["offloaded_bytes"] for p in parts) > 4 << 20 and not sum(p["resident_bytes"] for p in parts)
-
-    for number in range(6):
-        # All of it, in the end: nothing is asked of it, and the policy goes on step by step. Or a request meets it at work.
-        until(is_out if number % 2 == 0 else lambda one: one["state"] == "frozen")
-        if number % 2 == 0:
-            expect(s.info(function)["offloaded_bytes"] > 4 << 20, f"{s.info(function)}, but {kept()}")
-        expect(s.control.get(function, "/?seed=1") == answer, "another answer than before")
-    s.control.call("policy", function=function, policy="off")
-    expect(s.control.get(function, "/?seed=1") == answer, "another answer than before")
-    deadline = time.monotonic() + 60
-    while [p for p in s.control.call("status")["policies"] if p["function"] == function]:
-        expect(time.monotonic() < deadline, "a policy that is off is still told")
-        time.sleep(0.05)
-    time.sleep(1)
-    expect(s.info(function)["state"] == "running", f"with its policy off it is {s.info(function)['state']}")
-    # One that ends a function which nobody asks anything.
-    s.control.call("policy", function=function, policy="fixed:keep_alive_s=0.5")
-    deadline = time.monotonic() + 30
-    while s.info(function)["state"] != "ended":
-        expect(time.monotonic() < deadline, f"it lives on: {s.info(function)}")
-        time.sleep(0.05)
-
-
-@case
 def segments_go_by_themselves(s):
     function = s.vm.start_at("parts", "unix:/tmp/parts.sock", ["/usr/bin/python3", "-S", "-c", PARTS], "--ready", "connect",
                              "--runtime-up", "line:up")
@@ -324,6 +282,48 @@ def pool_is_damaged(s):
         expect("is lost" in log, f"nothing is said of it: {log}")
     finally:
         broken.vm.close()
+
+
+@case
+def policy_moves_an_idle_function_out_and_back(s):
+    spec = "semi-warm:settle_s=0.2:init_unknown_s=0.5:step_every_s=0.1:step_share=0.5"
+    function = s.vm.run("python")
+    answer = s.control.get(function, "/?seed=1")
+    s.control.call("policy", function=function, policy=spec)
+
+    def kept():
+        return next(p for p in s.control.call("status")["policies"] if p["function"] == function)
+
+    def until(what, seconds=60):
+        deadline = time.monotonic() + seconds
+        while not what(kept()):
+            expect(time.monotonic() < deadline, f"after {seconds} s: {kept()}")
+            time.sleep(0.05)
+
+    def is_out(one):
+        parts = one["segments"].values()
+        return one["state"] == "frozen" and sum(p["offloaded_bytes"] for p in parts) > 4 << 20 and not sum(p["resident_bytes"] for p in parts)
+
+    for number in range(6):
+        # All of it, in the end: nothing is asked of it, and the policy goes on step by step. Or a request meets it at work.
+        until(is_out if number % 2 == 0 else lambda one: one["state"] == "frozen")
+        if number % 2 == 0:
+            expect(s.info(function)["offloaded_bytes"] > 4 << 20, f"{s.info(function)}, but {kept()}")
+        expect(s.control.get(function, "/?seed=1") == answer, "another answer than before")
+    s.control.call("policy", function=function, policy="off")
+    expect(s.control.get(function, "/?seed=1") == answer, "another answer than before")
+    deadline = time.monotonic() + 60
+    while [p for p in s.control.call("status")["policies"] if p["function"] == function]:
+        expect(time.monotonic() < deadline, "a policy that is off is still told")
+        time.sleep(0.05)
+    time.sleep(1)
+    expect(s.info(function)["state"] == "running", f"with its policy off it is {s.info(function)['state']}")
+    # One that ends a function which nobody asks anything.
+    s.control.call("policy", function=function, policy="fixed:keep_alive_s=0.5")
+    deadline = time.monotonic() + 30
+    while s.info(function)["state"] != "ended":
+        expect(time.monotonic() < deadline, f"it lives on: {s.info(function)}")
+        time.sleep(0.05)
 
 
 def main():
