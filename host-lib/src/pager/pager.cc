@@ -61,7 +61,11 @@ std::vector<bool> Pager::Out(GuestRange range) {
   const absl::StatusOr<PageId> first = table_.First(range);
   if (!first.ok()) return {};
   std::vector<bool> out(range.length / kPage);
-  for (uint64_t i = 0; i < out.size(); ++i) out[i] = table_.Get(*first + i) != nullptr;
+  for (uint64_t i = 0; i < out.size(); ++i) {
+    const Record* const record = table_.Get(*first + i);
+    // Holes that are being filled with zeros were nobody's, and what is being copied is still there.
+    out[i] = record != nullptr && record != &hole_ && record != &noted_hole_ && record->state != PageState::kCopying;
+  }
   return out;
 }
 
