@@ -254,6 +254,9 @@ void moult_vm_close(moult_vm* vm) {
   the_vm = nullptr;
   if (vm == nullptr) return;
   close(vm->event);
+  for (const moult_op* op : vm->ops) {
+    if (op->freed) delete op;  // while it ran
+  }
   delete vm;
 }
 int moult_vm_fd(const moult_vm* vm) { return vm->event; }
