@@ -167,8 +167,8 @@ def test_no_struct_pages(guest, label, tests):
     loaded, cost = guest.load_and_weigh("struct_pages=0")
     guest.score.check(f"{label}: the driver loads", loaded.code == 0 and "without struct pages" in loaded.text(),
                       loaded.text() + loaded.err.decode())
-    # 1/64 would be 16 MiB.
-    guest.score.check(f"{label}: without struct pages the window costs no memory", cost < 8192, f"{cost} KiB")
+    # 1/64 would be 16 MiB; what else takes memory in those seconds is some MiB.
+    guest.score.check(f"{label}: without struct pages the window costs no memory", cost < 12 << 10, f"{cost} KiB")
     guest.run(f"{label} no-pages", [t for t in tests if t != "detach_test"] + ["detach_test"])
 
 
