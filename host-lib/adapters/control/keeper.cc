@@ -396,7 +396,11 @@ void Keeper::Failed(Kept& kept, const absl::Status& status) {
   const bool runs = kept.requests > 0 || kept.leaving;
   const int doublings = std::min(kept.tries++, 10);
   kept.wake = runs ? now + std::min(kFirstWait * (1 << doublings), kLongestWait) : now + kAfterTrouble;
-  if (kept.leaving && kept.tries >= kMostTriesToLeave) kept.frozen = kept.look = false;
+  if (kept.leaving && kept.tries >= kMostTriesToLeave) {
+    kept.frozen = kept.look = false;
+    Log(1, absl::StrCat("policy ", kept.spec, ": function ", kept.function, " could not be let run, and is left as it is: ", status.message()));
+    return;
+  }
   if (kept.step != Step::kLook || kept.trouble.ok()) kept.trouble = status;
   if (now < kept.told + kBetweenMessages) return;
   kept.told = now;
