@@ -83,6 +83,14 @@ static inline void moult_add_rss(struct mm_struct *mm, long pages)
 #define moult_ptep_get(ptep) (*(ptep))
 #endif
 
+/*
+ * What x86's ptep_test_and_clear_young() does, which modules cannot call; and
+ * like that it leaves the TLB alone: an entry there that is used on does not set
+ * the bit again, until it goes.
+ */
+#define moult_clear_young(entry) \
+	clear_bit(_PAGE_BIT_ACCESSED, (unsigned long *)(entry))
+
 /* Mapping kinds that older kernels, or other configurations, do not have. */
 #ifdef VM_SHADOW_STACK
 #define MOULT_VM_SHADOW_STACK VM_SHADOW_STACK

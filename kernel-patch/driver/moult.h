@@ -4,8 +4,11 @@
 
 #include <linux/list.h>
 #include <linux/memremap.h>
+#include <linux/mm.h>
 #include <linux/mutex.h>
 #include <linux/rwsem.h>
+#include <linux/swap.h>
+#include <linux/swapops.h>
 #include <linux/types.h>
 #include <linux/workqueue.h>
 #include <uapi/linux/moult.h>
@@ -61,6 +64,28 @@ struct moult_held {
 	struct folio *folios[];
 };
 
+/**
+ * struct moult_walk - what to do with the entries that a walk meets
+ * @pte: with the table's lock held, of all entries; anything but 0 ends the
+ *	walk, but it is never -EINVAL
+ * @huge: of a huge entry, with its lock held, and what of it is walked over;
+ *	as @pte. NULL: pass it by
+ *
+ * Entries are not present while their page is moved, which is also how a huge
+ * page is split: see moult_pte_moving().
+ */
+struct moult_walk {
+	pte_fn_t pte;
+	int (*huge)(pmd_t *pmdp, unsigned long address, unsigned long end,
+		    void *data);
+};
+
+/* The page is the process's yet, and will soon have an ordinary entry again. */
+static inline bool moult_pte_moving(pte_t pte)
+{
+	return is_swap_pte(pte) && is_migration_entry(pte_to_swp_entry(pte));
+}
+
 /*
  * Taken before any mmap lock. Readers attach; writers add and remove windows,
  * and detach, so that no attach is under way when a detach gives its answer.
@@ -91,6 +116,16 @@ int moult_list(struct moult_file *file, struct moult_list *call);
 void moult_release_kept(struct moult_file *file, bool wipe);
 bool moult_kept_in_use(struct moult_file *file);
 bool moult_keeps(struct moult_file *file, const struct mm_struct *mm);
+
+/* moult_walk.c */
+struct mm_struct *moult_mm_of(pid_t nr);
+int moult_apply(struct mm_struct *mm, unsigned long address,
+		unsigned long length, pte_fn_t fn, void *data);
+int moult_step(struct mm_struct *mm, unsigned long address, unsigned long end,
+	       const struct moult_walk *walk, void *data, unsigned long *next);
+
+/* moult_young.c */
+int moult_young(struct moult_young *call);
 
 /* moult_late.c */
 void moult_late_add(struct moult_file *file);

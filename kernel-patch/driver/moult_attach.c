@@ -151,8 +151,8 @@ static int prepare_anon_vma(struct batch *batch, struct vm_area_struct *vma,
 	int err = check_no_huge(batch->mm, address, &table);
 
 	if (!err && table)
-		err = apply_to_existing_page_range(batch->mm, address, PAGE_SIZE,
-						   refuse_pte, NULL);
+		err = moult_apply(batch->mm, address, PAGE_SIZE, refuse_pte,
+				  NULL);
 	if (err)
 		return err;
 	/* Two megabytes would be a lot to throw away. */

@@ -6,15 +6,14 @@
  */
 
 #include <linux/dcache.h>
+#include <linux/delay.h>
 #include <linux/fs.h>
 #include <linux/highmem.h>
 #include <linux/huge_mm.h>
 #include <linux/memory_hotplug.h>
 #include <linux/mm.h>
-#include <linux/pid.h>
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
-#include <linux/sched/task.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 
@@ -27,6 +26,9 @@
 /* Address spaces of one open file: the processes of one function. */
 #define MAX_KEPT 256
 
+/* How often one call waits for pages that are being moved, a moment each time. */
+#define MAX_WAITS 4096
+
 struct moult_kept {
 	struct list_head node;
 	struct mm_struct *mm;
@@ -34,17 +36,17 @@ struct moult_kept {
 
 /**
  * struct walk - looks for frames that one address space has for itself
- * @vma: where it is
- * @own_file: nobody but this address space has the file that @vma maps
+ * @own_file: nobody but this address space has the file that is mapped there
  * @wipe: fill them with zeros, and take no references
  * @held: takes the references
  * @runs: of frames
  * @count: of @runs that are filled in
  * @capacity: of @runs
  * @frames: in @runs
+ * @moving: after -EAGAIN: where a page is being moved; to be gone on with
+ * @waits: for such pages
  */
 struct walk {
-	struct vm_area_struct *vma;
 	bool own_file;
 	bool wipe;
 	struct moult_held *held;
@@ -52,6 +54,8 @@ struct walk {
 	u32 count;
 	u32 capacity;
 	u64 frames;
+	unsigned long moving;
+	u32 waits;
 };
 
 static bool is_own(const struct walk *walk, struct page *page)
@@ -60,8 +64,7 @@ static bool is_own(const struct walk *walk, struct page *page)
 	bool once = !folio_test_large(folio) &&
 		    !atomic_read(&page->_mapcount);
 
-	if (PageHWPoison(page) || folio_test_hugetlb(folio) ||
-	    folio_test_ksm(folio))
+	if (PageHWPoison(page) || folio_test_ksm(folio))
 		return false;
 	if (folio_test_anon(folio))
 		return once || PageAnonExclusive(page);
@@ -100,11 +103,22 @@ static void take(struct walk *walk, struct page *page, unsigned long count)
 	add_run(walk, page_to_pfn(page), count);
 }
 
+/* A wipe has nobody who would try again. */
+static int stop_at(struct walk *walk, unsigned long address)
+{
+	if (walk->wipe && walk->waits >= MAX_WAITS)
+		return 0;
+	walk->moving = address;
+	return -EAGAIN;
+}
+
 static int take_pte(pte_t *ptep, unsigned long address, void *data)
 {
 	pte_t pte = moult_ptep_get(ptep);
 	struct page *page;
 
+	if (moult_pte_moving(pte))
+		return stop_at(data, address);
 	if (!pte_present(pte) || pte_special(pte))
 		return 0;
 	/* Neither a window's page nor another device's. */
@@ -114,51 +128,19 @@ static int take_pte(pte_t *ptep, unsigned long address, void *data)
 	return 0;
 }
 
-static void take_huge(struct walk *walk, pmd_t *pmdp)
+static int take_huge(pmd_t *pmdp, unsigned long address, unsigned long end,
+		     void *data)
 {
-	spinlock_t *lock = pmd_lock(walk->vma->vm_mm, pmdp);
-
-	if (pmd_present(*pmdp) && pmd_trans_huge(*pmdp))
-		take(walk, pmd_page(*pmdp), HPAGE_PMD_NR);
-	spin_unlock(lock);
+	if (!pmd_present(*pmdp))
+		return stop_at(data, address);
+	take(data, pmd_page(*pmdp), HPAGE_PMD_NR);
+	return 0;
 }
 
-/* From @address to the end of what one table of entries covers, or of a hole. */
-static int step(struct walk *walk, unsigned long address, unsigned long *next)
-{
-	struct mm_struct *mm = walk->vma->vm_mm;
-	unsigned long end = walk->vma->vm_end;
-	pgd_t *pgd = pgd_offset(mm, address);
-	p4d_t *p4d;
-	pud_t *pud;
-	pmd_t *pmdp;
-	pmd_t pmd;
-
-	*next = pgd_addr_end(address, end);
-	if (pgd_none(*pgd) || pgd_bad(*pgd))
-		return 0;
-	p4d = p4d_offset(pgd, address);
-	*next = p4d_addr_end(address, end);
-	if (p4d_none(*p4d) || p4d_bad(*p4d))
-		return 0;
-	pud = pud_offset(p4d, address);
-	*next = pud_addr_end(address, end);
-	if (pud_none(*pud) || pud_leaf(*pud) || pud_bad(*pud))
-		return 0;
-	pmdp = pmd_offset(pud, address);
-	*next = pmd_addr_end(address, end);
-	pmd = READ_ONCE(*pmdp);
-	if (pmd_none(pmd) || !pmd_present(pmd))
-		return 0;
-	if (pmd_trans_huge(pmd)) {
-		take_huge(walk, pmdp);
-		return 0;
-	}
-	if (pmd_leaf(pmd) || pmd_bad(pmd))
-		return 0;
-	return apply_to_existing_page_range(mm, address, *next - address,
-					    take_pte, walk);
-}
+static const struct moult_walk take_walk = {
+	.pte = take_pte,
+	.huge = take_huge,
+};
 
 /*
  * A file without a name, which only mappings of this address space have open:
@@ -191,6 +173,24 @@ static bool has_room(const struct walk *walk)
 }
 
 /*
+ * From @address on; what was moved meanwhile is looked at when that is over.
+ * Whoever moves a page does not wait for the mmap lock.
+ */
+static int walk_step(struct mm_struct *mm, struct walk *walk,
+		     unsigned long *address, unsigned long end)
+{
+	int err = moult_step(mm, *address, end, &take_walk, walk, address);
+
+	if (err == -EAGAIN && walk->waits < MAX_WAITS) {
+		walk->waits++;
+		*address = walk->moving;
+		usleep_range(100, 500);
+		err = 0;
+	}
+	return err;
+}
+
+/*
  * Goes on at *@cursor, until all is done, which makes that 0, or there is no
  * room. The lock is taken as a writer's, because entries may not go meanwhile.
  */
@@ -204,13 +204,12 @@ static int walk_mm(struct mm_struct *mm, struct walk *walk, u64 *cursor)
 	if (err)
 		return err;
 	for_each_vma(vmi, vma) {
-		walk->vma = vma;
 		walk->own_file = owns_file(vma);
 		address = max(address, vma->vm_start);
 		while (address < vma->vm_end) {
 			if (!has_room(walk))
 				goto out;
-			err = step(walk, address, &address);
+			err = walk_step(mm, walk, &address, vma->vm_end);
 			if (!err && !walk->wipe && fatal_signal_pending(current))
 				err = -EINTR;
 			if (err)
@@ -223,18 +222,6 @@ out:
 	mmap_write_unlock(mm);
 	*cursor = address;
 	return err;
-}
-
-static struct mm_struct *mm_of(pid_t nr)
-{
-	struct pid *pid = find_get_pid(nr);
-	struct task_struct *task = get_pid_task(pid, PIDTYPE_TGID);
-	struct mm_struct *mm = task ? get_task_mm(task) : NULL;
-
-	if (task)
-		put_task_struct(task);
-	put_pid(pid);
-	return mm;
 }
 
 /**
@@ -255,7 +242,7 @@ int moult_keep(struct moult_file *file, const struct moult_keep *call)
 	kept = kzalloc(sizeof(*kept), GFP_KERNEL_ACCOUNT);
 	if (!kept)
 		return -ENOMEM;
-	mm = mm_of(call->pid);
+	mm = moult_mm_of(call->pid);
 	if (!mm || mm == current->mm) {
 		err = mm ? -EINVAL : -ESRCH;
 		goto out;

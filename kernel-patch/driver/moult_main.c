@@ -236,6 +236,20 @@ static int moult_hold_frames(struct moult_file *file, void __user *argument)
 	return err;
 }
 
+static int moult_find_young(struct moult_file *file, void __user *argument)
+{
+	struct moult_young call;
+	int err = check_whole(file);
+
+	if (!err)
+		err = copy_in(&call, sizeof(call), sizeof(call), argument);
+	if (!err)
+		err = moult_young(&call);
+	if (!err && copy_to_user(argument, &call, sizeof(call)))
+		err = -EFAULT;
+	return err;
+}
+
 static long moult_ioctl(struct file *filp, unsigned int command,
 			unsigned long argument)
 {
@@ -262,6 +276,8 @@ static long moult_ioctl(struct file *filp, unsigned int command,
 		return moult_keep_memory(filp->private_data, to);
 	case MOULT_LIST:
 		return moult_list_frames(filp->private_data, to);
+	case MOULT_YOUNG:
+		return moult_find_young(filp->private_data, to);
 	default:
 		return -ENOTTY;
 	}

@@ -38,52 +38,22 @@ static int count_pte(pte_t *ptep, unsigned long address, void *data)
 	return 0;
 }
 
-/*
- * Beside template entries a mapping may have huge pages of its own, and holes.
- * Returns the end of the part that has no page table, or @address.
- */
-static unsigned long skip_tableless(struct mm_struct *mm, unsigned long address,
-				    unsigned long end)
-{
-	pgd_t *pgd = pgd_offset(mm, address);
-	p4d_t *p4d;
-	pud_t *pud;
-	pmd_t pmd;
-
-	if (pgd_none(*pgd) || pgd_bad(*pgd))
-		return pgd_addr_end(address, end);
-	p4d = p4d_offset(pgd, address);
-	if (p4d_none(*p4d) || p4d_bad(*p4d))
-		return p4d_addr_end(address, end);
-	pud = pud_offset(p4d, address);
-	if (pud_none(*pud) || pud_leaf(*pud) || pud_bad(*pud))
-		return pud_addr_end(address, end);
-	pmd = READ_ONCE(*pmd_offset(pud, address));
-	if (pmd_none(pmd) || !pmd_present(pmd) || pmd_leaf(pmd) || pmd_bad(pmd))
-		return pmd_addr_end(address, end);
-	return address;
-}
+/* Beside template entries a mapping may have huge pages of its own: not these. */
+static const struct moult_walk count_walk = { .pte = count_pte };
 
 static int count_vma(struct vm_area_struct *vma, struct count *count)
 {
 	unsigned long address = vma->vm_start;
 
 	while (address < vma->vm_end) {
-		unsigned long next = skip_tableless(vma->vm_mm, address, vma->vm_end);
-		int err;
+		int err = moult_step(vma->vm_mm, address, vma->vm_end,
+				     &count_walk, count, &address);
 
-		if (next == address) {
-			next = pmd_addr_end(address, vma->vm_end);
-			err = apply_to_existing_page_range(vma->vm_mm, address,
-							   next - address,
-							   count_pte, count);
-			if (err)
-				return err;
-		}
+		if (err)
+			return err;
 		if (fatal_signal_pending(current))
 			return -EINTR;
 		cond_resched();
-		address = next;
 	}
 	return 0;
 }

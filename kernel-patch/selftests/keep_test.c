@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* MOULT_KEEP: memory outlives its process, is listed, and is empty when it goes. */
-#include "moult_test.h"
+#include "huge.h"
 
 #include <linux/kernel-page-flags.h>
 #include <sys/uio.h>
 
 #define PAGES 700
+#define SPLIT 16UL	/* huge pages */
 #define MARK 0x6b656570UL
 
 static uint64_t flags_of(uint64_t gpa)
@@ -268,6 +269,95 @@ static void test_no_leak(void)
 	CHECK(before - after < 20 * (PAGES + 1024) * 4, "50 rounds leak nothing");
 }
 
+/* Of huge pages that are split while they are listed, all are listed. */
+static void test_split(void)
+{
+	long less = 0, more = 0, failed = 0;
+	long before = read_number("/proc/vmstat", "thp_split_page "), split = 0;
+	pid_t splitter = start_splitting();
+
+	if (splitter < 0) {
+		skip("huge pages that are split meanwhile", "the kernel has no split_huge_pages in debugfs");
+		return;
+	}
+	/* How many are split in a round is up to the scheduler. */
+	for (int round = 0; round < 60 || (split < 60 && round < 600); round++) {
+		int fd = open("/dev/moult", O_RDWR | O_CLOEXEC), ready[2];
+		char byte;
+		pid_t pid;
+
+		if (fd < 0 || pipe2(ready, O_CLOEXEC))
+			die("set up");
+		pid = fork();
+		if (!pid) {
+			fill_huge(huge_aligned(SPLIT * HUGE_PAGES), SPLIT);
+			if (write(ready[1], "r", 1) != 1)
+				die("write");
+			for (;;)
+				pause();
+		}
+		if (read(ready[0], &byte, 1) != 1 || keep(fd, pid))
+			die("keep");
+		stop(pid);
+		kill(splitter, SIGCONT);
+		usleep(round % 20 * 500);
+		failed += list(fd, MOULT_MAX_RANGES) != 0;
+		less += frames < SPLIT * HUGE_PAGES;
+		/* Little else is its own, and not as much as a huge page. */
+		more += frames >= SPLIT * HUGE_PAGES + 400 || sum_of_runs() != frames || listed_twice();
+		hold(splitter);
+		ioctl(fd, MOULT_RELEASE);
+		close(fd);
+		close(ready[0]);
+		close(ready[1]);
+		split = read_number("/proc/vmstat", "thp_split_page ") - before;
+	}
+	stop(splitter);
+	CHECK(split >= 60, "huge pages are split while they are listed");
+	CHECK_EQ(failed, 0, "huge pages that are split while they are listed are no error");
+	CHECK_EQ(less, 0, "all of their frames are listed");
+	CHECK_EQ(more, 0, "and none twice");
+}
+
+/* A private mapping's pages of hugetlb are its own, too, and go back to where they are from. */
+static void test_hugetlb(void)
+{
+	const char *pool = "/proc/sys/vm/nr_hugepages";
+	int fd = open("/dev/moult", O_RDWR | O_CLOEXEC), ready[2];
+	char byte;
+	pid_t pid;
+
+	if (fd < 0 || pipe2(ready, O_CLOEXEC))
+		die("set up");
+	if (!write_file(pool, "4") || read_number(pool, "4") < 0) {
+		skip("pages of hugetlb", "there is no room for them");
+		return;
+	}
+	pid = fork();
+	if (!pid) {
+		char *va = mmap(NULL, 4 * HUGE, RW, MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0);
+
+		if (va == MAP_FAILED)
+			die("mmap");
+		memset(va, 0x77, 4 * HUGE);
+		if (write(ready[1], "r", 1) != 1)
+			die("write");
+		for (;;)
+			pause();
+	}
+	if (read(ready[0], &byte, 1) != 1 || keep(fd, pid))
+		die("keep");
+	stop(pid);
+	CHECK_EQ(list(fd, MOULT_MAX_RANGES), 0, "list one that has pages of hugetlb");
+	CHECK(frames >= 4 * HUGE_PAGES && frames < 4 * HUGE_PAGES + 400, "all of them are listed");
+	CHECK(!listed_twice() && sum_of_runs() == frames, "once");
+	CHECK_EQ(ioctl(fd, MOULT_RELEASE), 0, "release");
+	CHECK(write_file(pool, "0") && read_number(pool, "0") == 0, "then the kernel has them back");
+	close(fd);
+	close(ready[0]);
+	close(ready[1]);
+}
+
 static int keep_unprivileged(void *pid)
 {
 	if (setuid(65534))
@@ -332,6 +422,8 @@ int main(void)
 	test_late(false);
 	test_late(true);
 	test_no_leak();
+	test_split();
+	test_hugetlb();
 	test_arguments();
 	return finish();
 }

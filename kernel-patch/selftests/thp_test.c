@@ -1,24 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* Huge pages never meet template pages. */
-#include "moult_test.h"
-
-#ifndef MADV_COLLAPSE
-#define MADV_COLLAPSE 25
-#endif
-#define HUGE (2UL << 20)
-#define HUGE_PAGES (HUGE / PAGE)
-
-static char *aligned(size_t pages)
-{
-	char *va = map_pages(pages + HUGE_PAGES, RW);
-
-	return (char *)(((uintptr_t)va + HUGE - 1) & ~(HUGE - 1));
-}
-
-static long huge_kib(void)
-{
-	return read_number("/proc/self/smaps_rollup", "AnonHugePages:");
-}
+#include "huge.h"
 
 int main(void)
 {
@@ -29,14 +11,14 @@ int main(void)
 		skip("huge pages", "the kernel has none");
 		return finish();
 	}
-	va = aligned(HUGE_PAGES);
+	va = huge_aligned(HUGE_PAGES);
 	va[0] = 1;
 	if (huge_kib() <= 0)
 		die("no huge page came");
 	CHECK_EQ(attach(va, 1, 1, RW), -EEXIST, "attach where a huge page is");
 	CHECK_EQ(attach(va + 5 * PAGE, 1, 1, RW), -EEXIST, "in its middle");
 	CHECK(va[0] == 1 && !va[5 * PAGE], "which stays");
-	va = aligned(HUGE_PAGES);
+	va = huge_aligned(HUGE_PAGES);
 	if (*(volatile char *)va)
 		die("huge zero page");
 	CHECK_EQ(attach(va, HUGE_PAGES, 1, RW), -EEXIST, "attach where the huge zero page is");
@@ -59,7 +41,7 @@ int main(void)
 	CHECK(pages_hold_pattern(va + HUGE / 2, HUGE_PAGES / 2, 1 + HUGE_PAGES / 2), "also after khugepaged came by");
 
 	/* A mapping with both: huge where no template page is. */
-	va = aligned(4 * HUGE_PAGES);
+	va = huge_aligned(4 * HUGE_PAGES);
 	CHECK_EQ(attach(va + HUGE, 10, 1, RW), 0, "attach in one of four huge ranges");
 	memset(va, 5, HUGE);
 	memset(va + 2 * HUGE, 5, 2 * HUGE);

@@ -69,7 +69,7 @@ def declared():
 @case
 def headers_compile_alone(_):
     options = {"moult.h": "moult_vm_options", "pages.h": "moult_pages_options", "pager.h": "moult_offload_options",
-               "pool.h": "moult_pool_options", "policy.h": "moult_policy_options"}
+               "pool.h": "moult_pool_options", "store.h": "moult_store_options", "policy.h": "moult_policy_options"}
     for header in HEADERS:
         compiles(f"#include <moult/{header.name}>\nint main(void) {{ struct {options[header.name]} o = MOULT_INIT(o); return o.size == 0; }}\n")
 

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 #include <cstdio>
-#include <fstream>
 
 #include "absl/strings/str_cat.h"
 #include "attach.h"
+#include "json_file.h"
 #include "moult/base/page.h"
 
 namespace moult::bench {
@@ -112,12 +112,7 @@ int RunAttach(const AttachArguments& arguments) {
     return 1;
   }
   Print(*report);
-  if (arguments.json.empty()) return 0;
-  std::ofstream file(arguments.json);
-  file << ToJson(*report).dump(2) << "\n";
-  if (file.flush()) return 0;
-  std::fprintf(stderr, "moult-bench: write %s\n", arguments.json.c_str());
-  return 1;
+  return WriteJson(arguments.json, ToJson(*report));
 }
 
 }  // namespace moult::bench

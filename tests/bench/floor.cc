@@ -1,8 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "floor.h"
 
+#include <fcntl.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
+#include <sys/user.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -12,7 +17,12 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
+#include <functional>
 #include <nlohmann/json.hpp>
+#include <string>
+#include <thread>
+#include <vector>
 
 #include "floor_builder.h"
 #include "moult/base/page.h"
@@ -109,6 +119,87 @@ double ForkAndExit() {
   return MicrosSince(begin);
 }
 
+// A child that has done `prepare`, and stays as it is until it is killed.
+class Still {
+ public:
+  explicit Still(const std::function<void()>& prepare) {
+    int ready[2];
+    if (pipe(ready) < 0) Die("floor: pipe");
+    pid_ = fork();
+    if (pid_ < 0) Die("floor: fork");
+    if (pid_ == 0) {
+      prepare();
+      if (write(ready[1], "r", 1) != 1) std::_Exit(1);
+      for (;;) pause();
+    }
+    close(ready[1]);
+    char byte;
+    if (read(ready[0], &byte, 1) != 1) Die("floor: wait for the child");
+    close(ready[0]);
+  }
+  ~Still() {
+    kill(pid_, SIGKILL);
+    waitpid(pid_, nullptr, 0);
+  }
+  Still(const Still&) = delete;
+  Still& operator=(const Still&) = delete;
+  pid_t pid() const { return pid_; }
+  std::string Path(const char* name) const { return "/proc/" + std::to_string(pid_) + "/" + name; }
+
+ private:
+  pid_t pid_ = -1;
+};
+
+std::vector<pid_t> ListNumbers(const std::string& path) {
+  std::vector<pid_t> numbers;
+  for (const auto& entry : std::filesystem::directory_iterator(path)) numbers.push_back(std::stoi(entry.path().filename()));
+  return numbers;
+}
+
+// Until all threads of a process stand still, their registers are known, and they run again.
+double StopThreads(long threads) {
+  const Still child([threads] {
+    for (long i = 1; i < threads; ++i) {
+      std::thread([] { for (;;) pause(); }).detach();
+    }
+  });
+  const std::vector<pid_t> tids = ListNumbers(child.Path("task"));
+  const auto begin = Clock::now();
+  for (const pid_t tid : tids) {
+    if (ptrace(PTRACE_SEIZE, tid, nullptr, nullptr) < 0 || ptrace(PTRACE_INTERRUPT, tid, nullptr, nullptr) < 0) Die("floor: ptrace");
+  }
+  user_regs_struct regs;
+  for (const pid_t tid : tids) {
+    if (waitpid(tid, nullptr, __WALL) != tid || ptrace(PTRACE_GETREGS, tid, nullptr, &regs) < 0) Die("floor: stop a thread");
+  }
+  for (const pid_t tid : tids) {
+    if (ptrace(PTRACE_DETACH, tid, nullptr, nullptr) < 0) Die("floor: let a thread go");
+  }
+  return MicrosSince(begin);
+}
+
+// A duplicate of each descriptor, and what /proc says of it: the least that tells what it is.
+double LookAtDescriptors(long fds) {
+  const Still child([fds] {
+    for (long i = 0; i < fds; ++i) {
+      if (eventfd(0, 0) < 0) Die("floor: eventfd");
+    }
+  });
+  const int pidfd = static_cast<int>(syscall(SYS_pidfd_open, child.pid(), 0));
+  const int folder = open(child.Path("fdinfo").c_str(), O_RDONLY | O_DIRECTORY);
+  const std::vector<pid_t> numbers = ListNumbers(child.Path("fd"));
+  const auto begin = Clock::now();
+  for (const int number : numbers) {
+    char text[4096];
+    const int fd = static_cast<int>(syscall(SYS_pidfd_getfd, pidfd, number, 0));
+    const int info = openat(folder, std::to_string(number).c_str(), O_RDONLY);
+    if (fd < 0 || info < 0 || read(info, text, sizeof(text)) <= 0) Die("floor: look at a descriptor");
+    close(info);
+    close(fd);
+  }
+  return MicrosSince(begin);
+}
+
 }  // namespace
 
 int RunFloor(const FloorArguments& arguments) {
@@ -122,6 +213,8 @@ int RunFloor(const FloorArguments& arguments) {
     json["fd_calls_us"] = times.fd_calls_us;
     json["clones_us"] = times.clones_us;
   }
+  if (arguments.stop_threads > 0) json["stop_us"] = StopThreads(arguments.stop_threads);
+  if (arguments.look_fds > 0) json["look_us"] = LookAtDescriptors(arguments.look_fds);
   if (arguments.copy_bytes > 0) {
     const size_t size = (arguments.copy_bytes + kPage - 1) & ~(kPage - 1);
     char* to = MapFilled(size, /*huge=*/true);

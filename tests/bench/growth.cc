@@ -16,14 +16,13 @@ struct SeriesKind {
   const char* dump_floor;
   const char* restore_floor;
 };
-// A dump has no floor for descriptors: what one costs depends on its kind.
 constexpr SeriesKind kSeries[] = {
     {"pages", "page", [](const Measurement& m) { return static_cast<double>(m.private_bytes) / kPage; },
      kCopy, kFill},
-    {"threads", "thread", [](const Measurement& m) { return static_cast<double>(m.threads); }, nullptr,
+    {"threads", "thread", [](const Measurement& m) { return static_cast<double>(m.threads); }, kStop,
      kClones},
     {"vmas", "mapping", [](const Measurement& m) { return static_cast<double>(m.vmas); }, nullptr, kMmaps},
-    {"fds", "descriptor", [](const Measurement& m) { return static_cast<double>(m.fds); }, nullptr, kFdCalls},
+    {"fds", "descriptor", [](const Measurement& m) { return static_cast<double>(m.fds); }, kLook, kFdCalls},
 };
 
 double Noise(const Samples& samples, const char* name) {
@@ -49,7 +48,7 @@ std::vector<Growth> GrowthOf(const std::vector<Measurement>& measurements) {
     Growth growth{kind.name, kind.unit, points.size(), {}};
     growth.lines.emplace_back("dump stopped", fit(&Measurement::dump, kStopped));
     if (kind.dump_floor != nullptr)
-      growth.lines.emplace_back("  bare copy", fit(&Measurement::floor, kind.dump_floor));
+      growth.lines.emplace_back(std::string(kind.dump_floor) == kCopy ? "  bare copy" : "  bare calls", fit(&Measurement::floor, kind.dump_floor));
     growth.lines.emplace_back("dump total", fit(&Measurement::dump, kTotal));
     growth.lines.emplace_back("restore total", fit(&Measurement::restore, kTotal));
     growth.lines.emplace_back("restore without page content", fit(&Measurement::restore, kRest));

@@ -9,12 +9,15 @@
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
-#include <fstream>
 #include <regex>
 
 #include "attach.h"
 #include "floor.h"
+#include "json_file.h"
+#include "ledger.h"
 #include "pager.h"
+#include "pools.h"
+#include "recall.h"
 #include "replay/commands.h"
 #include "report.h"
 
@@ -85,11 +88,7 @@ int RunImage(const ImageArguments& arguments) {
   }
   PrintSummary(measurements);
   std::filesystem::remove_all(work);
-  if (!arguments.json.empty()) {
-    std::ofstream file(arguments.json);
-    file << ReportJson(measurements, rounds).dump(2) << "\n";
-    if (!file.flush()) return Fail(absl::StrCat("write ", arguments.json));
-  }
+  if (const int failed_to_write = WriteJson(arguments.json, ReportJson(measurements, rounds)); failed_to_write != 0) return failed_to_write;
   bool any = false;
   bool failed = Interrupted();
   for (const Measurement& m : measurements) {
@@ -147,6 +146,50 @@ int Main(int argc, char** argv) {
   pager_command->add_option("--rounds", pager.rounds)->capture_default_str()->check(CLI::PositiveNumber);
   pager_command->add_option("--mib", pager.mib, "moved at a time")->capture_default_str()->check(CLI::Range(1, 8192));
 
+  PoolArguments pool;
+  pool.bin = attach.bin;
+  pool.sources = std::filesystem::path(MOULT_BENCH_SOURCE_DIR).parent_path() / "demo/functions";
+  auto* pool_command = app.add_subcommand("pool", "attach from pools in a real guest: to the first answer, the working set, all pages");
+  pool_command->add_option("--json", pool.json, "also write everything as JSON to this file");
+  pool_command->add_option("--functions", pool.functions, "of python, node, java")
+      ->delimiter(',')
+      ->check(CLI::IsMember({"python", "node", "java"}))
+      ->capture_default_str();
+  pool_command->add_option("--dax", pool.dax, "also a dax: pool, on this device or file; made, where it is blank or not there");
+  auto* rdma = pool_command->add_option("--rdma", pool.rdma, "also the pool of this moult-poold: rdma://HOST[:PORT]/");
+  pool_command->add_option("--key", pool.key, "file with its key for templates without a tenant")->check(CLI::ExistingFile);
+  rdma->needs("--key");
+  pool_command->add_option("--kernel", pool.kernel, "of the VM that is booted")->capture_default_str();
+  pool_command->add_option("--qemu", pool.qemu, "that boots it; to emulate its two CPUs take 8.1 or newer")->capture_default_str();
+  pool_command->add_option("--rounds", pool.rounds)->capture_default_str()->check(CLI::PositiveNumber);
+  pool_command->add_option("--prefetch-mib", pool.prefetch_mib, "MiB a second that are fetched behind what is touched")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 1 << 20));
+  pool_command->add_option("--workdir", pool.work, "where templates are written")
+      ->capture_default_str()
+      ->check(CLI::ExistingDirectory);
+  RecallArguments recall;
+  recall.bin = attach.bin;
+  recall.sources = pool.sources;
+  auto* recall_command = app.add_subcommand("recall", "an offloaded function's first answer in a real guest, against attach from a template");
+  recall_command->add_option("--json", recall.json, "also write everything as JSON to this file");
+  recall_command->add_option("--functions", recall.functions, "of python, node, java")
+      ->delimiter(',')
+      ->check(CLI::IsMember({"python", "node", "java"}))
+      ->capture_default_str();
+  recall_command->add_option("--kernel", recall.kernel, "of the VM that is booted")->capture_default_str();
+  recall_command->add_option("--rounds", recall.rounds)->capture_default_str()->check(CLI::PositiveNumber);
+  recall_command->add_option("--workdir", recall.work, "where templates are written")
+      ->capture_default_str()
+      ->check(CLI::ExistingDirectory);
+
+  LedgerArguments ledger;
+  auto* ledger_command = app.add_subcommand("ledger", "whose every page of this machine's RAM is, against reading /proc");
+  ledger_command->add_option("--json", ledger.json, "also write everything as JSON to this file");
+  ledger_command->add_option("--cgroup", ledger.cgroup, "a folder of cgroup v2; by default the agents', or where it is mounted")->check(CLI::ExistingDirectory);
+  ledger_command->add_option("--state", ledger.state, "the agent's state_dir, to know functions")->capture_default_str();
+  ledger_command->add_option("--rounds", ledger.rounds)->capture_default_str()->check(CLI::PositiveNumber);
+
   VictimArguments victim;
   auto* victim_command = app.add_subcommand("victim", "")->group("");
   victim_command->add_option("--pages", victim.pages);
@@ -158,6 +201,8 @@ int Main(int argc, char** argv) {
   FloorArguments floor;
   auto* floor_command = app.add_subcommand("floor", "")->group("");
   floor_command->add_option("--copy-bytes", floor.copy_bytes);
+  floor_command->add_option("--stop-threads", floor.stop_threads);
+  floor_command->add_option("--look-fds", floor.look_fds);
   floor_command->add_option("--template", floor.template_dir);
   floor_command->add_option("--threads", floor.threads);
   floor_command->add_option("--fds", floor.fds);
@@ -172,6 +217,9 @@ int Main(int argc, char** argv) {
   if (replay.policy->parsed()) return replay.run_policy();
   if (replay.trace->parsed()) return replay.run_trace();
   if (pager_command->parsed()) return RunPager(pager);
+  if (pool_command->parsed()) return RunPools(pool);
+  if (recall_command->parsed()) return RunRecall(recall);
+  if (ledger_command->parsed()) return RunLedger(ledger);
   return attach_command->parsed() ? RunAttach(attach) : RunImage(image);
 }
 

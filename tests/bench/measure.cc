@@ -80,15 +80,18 @@ class Rounds {
     MOULT_ASSIGN_OR_RETURN(
         const auto json,
         RunForJson({places_.tool, "dump", absl::StrCat(pid_), dir, "--leave-running", "--json"}, &wall));
-    MOULT_ASSIGN_OR_RETURN(const auto floor, Floor({"--copy-bytes", absl::StrCat(result_.private_bytes)}));
-    const double stopped = json.at("stopped_us").get<double>();
     result_.user_state_bytes = json.at("user_state_bytes").get<uint64_t>();
     result_.threads = json.at("threads").get<long>();
     result_.vmas = json.at("vmas").get<long>();
     result_.fds = json.at("fds").get<long>();
+    MOULT_ASSIGN_OR_RETURN(const auto floor,
+                           Floor({"--copy-bytes", absl::StrCat(result_.private_bytes), "--stop-threads",
+                                  absl::StrCat(result_.threads), "--look-fds", absl::StrCat(result_.fds)}));
+    const double stopped = json.at("stopped_us").get<double>();
     result_.dump.Add(kStopped, stopped);
     result_.dump.Add(kExcess, stopped - floor.at(kCopy).get<double>());
     result_.dump.Add(kExcessMemcpy, stopped - floor.at(kMemcpy).get<double>());
+    result_.floor.Add(kBare, floor.at(kCopy).get<double>() + floor.value(kStop, 0.0) + floor.value(kLook, 0.0));
     result_.dump.Add(kTotal, json.at("total_us").get<double>());
     result_.dump.Add(kWall, wall);
     AddPhases(json.at("phases_us"), result_.dump_phases);

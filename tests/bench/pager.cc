@@ -12,7 +12,7 @@
 #include "memory/guest_memory.h"
 #include "pager/pager.h"
 #include "pager_peer.h"
-#include "pool/file/page_file.h"
+#include "pool/uri.h"
 
 namespace moult::bench {
 namespace {
@@ -43,14 +43,16 @@ class Subject {
     host::RegionConfig region = {{host::GuestPhys(0), ram.pages() * kPageBytes}, ram.data(), ram.fd(), 0};
     MOULT_ASSIGN_OR_RETURN(host::GuestMemory memory, host::GuestMemory::Create({&region, 1}));
     subject->memory_ = std::make_unique<host::GuestMemory>(std::move(memory));
-    MOULT_ASSIGN_OR_RETURN(std::shared_ptr<host::PagePool> pool,
-                           host::PageFile::Create(folder, ram.pages() * kPageBytes));
     host::PagerConfig config;
-    config.pool = std::move(pool);
+    MOULT_ASSIGN_OR_RETURN(config.threads, host::ServingThreads::Create());
+    // As a vm has it: with threads that serve reading and writing for others, but for a tmpfs.
+    MOULT_ASSIGN_OR_RETURN(config.pool, host::OpenPagePool(absl::StrCat("file:", folder), {"", "", config.threads}, ram.pages() * kPageBytes));
     config.neighbours = neighbours;
+    const std::shared_ptr<host::ServingThreads> serving = config.threads;
     MOULT_ASSIGN_OR_RETURN(subject->pager_, host::Pager::Create(subject->memory_.get(), std::move(config)));
     for (int i = 0; i < kServing; ++i)
       subject->threads_.emplace_back([pager = subject->pager_.get()] { pager->Serve(); });
+    while (serving->count() < kServing) std::this_thread::yield();
     return subject;
   }
   ~Subject() {
@@ -142,17 +144,17 @@ absl::Status MeasureMoves(const PagerArguments& arguments, bool scattered, Pager
 
 }  // namespace
 
-double PagerRow::Ratio() const {
+Summary PagerRow::Ratios() const {
   std::vector<double> ratios;
   for (size_t i = 0; i < ours.size(); ++i) ratios.push_back(rate ? theirs[i] / ours[i] : ours[i] / theirs[i]);
-  return Summarize(std::move(ratios)).median;
+  return Summarize(std::move(ratios));
 }
 
 absl::StatusOr<std::vector<PagerRow>> MeasurePager(const PagerArguments& arguments) {
   std::vector<PagerRow> rows = {
       {.name = "one fault", .peer = "UFFDIO_COPY from memory", .unit = "us", .goal = 1.5},
       {.name = "a walk, by page", .peer = "UFFDIO_COPY from memory", .unit = "us"},
-      {.name = "offload", .peer = "memcpy + pwrite", .unit = "GB/s", .rate = true},
+      {.name = "offload", .peer = "memcpy + pwrite", .unit = "GB/s", .goal = 2, .rate = true},
       {.name = "recall all", .peer = "pread + memcpy", .unit = "GB/s", .rate = true},
       {.name = "offload, scattered", .peer = "memcpy + pwrite", .unit = "GB/s", .rate = true},
       {.name = "recall all, scattered", .peer = "pread + memcpy", .unit = "GB/s", .rate = true},

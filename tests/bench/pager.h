@@ -29,9 +29,12 @@ struct PagerRow {
   bool rate = false;
   std::vector<double> ours = {};
   std::vector<double> theirs = {};
-  // How many times what the peer takes: the median over the rounds.
-  double Ratio() const;
+  // How many times what the peer takes, round by round.
+  Summary Ratios() const;
 };
+
+void PrintRow(const PagerRow& row);
+nlohmann::ordered_json ToJson(const PagerRow& row);
 
 absl::StatusOr<std::vector<PagerRow>> MeasurePager(const PagerArguments& arguments);
 

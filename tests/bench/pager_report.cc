@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cstdio>
-#include <fstream>
 
+#include "json_file.h"
 #include "pager.h"
 
 namespace moult::bench {
@@ -18,18 +18,26 @@ constexpr char kMethod[] =
     "scattered: "
     "page by page in random order";
 
+}  // namespace
+
 nlohmann::ordered_json ToJson(const PagerRow& row) {
   nlohmann::ordered_json json = {{"name", row.name},
                                  {"peer", row.peer},
                                  {"unit", row.unit},
                                  {"moult", ToJson(Summarize(row.ours))},
                                  {"bare", ToJson(Summarize(row.theirs))},
-                                 {"ratio", row.Ratio()}};
-  if (row.goal > 0) json["goal"] = {{"ratio", row.goal}, {"met", row.Ratio() <= row.goal}};
+                                 {"ratio", row.Ratios().median},
+                                 {"ratios", ToJson(row.Ratios())}};
+  if (row.goal > 0) json["goal"] = {{"ratio", row.goal}, {"met", row.Ratios().median <= row.goal}};
   return json;
 }
 
-}  // namespace
+void PrintRow(const PagerRow& row) {
+  std::printf("%-22s %8.2f %-4s  %-24s %8.2f   ratio %.2f (%.2f..%.2f)", row.name.c_str(), Summarize(row.ours).median, row.unit.c_str(), row.peer.c_str(),
+              Summarize(row.theirs).median, row.Ratios().median, row.Ratios().min, row.Ratios().max);
+  if (row.goal > 0) std::printf("  goal %.1f, %s", row.goal, row.Ratios().median <= row.goal ? "met" : "missed");
+  std::printf("\n");
+}
 
 int RunPager(const PagerArguments& arguments) {
   std::printf("pager, medians of %d rounds, %d MiB moved, pool in %s\n", arguments.rounds, arguments.mib,
@@ -41,24 +49,14 @@ int RunPager(const PagerArguments& arguments) {
   }
   nlohmann::ordered_json json = nlohmann::ordered_json::array();
   for (const PagerRow& row : *rows) {
-    std::printf("%-22s %8.2f %-4s  %-24s %8.2f   ratio %.2f", row.name.c_str(), Summarize(row.ours).median,
-                row.unit.c_str(), row.peer.c_str(), Summarize(row.theirs).median, row.Ratio());
-    if (row.goal > 0) std::printf("  goal %.1f, %s", row.goal, row.Ratio() <= row.goal ? "met" : "missed");
-    std::printf("\n");
+    PrintRow(row);
     json.push_back(ToJson(row));
   }
-  if (arguments.json.empty()) return 0;
-  std::ofstream file(arguments.json);
-  file << nlohmann::ordered_json({{"rounds", arguments.rounds},
-                                  {"mib", arguments.mib},
-                                  {"pool", arguments.pool},
-                                  {"method", kMethod},
-                                  {"rows", std::move(json)}})
-              .dump(2)
-       << "\n";
-  if (file.flush()) return 0;
-  std::fprintf(stderr, "moult-bench: write %s\n", arguments.json.c_str());
-  return 1;
+  return WriteJson(arguments.json, {{"rounds", arguments.rounds},
+                                    {"mib", arguments.mib},
+                                    {"pool", arguments.pool},
+                                    {"method", kMethod},
+                                    {"rows", std::move(json)}});
 }
 
 }  // namespace moult::bench

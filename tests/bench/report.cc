@@ -29,6 +29,7 @@ void PrintPhases(const char* what, const Samples& phases) {
 nlohmann::ordered_json RatiosJson(const Measurement& m) {
   return {{"stopped_to_copy_readv", Ratio(m.dump.Median(kStopped), m.floor.Median(kCopy))},
           {"stopped_to_copy_memcpy", Ratio(m.dump.Median(kStopped), m.floor.Median(kMemcpy))},
+          {"stopped_to_bare_copy_stop_and_look", Ratio(m.dump.Median(kStopped), m.floor.Median(kBare))},
           {"restore_rest_to_floor", Ratio(m.restore.Median(kRest), m.floor.Median(kRestFloor))},
           {"restore_total_to_floor_with_fill",
            Ratio(m.restore.Median(kTotal), m.floor.Median(kRestFloor) + m.floor.Median(kFill))}};
@@ -77,6 +78,8 @@ const std::vector<std::string>& Method() {
       "pages into prefaulted 2 MiB pages, after 64 MiB of other memory went through the cache.",
       "excess: stopped less copy, round by round. memcpy (floor) is the same copy within one process, by the C "
       "library.",
+      "stop (floor): each thread of a child is seized, interrupted and waited for, its registers are read, and it is let go. look "
+      "(floor): each descriptor of a child is duplicated and its fdinfo read. No capture by ptrace and /proc takes less.",
       "content: phases \"verify pages\" and \"fill pages\" of the tool; the new process itself notes the "
       "time when it begins and ends to read pages. fill (floor) is preadv of the same runs of the same page file "
       "into bare mappings.",
@@ -129,6 +132,7 @@ void PrintSummary(const std::vector<Measurement>& measurements) {
     PrintPhases("dump", m.dump_phases);
     PrintPhases("restore", m.restore_phases);
     PrintPhases("floor", m.floor);
+    std::printf("    stopped  %.2f times the bare copy, stop and look\n", Ratio(m.dump.Median(kStopped), m.floor.Median(kBare)));
   }
   std::printf("\ngrowth\n");
   for (const Growth& growth : GrowthOf(measurements)) {

@@ -63,6 +63,9 @@ uint64_t most_offloaded = UINT64_MAX;
 std::string failing_verb;
 int failures = 0;
 moult_code failing_code = MOULT_OK;
+std::atomic<uint64_t> boots = 0;
+std::atomic<size_t> unswept = 0;
+std::atomic<bool> sweeps_held = false;
 thread_local std::string last_error;
 thread_local moult_code last_code = MOULT_OK;
 
@@ -139,7 +142,16 @@ void Step(moult_op* op) {
     }
     if (!op->disk_done) return;
   }
+  if (op->verb == "sweep") {
+    if (sweeps_held) return;
+    unswept = 0;
+  }
   End(op, MOULT_OK, "");
+}
+
+// The server looks.
+void Kick() {
+  if (the_vm != nullptr) eventfd_write(the_vm->event, 1);
 }
 
 }  // namespace
@@ -149,7 +161,7 @@ namespace moult::fake {
 void Release() {
   std::lock_guard lock(mutex);
   released = true;
-  if (the_vm != nullptr) eventfd_write(the_vm->event, 1);
+  Kick();
 }
 std::vector<std::string> Log() {
   std::lock_guard lock(mutex);
@@ -187,8 +199,23 @@ void FailNext(const std::string& verb, moult_code code, int times) {
   failures = times;
   failing_code = code;
 }
+void BootAgain() {
+  ++boots;
+  Kick();
+}
+void SetUnswept(size_t functions) {
+  unswept = functions;
+  Kick();
+}
+void HoldSweeps(bool hold) {
+  sweeps_held = hold;
+  Kick();
+}
 void Reset() {
   std::lock_guard lock(mutex);
+  boots = 0;
+  unswept = 0;
+  sweeps_held = false;
   policy_next = nullptr;
   segments = {};
   most_offloaded = UINT64_MAX;
@@ -272,6 +299,8 @@ int moult_vm_info_json(moult_vm*, char** json) {
   return 0;
 }
 int moult_vm_guest_reset(moult_vm*) { return 0; }
+uint64_t moult_vm_boots(const moult_vm*) { return boots; }
+size_t moult_vm_unswept(const moult_vm*) { return unswept; }
 
 #define FAKE_PLAIN(name, verb)                                             \
   int name(moult_vm* vm, const moult_op_options* options, moult_op** op) { \
@@ -279,9 +308,10 @@ int moult_vm_guest_reset(moult_vm*) { return 0; }
   }
 FAKE_PLAIN(moult_vm_hello, "hello")
 FAKE_PLAIN(moult_vm_doctor, "doctor")
+FAKE_PLAIN(moult_vm_sweep, "sweep")
 int moult_vm_list(moult_vm* vm, const moult_op_options* options, moult_op** op) {
   const int result = StartOp(vm, "list", 0, options, op);
-  (*op)->more = R"(,"functions":[{"id":7,"state":"running"},{"id":8,"state":"ended"},{"id":9,"state":"running"},{"id":1000,"state":"running"}])";
+  (*op)->more = R"(,"functions":[{"id":7,"name":"lucky","state":"running"},{"id":8,"state":"ended"},{"id":9,"state":"running"},{"id":1000,"state":"running"}])";
   return result;
 }
 #define FAKE_ON_FUNCTION(name, verb)                                                          \
@@ -321,6 +351,9 @@ int moult_vm_recall(moult_vm* vm, const moult_recall_options* recall, const moul
                     moult_op** op) {
   return StartOp(vm, "recall", recall->function, options, op, absl::StrCat(" prefetch=", recall->prefetch));
 }
+int moult_vm_recall_all(moult_vm* vm, const moult_op_options* options, moult_op** op) {
+  return StartOp(vm, "recall_all", 0, options, op, "");
+}
 int moult_vm_run(moult_vm* vm, const char* json, const moult_op_options* options, moult_op** op) {
   return StartOp(vm, "run", 0, options, op, absl::StrCat(" ", json));
 }
@@ -329,6 +362,12 @@ int moult_vm_capture(moult_vm* vm, const moult_capture_options* capture, const m
   const int result =
       StartOp(vm, "capture", capture->function, options, op,
               absl::StrCat(" ", capture->name, " end=", capture->end, " pages=", capture->pages));
+  (*op)->needs_disk = true;
+  return result;
+}
+int moult_vm_fork(moult_vm* vm, const moult_fork_options* fork, const moult_op_options* options, moult_op** op) {
+  const int result = StartOp(vm, "fork", fork->function, options, op,
+                             absl::StrCat(" ", fork->name, " to=", fork->to, " flags=", fork->flags, " pages=", fork->pages));
   (*op)->needs_disk = true;
   return result;
 }
@@ -348,7 +387,7 @@ int moult_vm_logs(moult_vm* vm, const moult_logs_options* logs, const moult_op_o
 }
 
 int moult_policy_open(const char* spec, moult_policy** policy) {
-  if (std::string(spec) != "scripted") return Fail(MOULT_NOT_FOUND, ENOENT, absl::StrCat("there is no policy ", spec));
+  if (std::string(spec) != "scripted") return Fail(MOULT_INVALID_ARGUMENT, EINVAL, absl::StrCat("there is no policy ", spec));
   *policy = new moult_policy;
   return 0;
 }

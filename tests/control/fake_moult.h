@@ -38,6 +38,11 @@ void SetSegments(std::array<uint64_t, MOULT_SEGMENTS> bytes);
 void LimitOffload(uint64_t bytes);
 // The next operations of this verb end with `code`.
 void FailNext(const std::string& verb, moult_code code, int times = 1);
+// The guest has begun anew.
+void BootAgain();
+// So many functions have ended and have room in the pool; a sweep that ends well leaves none, one on hold (HoldSweeps) does not end.
+void SetUnswept(size_t functions);
+void HoldSweeps(bool hold);
 void Reset();
 
 }  // namespace moult::fake

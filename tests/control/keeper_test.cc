@@ -59,6 +59,11 @@ class KeeperTest : public ::testing::Test {
     }
     return ends;
   }
+  // Unknown until it is told.
+  static Keeper::Left Into(absl::Status* status) {
+    *status = absl::UnknownError("not told");
+    return [status](const absl::Status& told) { *status = told; };
+  }
   Json Only() const { return keeper_->Describe().at(0); }
 
   // Freezes, moves exec and then init; with a request recalls the working set.
@@ -107,6 +112,22 @@ TEST_F(KeeperTest, Request_RecallsWhatIsOut) {
   Turn();
   EXPECT_EQ(fake::Log().at(before), "freeze 7");
   EXPECT_EQ(Only()["state"], "frozen");
+}
+
+TEST_F(KeeperTest, Request_ThatBeganBeforeThePolicy_KeepsItRunning) {
+  fake::SetPolicy(FreezeAndMove);
+  keeper_->Begin(7);
+  ASSERT_TRUE(keeper_->Set(7, "scripted").ok());
+  Turn();
+  EXPECT_THAT(fake::Log(), Not(Contains("freeze 7")));
+  EXPECT_EQ(Only()["requests"], 1);
+  keeper_->Begin(7);
+  keeper_->End(7);  // the first, or the second
+  Turn();
+  EXPECT_THAT(fake::Log(), Not(Contains("freeze 7"))) << "one is under way";
+  keeper_->End(7);
+  Turn();
+  EXPECT_THAT(fake::Log(), Contains("freeze 7"));
 }
 
 TEST_F(KeeperTest, Request_WithNothingOutThaws) {
@@ -251,12 +272,18 @@ TEST_F(KeeperTest, Off_LetsItRunAndForgetsIt) {
   fake::SetPolicy(FreezeAndMove);
   ASSERT_TRUE(keeper_->Set(7, "scripted").ok());
   Turn();
-  ASSERT_TRUE(keeper_->Set(7, "off").ok());
+  absl::Status left, both;
+  keeper_->Leave(7, Into(&left));
+  keeper_->Leave(7, Into(&both));
   EXPECT_EQ(Only()["state"], "leaving");
+  EXPECT_TRUE(absl::IsUnknown(left)) << "it stands still yet: " << left;
   Turn();
   EXPECT_THAT(keeper_->Describe(), IsEmpty());
+  EXPECT_TRUE(left.ok()) << left;
+  EXPECT_TRUE(both.ok()) << both;
   EXPECT_EQ(Ends().back(), "end thaw OK");
-  EXPECT_TRUE(absl::IsNotFound(keeper_->Set(7, "off")));
+  keeper_->Leave(7, Into(&left));
+  EXPECT_TRUE(absl::IsNotFound(left)) << left;
   keeper_->Begin(7);
   keeper_->End(7);
   Turn();
@@ -268,10 +295,117 @@ TEST_F(KeeperTest, Off_GivesUpOnOneThatCannotBeLetRun) {
   ASSERT_TRUE(keeper_->Set(7, "scripted").ok());
   Turn();
   fake::FailNext("thaw", MOULT_FAILED_PRECONDITION, 1000);
-  ASSERT_TRUE(keeper_->Set(7, "off").ok());
+  absl::Status left;
+  keeper_->Leave(7, Into(&left));
   TurnUntil([&] { return keeper_->Describe().empty(); });
+  EXPECT_TRUE(absl::IsFailedPrecondition(left)) << left;
+  EXPECT_THAT(std::string(left.message()), ::testing::HasSubstr("function 7 could not be let run, and is left as it is: thaw"));
   EXPECT_EQ(messages_.front(), "policy scripted: function 7: thaw: FAILED_PRECONDITION");
   EXPECT_THAT(messages_.back(), ::testing::HasSubstr("is left as it is"));
+}
+
+TEST_F(KeeperTest, Off_IsOverWhenAnotherPolicyComes) {
+  fake::SetPolicy(FreezeAndMove);
+  ASSERT_TRUE(keeper_->Set(fake::kHeld, "scripted").ok());
+  Turn();
+  absl::Status left;
+  keeper_->Leave(fake::kHeld, Into(&left));
+  ASSERT_TRUE(keeper_->Set(fake::kHeld, "scripted").ok());
+  EXPECT_TRUE(absl::IsAborted(left)) << left;
+  fake::Release();
+  Turn();
+  EXPECT_EQ(Only()["state"], "frozen");
+}
+
+TEST_F(KeeperTest, Off_IsDoneWhenTheFunctionIsNoMore) {
+  fake::SetPolicy(FreezeAndMove);
+  ASSERT_TRUE(keeper_->Set(fake::kHeld, "scripted").ok());
+  Turn();
+  absl::Status left;
+  keeper_->Leave(fake::kHeld, Into(&left));
+  keeper_->Clear();
+  Turn();
+  EXPECT_TRUE(left.ok()) << left;
+}
+
+TEST_F(KeeperTest, Held_IsLeftAlone) {
+  fake::SetPolicy(FreezeAndMove);
+  fake::SetSegments({0, 4 * kMiB, kMiB});
+  ASSERT_TRUE(keeper_->Set(7, "scripted").ok());
+  Turn(3);
+  EXPECT_THAT(fake::Log(), Contains("freeze 7"));
+  keeper_->Hold(7);
+  keeper_->Hold(7);
+  Turn();
+  const size_t before = fake::Log().size();
+  EXPECT_FALSE(keeper_->Busy(7)) << "what was begun is over";
+  EXPECT_EQ(Only()["held"], true);
+  EXPECT_EQ(keeper_->next(), Keeper::Clock::time_point::max());
+  keeper_->Begin(7);
+  keeper_->End(7);
+  ASSERT_TRUE(keeper_->Set(7, "scripted").ok());
+  keeper_->Release(7);
+  Turn();
+  EXPECT_EQ(fake::Log().size(), before) << "one of two who hold it has let go";
+  keeper_->Release(7);
+  Turn();
+  // It is seen anew: in the list it runs.
+  const std::vector<std::string> log = fake::Log();
+  EXPECT_THAT(std::vector<std::string>(log.begin() + static_cast<ptrdiff_t>(before), log.begin() + static_cast<ptrdiff_t>(before) + 3),
+              ElementsAre("list 0", "end list OK", "freeze 7"));
+  EXPECT_EQ(Only()["state"], "frozen");
+  EXPECT_FALSE(Only().contains("held"));
+}
+
+TEST_F(KeeperTest, Held_MovesNoFurtherSegment) {
+  fake::SetPolicy(FreezeAndMove);
+  fake::SetSegments({0, 4 * kMiB, kMiB});
+  ASSERT_TRUE(keeper_->Set(7, "scripted").ok());
+  for (int i = 0; i < 20 && std::ranges::count(fake::Log(), "offload 7 flags=0 segments=4 most=1048576") == 0; ++i) Turn(1);
+  keeper_->Hold(7);
+  Turn();
+  EXPECT_EQ(fake::Log().back(), "end offload OK");
+  EXPECT_THAT(fake::Log(), Not(Contains("offload 7 flags=0 segments=2 most=4194304")));
+}
+
+TEST_F(KeeperTest, Interrupt_EndsWhatIsUnderWay_AndTheRequestIsServedAfterwards) {
+  fake::SetPolicy(FreezeAndMove);
+  ASSERT_TRUE(keeper_->Set(fake::kHeld, "scripted").ok());
+  Turn();
+  keeper_->Hold(fake::kHeld);
+  EXPECT_TRUE(keeper_->Busy(fake::kHeld));
+  keeper_->Interrupt(fake::kHeld);
+  Turn();
+  EXPECT_FALSE(keeper_->Busy(fake::kHeld));
+  EXPECT_EQ(fake::Log().back(), "end freeze CANCELLED");
+  keeper_->Begin(fake::kHeld);
+  Turn();
+  EXPECT_EQ(fake::Log().back(), "end freeze CANCELLED");
+  keeper_->Release(fake::kHeld);
+  Turn();
+  EXPECT_EQ(fake::Log().back(), "end list OK") << "it runs";
+  EXPECT_EQ(Only()["state"], "running");
+}
+
+TEST_F(KeeperTest, Counts_WhatWasCarriedOut) {
+  fake::SetPolicy(FreezeAndMove);
+  fake::SetSegments({0, 4 * kMiB, kMiB});
+  ASSERT_TRUE(keeper_->Set(7, "scripted").ok());
+  Turn();
+  keeper_->Begin(7);
+  Turn();
+  fake::FailNext("freeze", MOULT_FAILED_PRECONDITION);
+  keeper_->End(7);
+  Turn();
+  const Json done{{"freezes", 1}, {"offloads", 2}, {"offloaded_bytes", 5 * kMiB}, {"recalls", 1}, {"thaws", 0}, {"ends", 0}, {"failures", 1}};
+  EXPECT_EQ(Only()["done"], done);
+  fake::SetPolicy([](const moult_function_view&, moult_policy_decision* decision) { decision->end = 1; });
+  ASSERT_TRUE(keeper_->Set(9, "scripted").ok());
+  Turn();
+  EXPECT_EQ(keeper_->Describe().size(), 1u);
+  Json all = done;
+  all["ends"] = 1;
+  EXPECT_EQ(keeper_->Totals(), all) << "those that are gone among them";
 }
 
 // Its own are others afterwards, with the same numbers.
@@ -290,6 +424,19 @@ TEST_F(KeeperTest, Guest_ThatBeginsAnewHasNoPolicies) {
               ElementsAre("cancel freeze", "end freeze CANCELLED"));
 }
 
+TEST_F(KeeperTest, Policy_ForANewGuestsFunctionStays_WhileAStepOfTheOldOneEnds) {
+  fake::SetPolicy(FreezeAndMove);
+  ASSERT_TRUE(keeper_->Set(fake::kHeld, "scripted").ok());
+  Turn();  // it is being frozen
+  keeper_->Clear();
+  ASSERT_TRUE(keeper_->Set(fake::kHeld, "scripted").ok());
+  Turn();
+  ASSERT_EQ(keeper_->Describe().size(), 1u);
+  EXPECT_EQ(std::ranges::count(fake::Log(), "freeze " + std::to_string(fake::kHeld)), 2);
+  keeper_->Clear();
+  Turn();
+}
+
 // Only what was cancelled here is tried again at once: the word is the guest's otherwise.
 TEST_F(KeeperTest, Cancelled_SaidByTheGuestIsAFailure) {
   fake::SetPolicy(FreezeAndMove);
@@ -304,7 +451,7 @@ TEST_F(KeeperTest, Cancelled_SaidByTheGuestIsAFailure) {
 }
 
 TEST_F(KeeperTest, UnknownFunctionOrPolicy_IsForgottenOrRefused) {
-  EXPECT_TRUE(absl::IsNotFound(keeper_->Set(7, "no-such")));
+  EXPECT_TRUE(absl::IsInvalidArgument(keeper_->Set(7, "no-such")));
   EXPECT_THAT(keeper_->Describe(), IsEmpty());
   fake::SetPolicy(FreezeAndMove);
   ASSERT_TRUE(keeper_->Set(fake::kUnknown, "scripted").ok());

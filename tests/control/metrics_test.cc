@@ -9,11 +9,16 @@
 #include <sstream>
 #include <string>
 
+#include "control/server_limits.h"
+
 namespace moult::control {
 namespace {
 
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::IsEmpty;
 using ::testing::Not;
+using ::testing::Pair;
 
 Json Status() {
   return Json::parse(R"({
@@ -24,8 +29,13 @@ Json Status() {
         {"offset": 0, "length": 2097152, "template": "py", "users": [3, 4]},
         {"offset": 2097152, "length": 4194304, "template": "py", "users": []}]}],
       "pager": {"offloaded_bytes": 4096, "zero_bytes": 8192, "lost_pages": 0, "faults": 6, "fault_pages": 9,
-        "prefetched_pages": 2, "pool_used_bytes": 4096, "pool_limit_bytes": 1048576, "fault_us_log2": [0, 1, 2, 3]},
-      "offloaded": [{"function": 3, "offloaded_bytes": 12288, "faults": 6}]}})");
+        "prefetched_pages": 2, "zeroed_pages": 3, "pool_used_bytes": 4096, "pool_limit_bytes": 1048576, "fault_us_log2": [0, 1, 2, 3]},
+      "offloaded": [{"function": 3, "offloaded_bytes": 12288, "faults": 6}]},
+    "sweep": {"functions": 2, "running": false, "sweeps": 9, "failures": 3},
+    "keeper": {"freezes": 4, "offloads": 5, "offloaded_bytes": 16384, "recalls": 3, "thaws": 2, "ends": 1, "failures": 0},
+    "policies": [{"function": 3, "policy": "fixed:keep_alive_s=60", "state": "frozen", "requests": 0, "idle_ms": 7, "next_ms": 8,
+      "segments": {"runtime": {"resident_bytes": 4096, "offloaded_bytes": 0}, "exec": {"resident_bytes": 0, "offloaded_bytes": 8192}},
+      "done": {"freezes": 2, "offloads": 1, "offloaded_bytes": 8192, "recalls": 1, "thaws": 0, "ends": 0, "failures": 6}}]})");
 }
 
 TEST(OpenMetricsTest, TellsWhatStatusHas) {
@@ -36,8 +46,18 @@ TEST(OpenMetricsTest, TellsWhatStatusHas) {
                            "moult_template_functions{window=\"0\",offset=\"0\",template=\"py\"} 2\n",
                            "moult_template_functions{window=\"0\",offset=\"2097152\",template=\"py\"} 0\n",
                            "moult_pool_used_bytes 4096\n", "moult_offloaded_zero_bytes 8192\n",
-                           "moult_faults_total 6\n", "moult_function_offloaded_bytes{function=\"3\"} 12288\n",
-                           "moult_function_faults_total{function=\"3\"} 6\n"}) {
+                           "moult_faults_total 6\n", "moult_zeroed_pages_total 3\n", "moult_function_offloaded_bytes{function=\"3\"} 12288\n",
+                           "moult_function_faults_total{function=\"3\"} 6\n", "moult_keeper_steps_total{step=\"end\"} 1\n",
+                           "moult_unswept_functions 2\n", "moult_sweep_failures_total 3\n",
+                           "moult_keeper_offloaded_bytes_total 16384\n",
+                           "moult_policy_info{function=\"3\",policy=\"fixed:keep_alive_s=60\"} 1\n",
+                           "moult_policy_state{function=\"3\",moult_policy_state=\"frozen\"} 1\n",
+                           "moult_policy_state{function=\"3\",moult_policy_state=\"idle\"} 0\n",
+                           "moult_policy_out_bytes{function=\"3\",segment=\"exec\"} 8192\n",
+                           "moult_policy_resident_bytes{function=\"3\",segment=\"runtime\"} 4096\n",
+                           "moult_policy_steps_total{function=\"3\",step=\"recall\"} 1\n",
+                           "moult_policy_offloaded_bytes_total{function=\"3\"} 8192\n",
+                           "moult_policy_failures_total{function=\"3\"} 6\n"}) {
     EXPECT_THAT(text, HasSubstr(line));
   }
 }
@@ -52,11 +72,55 @@ TEST(OpenMetricsTest, Buckets_AddUp_AndTheLastIsWithoutBound) {
 
 TEST(OpenMetricsTest, EscapesLabels) {
   EXPECT_THAT(OpenMetrics(Status()), HasSubstr("name=\"a \\\"b\\\"\\\\c\\nd\""));
+  FunctionNames names;
+  names.Learn("ps", Json{{"functions", {{{"id", 3u}, {"name", "w\"e\\b\n}"}}}}});
+  EXPECT_THAT(OpenMetrics(Status(), names), HasSubstr("moult_function_info{function=\"3\",name=\"w\\\"e\\\\b\\n}\"} 1\n"));
+}
+
+TEST(OpenMetricsTest, TellsNames_AndNoOtherSeriesChanges) {
+  FunctionNames names;
+  names.Learn("ps", Json::parse(R"({"functions": [{"id": 3, "name": "web"}, {"id": 4, "name": "thumb"}]})"));
+  const std::string text = OpenMetrics(Status(), names);
+  const std::string told = "# TYPE moult_function info\n";
+  const size_t from = text.find(told);
+  ASSERT_NE(from, std::string::npos) << text;
+  const std::string last = "moult_function_info{function=\"3\",name=\"web\"} 1\nmoult_function_info{function=\"4\",name=\"thumb\"} 1\n";
+  const size_t to = text.find(last, from);
+  ASSERT_NE(to, std::string::npos) << text;
+  EXPECT_EQ(text.substr(0, from) + text.substr(to + last.size()), OpenMetrics(Status()));
+}
+
+TEST(FunctionNamesTest, AreThoseOfTheLastList_AndOfWhatCameSince) {
+  FunctionNames names;
+  names.Learn("run", Json::parse(R"({"function": {"id": 3, "name": "web", "state": "running"}})"));
+  names.Learn("pages", Json::parse(R"({"functions": [{"id": 9, "name": "part"}]})"));
+  EXPECT_THAT(names.all(), ElementsAre(Pair(3, "web"))) << "not all functions are in the look at pages";
+  names.Learn("ps", Json::parse(R"({"functions": [{"id": 4, "name": "thumb"}, {"id": 5}, {"name": "x"}, {"id": "6", "name": "y"}, 7]})"));
+  EXPECT_THAT(names.all(), ElementsAre(Pair(4, "thumb")));
+  names.Learn("freeze", Json::parse(R"({"function": 4})"));
+  names.Learn("repurpose", Json::parse(R"({"function": {"id": 8, "name": "web"}})"));
+  EXPECT_THAT(names.all(), ElementsAre(Pair(4, "thumb"), Pair(8, "web")));
+  names.Learn("ps", Json::parse(R"({"functions": [{"id": 5, "name": "api"}]})"));
+  EXPECT_THAT(names.all(), ElementsAre(Pair(5, "api"), Pair(8, "web"))) << "8 may have come while the list was on its way";
+  names.Learn("ps", Json::parse(R"({"functions": []})"));
+  EXPECT_THAT(names.all(), IsEmpty());
+  names.Learn("run", Json::parse(R"({"function": {"id": 3, "name": "web"}})"));
+  names.Clear();
+  EXPECT_THAT(names.all(), IsEmpty());
+}
+
+TEST(FunctionNamesTest, AreNoMoreThanSoMany) {
+  FunctionNames names;
+  for (size_t id = 1; id <= kMaxNames + 2; ++id) names.Learn("run", Json{{"function", {{"id", id}, {"name", "f"}}}});
+  EXPECT_EQ(names.all().size(), kMaxNames);
+  EXPECT_EQ(names.all().begin()->first, 3u) << "the oldest are forgotten";
 }
 
 // The grammar's lines; each family once, its samples after it, no sample twice.
 TEST(OpenMetricsTest, KeepsToTheFormat) {
-  std::istringstream text(OpenMetrics(Status()));
+  FunctionNames names;
+  names.Learn("ps", Json{{"functions", {{{"id", 3u}, {"name", "a\"b\\c\nd,{}="}}}}});
+  std::istringstream text(OpenMetrics(Status(), names));
   const std::regex comment("# (TYPE|UNIT|HELP) ([a-z0-9_]+) .+");
   const std::regex sample(R"re(([a-z0-9_]+)(\{([a-z_]+="([^"\\]|\\.)*",?)+\})? [0-9]+)re");
   std::set<std::string> families;
@@ -85,6 +149,13 @@ TEST(OpenMetricsTest, IsDown_WithoutAVm) {
   Json status = {{"version", "0.1.0"}, {"fault", {{"message", "no RAM"}}}};
   EXPECT_THAT(OpenMetrics(status), HasSubstr("moult_up 0\n"));
   EXPECT_THAT(OpenMetrics(status), Not(HasSubstr("moult_ram_bytes")));
+}
+
+TEST(OpenMetricsTest, HasTheKeepersWork_WhenNoFunctionHasAPolicyAnyMore) {
+  Json status = Status();
+  status["policies"] = Json::array();
+  EXPECT_THAT(OpenMetrics(status), HasSubstr("moult_keeper_steps_total{step=\"offload\"} 5\n"));
+  EXPECT_THAT(OpenMetrics(status), Not(HasSubstr("moult_policy")));
 }
 
 TEST(OpenMetricsTest, HasNoPager_WithoutAPool) {

@@ -3,118 +3,25 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <poll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 
 #include <filesystem>
 #include <thread>
 
 #include "control/listener.h"
-#include "control/server_limits.h"
 #include "fake_moult.h"
+#include "few_files.h"
+#include "server_fixture.h"
 
 namespace moult::control {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::Contains;
 using ::testing::HasSubstr;
 using ::testing::Not;
-
-constexpr int kWaitMs = 10'000;
-
-// A client that waits with a deadline.
-class Client {
- public:
-  explicit Client(const std::string& path) : fd_(*Connect(path)) {}
-
-  void Write(const std::string& text) {
-    ASSERT_EQ(send(fd_.get(), text.data(), text.size(), MSG_NOSIGNAL), ssize_t(text.size()));
-  }
-  void Request(int id, const std::string& method, const std::string& params = "{}") {
-    Write("{\"id\":" + std::to_string(id) + ",\"method\":\"" + method + "\",\"params\":" + params + "}\n");
-  }
-  // One line; "" at the end of the stream, "timeout" when nothing comes.
-  std::string Line() {
-    while (in_.find('\n') == std::string::npos) {
-      const std::string more = Receive();
-      if (more.empty() || more == "timeout") return more;
-      in_ += more;
-    }
-    const size_t end = in_.find('\n');
-    std::string line = in_.substr(0, end);
-    in_.erase(0, end + 1);
-    return line;
-  }
-  std::string Bytes() { return in_.empty() ? Receive() : std::exchange(in_, ""); }
-  std::string Receive() {
-    pollfd wait{fd_.get(), POLLIN, 0};
-    if (poll(&wait, 1, kWaitMs) != 1) return "timeout";
-    char chunk[4096];
-    const ssize_t got = recv(fd_.get(), chunk, sizeof(chunk), 0);
-    return got > 0 ? std::string(chunk, static_cast<size_t>(got)) : "";
-  }
-  // The answer to `id`: progress is skipped.
-  Json Answer() {
-    for (;;) {
-      const std::string line = Line();
-      Json json = Json::parse(line, nullptr, false);
-      if (json.is_discarded()) return Json{{"line", line}};
-      if (!json.contains("progress")) return json;
-    }
-  }
-  void Close() { fd_.Reset(); }
-  int fd() const { return fd_.get(); }
-
- private:
-  UniqueFd fd_;
-  std::string in_;
-};
-
-class ServerTest : public ::testing::Test {
- protected:
-  void SetUp() override {
-    fake::Reset();
-    folder_ = std::filesystem::temp_directory_path() / ("moult-control-" + std::to_string(getpid()));
-    std::filesystem::create_directory(folder_);
-    path_ = folder_ / "control.sock";
-  }
-  void StartServer(absl::Status fault = absl::OkStatus(), bool store = true) {
-    moult_vm_options options = MOULT_INIT(options);
-    options.user = this;
-    options.work = [](void* user, moult_op* op) { static_cast<ServerTest*>(user)->server_->Work(op); };
-    ServerOptions server;
-    server.target.fault = fault;
-    if (fault.ok()) {
-      ASSERT_EQ(moult_vm_create(&options, &server.target.vm), 0);
-    }
-    if (store) {
-      ASSERT_EQ(moult_store_open("/", nullptr, &server.target.store), 0);
-    }
-    server.describe = [] { return Json{{"vmm", "test"}}; };
-    target_ = server.target;
-    absl::StatusOr<UniqueFd> listener = Listen(path_);
-    ASSERT_TRUE(listener.ok()) << listener.status();
-    server_ = *Server::Create(*std::move(listener), std::move(server));
-    thread_ = std::thread([this] { server_->Run(); });
-  }
-  void TearDown() override {
-    if (server_ != nullptr) {
-      server_->Stop();
-      thread_.join();
-      server_.reset();
-      moult_vm_close(target_.vm);
-      moult_store_close(target_.store);
-    }
-    std::filesystem::remove_all(folder_);
-  }
-
-  std::filesystem::path folder_;
-  std::string path_;
-  Target target_;
-  std::unique_ptr<Server> server_;
-  std::thread thread_;
-};
 
 TEST_F(ServerTest, Socket_IsOursAlone) {
   StartServer();
@@ -166,6 +73,8 @@ TEST_F(ServerTest, Call_NamesTheParameter_WhenItIsWrong) {
       {"capture", R"({"function":1,"name":"a\u0000b"})", "parameter name must be a text"},
       {"capture", R"({"function":1,"name":"t","pages":"sideways"})", "must be one of: auto, in_place, copy"},
       {"capture", R"({"function":1,"name":"t","end":1})", "parameter end must be true or false"},
+      {"fork", R"({"function":1,"name":"t"})", "parameter to is missing"},
+      {"fork", R"({"function":1,"name":"t","to":"file:/p","keep":1})", "parameter keep must be true or false"},
       {"recall", R"({"function":1,"prefetch":"some"})", "must be one of: working-set, all, none"},
       {"offload", R"({"cold_only":true})", "parameter function is missing"},
       {"offload", R"({"function":1,"segment":"stack"})", "must be one of: all, runtime, init, exec"},
@@ -305,44 +214,49 @@ TEST_F(ServerTest, Invoke_ConnectionBecomesTheStream) {
   EXPECT_EQ(client.Bytes(), "");
 }
 
-TEST_F(ServerTest, Policy_SeesRequestsBeginAndEnd) {
-  fake::SetPolicy([](const moult_function_view& view, moult_policy_decision* decision) {
-    decision->freeze = view.state == MOULT_FUNCTION_IDLE ? 1 : 0;
-  });
+TEST_F(ServerTest, Disk_IsServed_WhenItGetsNoThread) {
+  forbids_threads_ = true;
   StartServer();
-  Client other(path_);
-  const auto policies = [&] {
-    other.Request(9, "status");
-    return other.Answer()["result"]["policies"];
-  };
-  other.Request(1, "policy", R"({"function":7,"policy":"no-such"})");
-  EXPECT_EQ(other.Answer()["error"]["name"], "NOT_FOUND");
-  other.Request(1, "policy", R"({"function":7})");
-  EXPECT_EQ(other.Answer()["error"]["name"], "INVALID_ARGUMENT");
-  other.Request(1, "policy", R"({"function":7,"policy":"scripted"})");
-  EXPECT_EQ(other.Answer()["result"], (Json{{"function", 7}, {"policy", "scripted"}}));
-  ASSERT_TRUE(fake::WaitForLog("end pages OK"));
-  EXPECT_EQ(policies()[0]["state"], "frozen");
-
   Client client(path_);
-  client.Request(1, "invoke", R"({"function":7})");
-  EXPECT_EQ(client.Answer()["id"], 1);
-  ASSERT_TRUE(fake::WaitForLog("end thaw OK"));
-  EXPECT_EQ(policies()[0]["state"], "running");
-  EXPECT_EQ(policies()[0]["requests"], 1);
-  fake::TakeFarEnd().Reset();
-  EXPECT_EQ(client.Bytes(), "");
-  client.Close();
-  Json now = policies();
-  for (int i = 0; i < 1000 && now[0]["state"] != "frozen"; ++i) now = policies();
-  EXPECT_EQ(now[0]["state"], "frozen");
+  client.Request(1, "templates.list");
+  EXPECT_TRUE(client.Answer()["result"].contains("templates"));
+  client.Request(2, "capture", R"({"function":7,"name":"t"})");
+  EXPECT_TRUE(client.Answer().contains("result"));
+  EXPECT_THAT(fake::Log(), Contains("disk work"));
+  server_->Stop();
+  thread_.join();
+  thread_ = std::thread([] {});
+  EXPECT_THAT(messages_, ::testing::Each(AllOf(HasSubstr("start thread moult-disk: EAGAIN"), HasSubstr("raise the limit of tasks"))));
+  EXPECT_EQ(messages_.size(), 2u);
+}
 
-  // One that fails to begin has ended, too.
-  fake::FailNext("tunnel", MOULT_FAILED_PRECONDITION);
-  Client failing(path_);
-  failing.Request(1, "invoke", R"({"function":7})");
-  EXPECT_EQ(failing.Answer()["error"]["name"], "FAILED_PRECONDITION");
-  EXPECT_EQ(policies()[0]["requests"], 0);
+TEST_F(ServerTest, Clients_Wait_WhenTheProcessHasNoDescriptorLeft) {
+  StartServer();
+  Client before(path_);
+  before.Request(1, "status");
+  EXPECT_TRUE(before.Answer().contains("result"));
+  UniqueFd late(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  sockaddr_un address{.sun_family = AF_UNIX, .sun_path = {}};
+  ASSERT_LT(path_.size(), sizeof(address.sun_path));
+  path_.copy(address.sun_path, path_.size());
+  {
+    const testing::NoMoreFiles none;
+    ASSERT_EQ(connect(late.get(), reinterpret_cast<sockaddr*>(&address), sizeof(address)), 0);
+    // Those that are there are served, and the server is no busier than that.
+    for (int i = 0; i < 200; ++i) {
+      before.Request(2, "status");
+      ASSERT_TRUE(before.Answer().contains("result"));
+    }
+  }
+  Client client(std::move(late));
+  client.Request(3, "status");
+  EXPECT_TRUE(client.Answer().contains("result"));
+  server_->Stop();
+  thread_.join();
+  thread_ = std::thread([] {});
+  ASSERT_GE(messages_.size(), 1u);
+  EXPECT_THAT(messages_[0], AllOf(HasSubstr("control socket: accept: EMFILE"), HasSubstr("ulimit -n")));
+  EXPECT_LE(std::ranges::count(messages_, messages_[0]), 1 + (std::chrono::steady_clock::now() - started_) / kAcceptAgain);
 }
 
 TEST_F(ServerTest, Invoke_NeedsAConnectionOfItsOwn) {
@@ -376,6 +290,24 @@ TEST_F(ServerTest, Stream_CarriesMuch_ToASlowReader) {
   EXPECT_EQ(got, kBytes);
 }
 
+TEST_F(ServerTest, Sweep_BeginsByItself_AndHoldsUpNoCall) {
+  fake::HoldSweeps(true);
+  StartServer();
+  fake::SetUnswept(1);
+  ASSERT_TRUE(fake::WaitForLog("sweep 0"));
+  Client client(path_);
+  client.Request(1, "ps");
+  EXPECT_TRUE(client.Answer().contains("result"));
+  client.Request(2, "freeze", R"({"function":7})");
+  EXPECT_TRUE(client.Answer().contains("result"));
+  client.Request(3, "status");
+  EXPECT_EQ(client.Answer()["result"]["sweep"], (Json{{"functions", 1}, {"running", true}, {"sweeps", 0}, {"failures", 0}}));
+  fake::HoldSweeps(false);
+  ASSERT_TRUE(fake::WaitForLog("end sweep OK"));
+  client.Request(4, "status");
+  EXPECT_EQ(client.Answer()["result"]["sweep"], (Json{{"functions", 0}, {"running", false}, {"sweeps", 1}, {"failures", 0}}));
+}
+
 TEST_F(ServerTest, DiskWork_IsDoneElsewhere) {
   StartServer();
   Client client(path_);
@@ -383,6 +315,18 @@ TEST_F(ServerTest, DiskWork_IsDoneElsewhere) {
   EXPECT_EQ(client.Answer()["result"]["ok"], true);
   EXPECT_THAT(fake::Log(), Contains("disk work"));
   EXPECT_THAT(fake::Log(), Contains("capture 7 t end=1 pages=2"));
+}
+
+TEST_F(ServerTest, Fork_TakesWhereTheTemplateGoes) {
+  StartServer();
+  Client client(path_);
+  client.Request(1, "fork", R"({"function":7,"name":"t","to":"file:/p","keep":true,"pages":"copy"})");
+  EXPECT_EQ(client.Answer()["result"]["ok"], true);
+  client.Request(2, "fork", R"({"function":7,"name":"u","to":"dax:/q"})");
+  EXPECT_EQ(client.Answer()["result"]["ok"], true);
+  EXPECT_THAT(fake::Log(), Contains("disk work"));
+  EXPECT_THAT(fake::Log(), Contains("fork 7 t to=file:/p flags=1 pages=2"));
+  EXPECT_THAT(fake::Log(), Contains("fork 7 u to=dax:/q flags=0 pages=0"));
 }
 
 TEST_F(ServerTest, Attach_TakesWhereTheTemplateIs) {

@@ -13,7 +13,7 @@ import tarfile
 import time
 from urllib.parse import urlencode
 
-from machine import rootfs, spawn
+from machine import qemu_program, rootfs, spawn
 from trial import COMMANDS, TrialError
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -164,7 +164,7 @@ class SavedVm:
                 info = tarfile.TarInfo(path)
                 info.size, info.mode = len(data), 0o755
                 tar.addfile(info, io.BytesIO(data))
-        self.qemu = rootfs("qemu", "7.2").splitlines()[0]
+        self.qemu = qemu_program("7.2")[0]
         self.vmlinuz, self.image = kernel_dir / "vmlinuz", rootfs("build")
         self.process, self.port = None, None
 
@@ -177,7 +177,7 @@ class SavedVm:
                 "-M", f"q35,accel={accel},memory-backend=ram", "-cpu", cpu, "-m", str(self.memory),
                 "-object", f"memory-backend-file,id=ram,size={self.memory}M,mem-path={self.ram},share={share}",
                 "-kernel", self.vmlinuz, "-initrd", self.folder / "initrd", "-append",
-                "console=ttyS0 quiet panic=-1 reboot=t moult.payload=/dev/vdb",
+                "console=ttyS0 quiet panic=-1 reboot=t no_timer_check moult.payload=/dev/vdb",
                 "-drive", f"file={self.image},format=raw,if=none,id=root,snapshot=on",
                 "-drive", f"file={self.folder / 'payload.tar'},format=raw,if=none,id=payload,readonly=on",
                 "-device", "virtio-blk-pci,drive=root", "-device", "virtio-blk-pci,drive=payload",

@@ -128,6 +128,7 @@ def control_fuzz():
                     '"logs", "params": {"function": 7, "follow": true, "tail_bytes": 9}', '"invoke", "params": {"function": 1000}',
                     '"attach", "params": {"name": "t", "pages": "copy", "timeout_ms": 5}',
                     '"capture", "params": {"function": 404, "name": "t", "end": true}',
+                    '"fork", "params": {"function": 7, "name": "t", "to": "file:/p", "keep": true}',
                     '"repurpose", "params": {"function": 3, "name": "t"}', '"run", "params": {"function": %s}' % FUNCTION.decode()):
         yield b'\0{"id": 1, "method": %s}' % request.encode()
     yield b'\1{"code": 5, "name": "NOT_FOUND", "message": "no function 7"}'
@@ -158,8 +159,26 @@ def dax_fuzz():
     yield b"\1" + struct.pack("<QQQQ32s", 5, 3, 2, len(entries), bytes(32)) + entries  # The target makes the checksum.
 
 
+def rdma_fuzz():
+    """Each message of host-lib/src/pool/rdma/messages.h, whole and as its fields alone; a connection request; keys."""
+    name, layout, nonce = struct.pack("<H", 4) + b"name", struct.pack("<QQQ", 8192, 5, 6), bytes(range(32))
+    region = struct.pack("<QI", 4096, 77) + layout
+    entries = struct.pack("<H", 2) + b"".join(struct.pack("<H", 1) + one + nonce + struct.pack("<Q", 9) for one in (b"a", b"b")) + b"\1"
+    token, loan = nonce[:16], struct.pack("<Q", 8192)
+    requests = [nonce, nonce, name, name, b"", name, name + layout, b"", loan, token, token]
+    replies = [nonce, nonce, entries, nonce + region, struct.pack("<QQQQQ", 1, 2, 3, 4, 5), region, b"", b"\5" + name,
+               token + struct.pack("<QI", 4096, 77) + loan]
+    for number, (kinds_of, first) in enumerate(((requests, 0), (replies, 0x100))):
+        for index, fields in enumerate(kinds_of):
+            kind = struct.pack("<H", first + index)
+            yield bytes([number]) + b"MTPL\2\0" + kind + struct.pack("<II", 16 + len(fields), 42) + fields
+            yield bytes([2 + number]) + kind + fields
+    yield b"\4" + b"MTPL\2\0\0\0" + bytes(range(16)) + bytes(32)
+    yield b"\5# tenants\n\nred " + b"0f" * 32 + b"\n- " + b"1e" * 32 + b" read-only\n"
+
+
 TARGETS = {target.__name__: target for target in
-           (proc_fuzz, template_fuzz, rpc_fuzz, session_fuzz, control_fuzz, spec_fuzz, agent_fuzz, dax_fuzz)}
+           (proc_fuzz, template_fuzz, rpc_fuzz, session_fuzz, control_fuzz, spec_fuzz, agent_fuzz, dax_fuzz, rdma_fuzz)}
 
 
 def main():

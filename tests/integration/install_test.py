@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
 """What `cmake --install --component guest-agent` puts into an image: static programs, the configuration, and a systemd
-unit that systemd finds nothing wrong with."""
+unit that systemd finds nothing wrong with; and what `--component host-tools` puts on a host."""
 import argparse
 import os
 import pathlib
@@ -50,6 +50,15 @@ def programs_depend_on_nothing(root):
 
 
 @case
+def host_has_its_tools(root):
+    for name in ("moultctl", "moult-poold"):
+        done = run(root / "usr/bin" / name, "--help")
+        expect(done.returncode == 0 and done.stdout, f"{name} --help: exit {done.returncode}: {done.stderr}")
+    # moultctl looks for it there.
+    expect((root / "usr/lib/libmoult-qemu.so").is_file(), "libmoult-qemu.so is not there")
+
+
+@case
 def systemd_finds_the_unit_good(root):
     # What every system has, and the unit is ordered by.
     for target in pathlib.Path("/lib/systemd/system").glob("*.target"):
@@ -74,9 +83,10 @@ def main():
         print("SKIP systemd_finds_the_unit_good: no systemd-analyze here")
         cases = [c for c in CASES if c is not systemd_finds_the_unit_good]
     with tempfile.TemporaryDirectory(prefix="moult-install-") as root:
-        done = subprocess.run(["cmake", "--install", options.build, "--component", "guest-agent", "--prefix", "/usr"], capture_output=True,
-                              text=True, timeout=120, check=False, env={**os.environ, "DESTDIR": root})
-        expect(done.returncode == 0, done.stderr)
+        for component in ("guest-agent", "host-tools"):
+            done = subprocess.run(["cmake", "--install", options.build, "--component", component, "--prefix", "/usr"], capture_output=True,
+                                  text=True, timeout=120, check=False, env={**os.environ, "DESTDIR": root})
+            expect(done.returncode == 0, done.stderr)
         # Relative to the prefix, where systemd of a merged /usr looks as well.
         merged = pathlib.Path(root, "usr/lib/systemd")
         if merged.is_dir():

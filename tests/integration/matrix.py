@@ -22,7 +22,7 @@ from rig import Failed, Skipped
 MODES = ["plain", "freeze", "leave", "restore", "sandbox", "twice", "twice-sandbox", "many"]
 # With --slow (an emulated machine): what is over before it has been looked at.
 SLOW = {
-    "nanosleep_relative": "its sleep of 2 s ends meanwhile",
+    "nanosleep_relative": "its sleep ends meanwhile",
     "cond_timedwait": "its timed waits end meanwhile",
     "poll_timeout": "its timed waits end meanwhile",
     "tcp_reader_closed": "its reader ends as soon as it runs again",

@@ -64,6 +64,11 @@ class Case:
                 self.place.expect_only()
                 self.untouched()
                 self.victim.go()
+        except Failed as e:
+            said = [line for line in self.victim.results() if line != "pass"] if self.victim else []
+            if said and said[0] not in str(e):
+                raise Failed(f"{e}; its result: {said[0]}") from None
+            raise
         finally:
             if self.victim:
                 self.victim.close()
@@ -320,7 +325,7 @@ class Case:
             if not changed:
                 return
         raise Failed(f"{len(changed)} pages came back changed: "
-                     + ", ".join(memory.where(pid, a) for a in sorted(changed)[:4]))
+                     + "; ".join(memory.explain(pid, a, before[-1], after[-1]) for a in sorted(changed)[:4]))
 
     def mode_restore(self):
         if self.refused:

@@ -176,6 +176,17 @@ def _only_rseq(old, new):
     return all(any(area <= i < area + 32 for area in areas) for i in range(PAGE) if before[i] != after[i])
 
 
+def explain(pid, address, before, after):
+    """`where`, and what differs, as far as the bytes were kept."""
+    text, old, new = where(pid, address), before[2].get(address), after[2].get(address)
+    if old is None or new is None:
+        known = f"before: {old is not None}, after: {new is not None}"
+        return f"{text}, page of an rseq area {known}, digest {before[0].get(address)} -> {after[0].get(address)}"
+    bytes_at = [i for i in range(PAGE) if old[0][i] != new[0][i]]
+    shown = ", ".join(f"+{i:#x} {old[0][i]:02x}->{new[0][i]:02x}" for i in bytes_at[:16])
+    return f"{text}, rseq areas at {old[1]} and {new[1]}, {len(bytes_at)} bytes: {shown}"
+
+
 def where(pid, address):
     for start, end, perms, _, _, name in mappings(pid):
         if start <= address < end:

@@ -3,9 +3,11 @@
 """moultctl without a VM: its command line, and all that it can do straight at an agent on a unix socket."""
 import argparse
 import base64
+import fcntl
 import json
 import pathlib
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -16,7 +18,7 @@ from ctl import Ctl, expect, run_cases, shows_progress  # noqa: E402
 
 CASES = []
 COMMANDS = ["vm", "hello", "doctor", "status", "metrics", "ps", "pages", "why", "map", "top", "freeze", "thaw", "kill", "forget", "logs", "run",
-            "invoke", "capture", "attach", "detach", "repurpose", "templates", "pool", "completion"]
+            "invoke", "capture", "fork", "attach", "detach", "repurpose", "templates", "pool", "completion"]
 
 
 def case(function):
@@ -58,6 +60,11 @@ class Setting:
         self.plain = Ctl(self.program)
         self.agent = Agent(bin_dir, folder / "agent")
         self.store = folder / "store"
+        self.nobody = socket.socket(socket.AF_UNIX)
+        self.nobody.bind(str(folder / "nobody"))
+        self.nobody.listen()
+        nobody = Ctl(self.program, "--control", folder / "nobody")
+        self.silent = [nobody.start(*words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) for words in (["ps"], ["invoke", "1", "/"])]
         self.ctl = Ctl(self.program, "--agent", f"unix:{self.agent.socket}", "--store", self.store)
 
 
@@ -82,7 +89,7 @@ def wrong_command_lines_exit_2(s):
                         ("must be vsock:CID", ["--agent", "tcp:1", "hello"]), ("must be vsock:CID", ["--agent", "vsock:0", "hello"]),
                         ("needs a --name", ["--agent", "unix:/x", "run", "--", "a", "b"]), ("SHELL", ["completion", "csh"]),
                         ("--width", ["map", "--width", "4"]), ("--interval", ["top", "--interval", "0"]), ("--count", ["top", "--count", "0"]),
-                        ("ADDRESS", ["why"])):
+                        ("ADDRESS", ["why"]), ('must be "Name: value"', ["invoke", "web", "-H", "bad"]), ("--to", ["fork", "web"])):
         s.plain.fails(2, text, *words)
     for text, words in (("tcp:PORT", ["--endpoint", "tcp:0"]), ("line:TEXT", ["--ready", "soon"]), ("--memory", ["--memory", "many"]),
                         ("--cpu", ["--cpu", "0"])):
@@ -103,6 +110,8 @@ def completion_completes(s):
     for words, wanted in ((["moultctl", ""], {"repurpose", "vm", "templates", "--json"}),
                           (["moultctl", "templates", ""], {"list", "show", "verify", "remove"}),
                           (["moultctl", "map", "--"], {"--png", "--svg", "--width", "--hilbert"}), (["moultctl", "t"], {"top", "thaw", "templates"}),
+                          (["moultctl", "pages", "--"], {"--runs", "--against"}),
+                          (["moultctl", "fork", "--"], {"--to", "--name", "--keep", "--pages"}), (["moultctl", "fo"], {"fork", "forget"}),
                           (["moultctl", "--json", "attach", "--p"], {"--pages"})):
         asked = f"{script}\nCOMP_WORDS=({' '.join(repr(w) for w in words)}); COMP_CWORD={len(words) - 1}; _moultctl; echo \"${{COMPREPLY[@]}}\""
         got = subprocess.run(["bash", "-c", asked], capture_output=True, text=True, check=True).stdout.split()
@@ -269,6 +278,42 @@ def pool_takes_and_gives(s):
 
 
 @case
+def fork_goes_to_a_pool_and_both_go_on(s):
+    """Each with a state of its own; the pool has it under the function's name, or another, and the store only when asked."""
+    function = s.ctl.run_server("forked")
+    s.ctl.ok("invoke", function, "/count")
+    folder = s.folder / "forks"
+    folder.mkdir()
+    uri = f"file:{folder}"
+    told = s.ctl.json("fork", "forked", "--to", uri)
+    expect(told["to"] == uri and told["pushed"] and not told["kept"] and told["stopped_us"] > 0, f"fork: {told}")
+    expect({"open_pool", "push"} <= {phase["name"].removeprefix("host.") for phase in told["phases"]}, f"{told['phases']}")
+    [listed] = s.ctl.json("pool", "ls", uri)["templates"]
+    expect(listed["name"] == "forked" and listed["digest"] == told["template"]["digest"], f"{listed} is not {told['template']}")
+    expect(s.ctl.ok("invoke", function, "/count").out == b"2", "the function does not go on")
+    copy = s.ctl.json("attach", "forked", "--from", uri, "--digest", listed["digest"])["function"]["id"]
+    for turn in (b"2", b"3", b"4"):
+        expect(s.ctl.ok("invoke", copy, "/count").out == turn, "the fork does not go on where it was")
+    expect(s.ctl.ok("invoke", function, "/count").out == b"3", "what it was forked from sees what the fork does")
+    s.ctl.fails(3, "is in pool file:", "fork", function, "--to", uri)
+    s.ctl.fails(4, "pool file:/no/such", "fork", function, "--to", "file:/no/such")
+    s.ctl.fails(2, "asks for the tenant's key", "fork", function, "--to", "rdma://127.0.0.1/")
+    s.ctl.fails(3, "this VM's own store", "fork", function, "--to", f"file:{s.store}", "--name", "home")
+    s.ctl.fails(4, "does not live", "fork", "999", "--to", uri)
+    s.ctl.fails(2, "name", "fork", function, "--to", uri, "--name", "../up")
+    expect(s.ctl.json("templates", "list")["templates"] == [], "something is in the store")
+    words = s.ctl.ok("fork", function, "--to", uri, "--name", "third", "--keep").out.decode()
+    expect(words.startswith(f"third is in {uri}, and in the store: ") and " stopped " in words, words)
+    expect(s.ctl.json("templates", "verify", "third")["whole"], "what was kept")
+    expect(sorted(p.name for p in folder.iterdir() if p.name[0] != ".") == ["forked", "third"], "the pool has something else")
+    expect(s.ctl.ok("invoke", function, "/count").out == b"4", "the function does not go on")
+    for one in (copy, function):
+        s.ctl.ok("kill", one)
+        s.ctl.ok("forget", one)
+    s.ctl.ok("templates", "remove", "third")
+
+
+@case
 def pool_of_memory_takes_and_gives(s):
     function = s.ctl.run_server("pooled")
     s.ctl.ok("invoke", function, "/count")
@@ -321,6 +366,39 @@ def specification_comes_from_a_file_or_stdin(s):
 
 
 @case
+def run_looks_at_the_policy_first(s):
+    def ids():
+        return [f["id"] for f in s.ctl.json("ps")["functions"]]
+
+    before = ids()
+    s.ctl.fails(2, "there is no policy", "run", "--name", "x", "--policy", "zzz", "--", "sleep", "600")
+    s.ctl.fails(2, "no parameter", "run", "--name", "x", "--policy", "fixed:foo=1", "--", "sleep", "600")
+    expect(ids() == before, "a function was started")
+
+
+@case
+def vm_refuses_a_folder_in_use_and_a_pool_that_is_not_there(s):
+    folder = s.folder / "vm"
+    folder.mkdir()
+    with open(folder / "vm.pid", "w", encoding="utf-8") as held:
+        held.write("4711\n")
+        held.flush()
+        fcntl.flock(held, fcntl.LOCK_EX)
+        for words in ([], ["--detach"]):
+            s.plain.fails(3, "process 4711", "vm", *words, "--dir", folder)
+    s.plain.fails(4, "/nonexistent/pool: is no folder", "vm", "--dir", folder, "--pool", "/nonexistent/pool")
+    expect(not (folder / "qmp.sock").exists(), "QEMU was started")
+
+
+@case
+def silent_vm_is_an_error(s):
+    """A VMM that is stopped: the kernel takes the connection, and nobody reads from it. Asked at the beginning."""
+    for process in s.silent:
+        err = process.communicate(timeout=60)[1]
+        expect(process.returncode == 8 and b"has said nothing" in err, f"exit {process.returncode}: {err}")
+
+
+@case
 def refusals_have_their_exit_codes(s):
     s.ctl.fails(4, "987654", "kill", "987654")
     s.ctl.fails(4, "/no/such/program", "run", "--name", "f", "--", "/no/such/program")
@@ -340,7 +418,7 @@ def result_that_cannot_be_written_is_an_error(s):
     with open("/dev/full", "wb") as full:
         process = s.ctl.start("ps", stdout=full, stderr=subprocess.PIPE)
         err = process.communicate(timeout=60)[1]
-    expect(process.returncode == 1 and b"stdout" in err, f"exit {process.returncode}: {err}")
+    expect(process.returncode == 7 and b"stdout: ENOSPC" in err, f"exit {process.returncode}: {err}")
 
 
 def main():

@@ -87,7 +87,13 @@ def tids(pid):
 
 def alive(pid):
     """Running in some way: neither gone nor a zombie. A leader may end before its threads do."""
-    return any(state(pid, t) not in (None, "Z", "X") for t in tids(pid))
+    seen = set()
+    # Whom a thread made after the list was read and before it ended is in the next list.
+    while new := [t for t in tids(pid) if t not in seen]:
+        if any(state(pid, t) not in (None, "Z", "X") for t in new):
+            return True
+        seen.update(new)
+    return False
 
 
 def status_field(pid, name, tid=None):
@@ -268,7 +274,13 @@ class Victim:
         argv = [os.fspath(program), self.scratch, *args]
         self.orphanage = Orphanage(argv, self.log, self.scratch) if orphan else None
         pid = self.orphanage.pid if orphan else spawn_child(argv, self.log, self.scratch, leads)
-        self.launched = Handle(pid)
+        try:
+            self.launched = Handle(pid)
+        except ProcessLookupError:  # An orphan that has ended at once is reaped by then.
+            text = self._read("ready").strip()
+            if text.startswith("skip"):
+                raise Skipped(text.partition(":")[2].strip()) from None
+            raise Failed(f"ended before it was ready; log: {self.log_tail()}") from None
         self.handles = [self.launched]
         self.pid = pid
 

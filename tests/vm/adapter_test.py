@@ -9,7 +9,7 @@ import re
 import sys
 
 from ctl import expect, run_cases
-from machine import missing_parts, rootfs, skip_all
+from machine import missing_parts, qemu_program, skip_all
 from trial import Trial, scratch
 
 CASES = []
@@ -97,8 +97,8 @@ def main():
     missing = missing_parts([options.kernel], driver=True, qemu=options.qemu)
     if missing:
         return skip_all(len(CASES), missing)
-    program, *needs = rootfs("qemu", options.qemu).splitlines()
-    os.environ.update(need.split("=", 1) for need in needs)
+    program, needs = qemu_program(options.qemu)
+    os.environ.update(needs)
     with scratch() as folder:
         folder = pathlib.Path(folder)
         more = ("--qemu", program, "--payload", f"bin/jit={options.bin / 'moult-vm-jit'}")

@@ -10,24 +10,15 @@ import subprocess
 import sys
 import time
 
+import nvdimm
 from ctl import expect, run_cases
 from machine import Machine, missing_parts, skip_all
+from nvdimm import DEVICE, FILE
 from rdma_rig import stripped
 from trial import scratch
 
 MIB = 24  # of a template
-DIMM_MIB = 256
-DEVICE, FILE = "dax:/dev/dax1.0", "dax:/mnt/pmem/pool"
 PROGRAMS = ("moultctl", "moult-vm-dax")
-# What ndctl create-namespace does, which the image has not: a namespace with memory for its page structures, in RAM.
-NAMESPACE = """
-make() { # make REGION SEED DRIVER
-  seed=$(cat region$1/$2) && echo namespace$1.0 >/sys/bus/nd/drivers/nd_pmem/unbind && cat /proc/sys/kernel/random/uuid >$seed/uuid &&
-  echo ram >$seed/mode && echo 2097152 >$seed/align && echo namespace$1.0 >$seed/namespace && echo $seed >/sys/bus/nd/drivers/$3/bind
-}
-cd /sys/bus/nd/devices && make 0 pfn_seed nd_pmem && make 1 dax_seed dax_pmem && test -c /dev/dax1.0 && test -b /dev/pmem0 &&
-mkfs.ext4 -q -b 4096 /dev/pmem0
-"""
 CASES = []
 
 
@@ -46,9 +37,6 @@ class Setting:
             done = subprocess.run([self.bin / "moult-vm-template", path, "red", str(MIB), str(seed)], check=True,
                                   capture_output=True, text=True)
             self.digests[name] = done.stdout.split()[1]
-        for number in range(2):
-            with open(self.dimm(number), "wb") as file:
-                file.truncate(DIMM_MIB << 20)
         self.vm = None
         self.boot()
 
@@ -56,17 +44,10 @@ class Setting:
         said = subprocess.run(["ldd", *(self.bin / program for program in PROGRAMS)], check=True, capture_output=True, text=True).stdout
         return {line.split()[2] for line in said.splitlines() if " => /" in line and "/libc.so" not in line}
 
-    def dimm(self, number):
-        return self.folder / f"dimm{number}"
-
     def boot(self):
         """Again with the same NVDIMMs: what was in them before is there."""
-        args = ["-machine", "nvdimm=on", "-m", "slots=2,maxmem=4G"]
-        for number in range(2):
-            args += ["-object", f"memory-backend-file,id=dimm{number},share=on,mem-path={self.dimm(number)},size={DIMM_MIB}M",
-                     "-device", f"nvdimm,id=nvdimm{number},memdev=dimm{number}"]
         first = self.vm is None
-        self.vm = Machine(kernel="full", memory=640, window=0, qemu_args=args, bin_dir=self.bin)
+        self.vm = Machine(kernel="full", memory=640, window=0, qemu_args=nvdimm.qemu_args(self.folder), bin_dir=self.bin)
         self.vm.boot(180)
         for program in PROGRAMS:
             self.vm.push(stripped(self.bin / program, self.folder), f"/usr/local/bin/{program}")
@@ -74,10 +55,7 @@ class Setting:
         self.vm.push_tree({pathlib.Path(path).name: pathlib.Path(path).resolve() for path in self.libraries()}, "/usr/local/lib")
         self.sh("ldconfig")
         self.vm.push_tree({"store": self.folder / "store"}, "/srv")
-        self.sh("modprobe -a nd_pmem dax_pmem device_dax nfit && cat /sys/bus/nd/devices/ndbus0/wait_probe && mkdir -p /mnt/pmem")
-        if first:
-            self.sh(NAMESPACE)
-        self.sh("test -c /dev/dax1.0 && mount -o dax /dev/pmem0 /mnt/pmem && grep -q ' /mnt/pmem ext4 .*dax' /proc/mounts")
+        nvdimm.attach(self.sh, first)
 
     def sh(self, script, timeout=120):
         return self.vm.run(["/bin/sh", "-c", script], timeout=timeout).check().text().strip()

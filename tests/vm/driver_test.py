@@ -13,6 +13,7 @@ import fnmatch
 import os
 import pathlib
 import re
+import statistics
 import struct
 import subprocess
 import sys
@@ -29,6 +30,7 @@ PATTERN = 0x4D6F756C74000000
 CODE = bytes.fromhex("b82a000000c3")  # mov eax, 42; ret
 GUEST = "/root/driver"
 SPARE = "/dev/vdb"  # the payload is vda
+NOISE = 4 << 10  # KiB that others take meanwhile
 RESULT = re.compile(r"^(ok|not ok) \d+ (.*?)(?: # SKIP (.*))?$")
 # What each program is to be called with, and those that run with struct pages alone, and why.
 ARGUMENTS = {"direct_io_test": [SPARE]}
@@ -121,18 +123,24 @@ class Guest:
         return self.sh(f"modprobe -q virtio; dmesg -C; insmod {GUEST}/moult.ko {quoted} && dmesg | grep moult:")
 
     def load_and_weigh(self, *parameters):
-        """What load() returns, and how many KiB less of the guest's memory are free. Not MemAvailable: what the kernel holds in
-        reserve is taken off that, and it works it out anew when memory is added."""
-        script = ("sync; echo 3 >/proc/sys/vm/drop_caches; echo 1 >/proc/sys/vm/compact_memory; "
-                  "awk '/MemFree/ {print $2}' /proc/meminfo")
-        for _ in range(3):  # the first programs that a guest runs cost it some MB that stay
-            before = int(self.sh(script).check().text())
+        """What load() returns, and how many KiB less of the guest's memory are free: the median of three times, to and fro.
+        Not MemAvailable: what the kernel holds in reserve is taken off that, and it works it out anew when memory is added. And with
+        what CPUs keep for themselves of what is free, which MemFree does not count: more than 10 MiB at times."""
+        script = ("sync; echo 3 >/proc/sys/vm/drop_caches; echo 1 >/proc/sys/vm/compact_memory; cat /proc/meminfo /proc/zoneinfo | "
+                  "awk '/^MemFree/ {free += $2} /^ +count:/ {free += 4 * $2} END {print free}'")
+
+        def free():
+            return int(self.sh(script).check().text())
+
+        before = free()
         loaded = self.load(*parameters)
-        cost = before - int(self.sh(script).check().text())
-        for _ in range(4):  # what else began meanwhile gives back what it took
-            time.sleep(1)
-            cost = min(cost, before - int(self.sh(script).check().text()))
-        return loaded, cost
+        if loaded.code != 0:
+            return loaded, 0
+        first = free()
+        self.sh("rmmod moult").check()
+        between = free()
+        loaded = self.load(*parameters)
+        return loaded, statistics.median((before - first, between - first, between - free()))
 
     def unload(self, name):
         """Only after a detach of each whole window, which is what detach_test ends with."""
@@ -154,7 +162,8 @@ def test_struct_pages(guest, label, tests):
     loaded, cost = guest.load_and_weigh()
     score.check(f"{label}: the driver loads", loaded.code == 0 and "with struct pages" in loaded.text(),
                 loaded.text() + loaded.err.decode())
-    score.check(f"{label}: struct pages cost 1/64 of the window", cost < 24 << 10, f"{cost} KiB")
+    wanted = window_place(guest)[1] >> 16
+    score.check(f"{label}: struct pages cost 1/64 of the window", wanted * 0.9 < cost < wanted + NOISE, f"{cost} KiB, not {wanted}")
     guest.run(f"{label} pages", [t for t in tests if t != "detach_test"])
     # Other tests have attached since the last detach of all.
     refused = guest.sh("rmmod moult")
@@ -167,8 +176,7 @@ def test_no_struct_pages(guest, label, tests):
     loaded, cost = guest.load_and_weigh("struct_pages=0")
     guest.score.check(f"{label}: the driver loads", loaded.code == 0 and "without struct pages" in loaded.text(),
                       loaded.text() + loaded.err.decode())
-    # 1/64 would be 16 MiB; what else takes memory in those seconds is some MiB.
-    guest.score.check(f"{label}: without struct pages the window costs no memory", cost < 12 << 10, f"{cost} KiB")
+    guest.score.check(f"{label}: without struct pages the window costs no memory", cost < NOISE, f"{cost} KiB")
     guest.run(f"{label} no-pages", [t for t in tests if t != "detach_test"] + ["detach_test"])
 
 
@@ -274,7 +282,7 @@ def main():
     parser.add_argument("--bench", action="store_true", help="print what a template page costs")
     options = parser.parse_args()
     kernels = options.kernel or ["6.1", "6.12"]
-    missing = missing_parts(kernels)
+    missing = missing_parts(kernels, cpus=2)
     if missing:
         return skip_all(len(kernels), missing)
     score = Score()

@@ -26,7 +26,7 @@ MODES = ("leave", "restore", "sandbox", "twice")
 CHOSEN = ("anon_pattern", "altstack_active", "file_private_cow", "file_deleted", "memfd_seals", "pipe_64k",
           "eventfd_count", "epoll_nested", "timerfd_states", "posix_timers", "alarm_pending", "itimers", "itimer_fires",
           "signal_rt_queue", "signalfd_pending", "seccomp_filters", "unix_pair_queued", "unix_listen_path",
-          "tcp_listen_v4", "udp_bound", "inotify_watches", "locks_posix", "threads_100", "futex_mutex",
+          "tcp_listen_v4", "udp_bound", "inotify_watches", "locks_posix", "swapped_pages", "threads_100", "futex_mutex",
           "nanosleep_relative", "fpu_avx", "madvise_*", "vmas_1000", "fd_1000", "reserve_64g", "shared_anon_dup",
           "main_stack_grows", "rseq_registered", "vdso_call", "refuse_child", "refuse_io_uring", "refuse_timer_alarm")
 CHOSEN_PROGRAMS = {"python": ("restore",), "node": ("sandbox",), "redis": ("leave",), "java": ("restore",)}
@@ -113,6 +113,8 @@ def one_kernel(kernel, options, stripped, tally):
     try:
         with Machine(kernel, memory=options.memory, window=0, bin_dir=options.bin) as vm:
             vm.boot()
+            # Few hosts of tests have swap.
+            vm.run(["/bin/sh", "-ec", "fallocate -l 64M /swap; chmod 600 /swap; mkswap -q /swap; swapon /swap"]).check()
             install(vm, options, stripped)
             if options.only:
                 matrix(vm, kernel, options, tally)

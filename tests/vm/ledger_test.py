@@ -28,6 +28,7 @@ KINDS = {
     "tmpfs": ("user_shared", "shmem"), "file": ("user_file", "file"), "cache": ("page_cache", "file"),
 }
 KERNEL = {"kmalloc_mark": ("system", "slab"), "vmalloc_mark": ("system", "kernel"), "large_mark": ("system", None)}
+KERNEL_STACK = 16384  # of a thread on x86-64, without KASAN
 Place = collections.namedtuple("Place", "gpa number")
 
 
@@ -224,6 +225,31 @@ def page_tables(garden):
         expect(told["on_behalf"] >= garden.options.pages * PAGE, f"on behalf of it: {told}")
 
 
+def kernel_stacks(garden):
+    """After memory_of_the_kernel, which loads the module that finds them: of each thread of a function all pages."""
+    threads = 200
+    with garden.planted(42, f"threads-{threads}") as (function, _):
+        pid = next(f["pid"] for f in garden.control.call("ps")["functions"] if f["id"] == function)
+        garden.control.call("freeze", function=function)
+        ledger = garden.ledger()
+        stacks = collections.defaultdict(list)
+        for line in garden.control.get(garden.gardener, f"/stacks?pid={pid}").decode().splitlines():
+            thread, gpa = map(int, line.split())
+            stacks[thread].append(gpa)
+        pages = {gpa for of_one in stacks.values() for gpa in of_one}
+        expect(len(stacks) == threads + 1, f"stacks of {len(stacks)} threads, there are {threads + 1}")
+        expect({len(of_one) for of_one in stacks.values()} == {KERNEL_STACK // PAGE} and len(pages) == len(stacks) * KERNEL_STACK // PAGE,
+               f"pages of the stacks: {sorted(map(len, stacks.values()))}")
+        wrong = [(hex(gpa), entry) for gpa in pages
+                 if differs(entry := ledger.at(gpa), **{"class": "system"}, function=function)]
+        expect(not wrong, f"{len(wrong)} of {len(pages)} pages of kernel stacks are told wrong, such as {wrong[:1]}")
+        for gpa in sorted(pages)[::97]:
+            told = garden.control.call("why", gpa=gpa + 8)
+            expect(told["class"] == "system" and told["function"] == function and f"function {function} (planter)" in told["reason"], str(told))
+        told = next(f for f in ledger.result["functions"] if f["id"] == function)
+        expect(told["on_behalf"] >= len(pages) * PAGE, f"on behalf of it: {told}")
+
+
 def memory_of_a_daemon(garden):
     places, ledger = garden.find(DAEMON)[DAEMON], garden.ledger()
     expect(len(places) >= 2048, f"{len(places)} pages of the daemon are in RAM")
@@ -251,27 +277,73 @@ def why_says_the_same(garden):
             expect(False, f"no error for {beyond:#x}")
 
 
+# Has always children that come, write to some of what they were given, and go, some at once and some later.
+BREEDER = """
+import os, socket, time
+x = [bytearray(5000) for _ in range(4000)]
+s = socket.socket(socket.AF_UNIX)
+s.bind('/tmp/breeder.sock')
+born = 0
+while True:
+    x[id(x) % 7] = bytearray(9000)
+    if os.fork() == 0:
+        for part in x[::4]:
+            part[0] = 1
+        time.sleep(born % 4 * 0.4)
+        os._exit(0)
+    born += 1
+    if born == 4:
+        s.listen(8)
+    if born >= 6:
+        os.wait()
+"""
+
+
+def who(ledger, run, frozen, running):
+    """Whose pages these are, of those that report_while_functions_come_and_go looks at."""
+    page_class, kind, function = (ledger.value(run, field) for field in ("class", "kind", "function"))
+    if page_class in ("user_private", "user_shared", "user_file"):
+        return {frozen: "frozen", running: "running"}.get(function, "other")
+    if page_class == "system" and function == 0:
+        return "daemon" if kind == "anonymous" else "kernel"
+    return page_class
+
+
 def report_while_functions_come_and_go(garden):
-    """A frozen function's pages are exact, whatever goes on beside it."""
-    busy = "x = [bytearray(5000) for _ in range(4000)]\nwhile True:\n  x[id(x) % 7] = bytearray(9000)"
-    marked = mark(61, "anonymous")
+    """A frozen function's pages are exact, whatever goes on beside it; all others are a sample, and are told as such."""
+    marked, processes = mark(61, "anonymous"), set()
     with garden.planted(61, "anonymous", pages=512) as (function, at):
         garden.control.call("freeze", function=function)
         for _ in range(4):
-            other = garden.vm.start("other", ["/usr/bin/python3", "-S", "-c", busy], "--ready", "started", port=9999)
+            other = garden.vm.start_at("other", "unix:/tmp/breeder.sock", ["/usr/bin/python3", "-S", "-c", BREEDER], "--ready", "connect")
             ledger = garden.ledger()
             told = {f["id"]: f["exact"] for f in ledger.result["functions"]}
             expect(told[function] and told[other] is False, f"exact: {told}")
             total = sum(ledger.result["classes"].values())
             expect(total == MEMORY << 20, f"{total} bytes in all")
-            for place in garden.find(marked)[marked]:
+            sample = 1 << ledger.result["flag_names"].index("sample")
+            pages = collections.Counter()
+            for run in ledger.result["runs"]:
+                whose = who(ledger, run, function, other)
+                pages[whose] += ledger.value(run, "length") // PAGE
+                # What the guest does not count as RAM the host fills in, which does not change.
+                expect(whose == "reserved" or bool(ledger.value(run, "flags") & sample) == (whose != "frozen"),
+                       f"whether pages of the {whose} are a sample: {run}")
+                if whose == "running":
+                    processes.add(ledger.value(run, "pid"))
+            few = {whose: pages[whose] for whose, least in (("frozen", 512), ("running", 256), ("daemon", 2048), ("kernel", 1)) if pages[whose] < least}
+            expect(not few, f"pages of which too few were told: {few} of {pages}")
+            places = garden.find(marked)[marked]
+            expect({p.number for p in places} == set(range(512)), f"{len(places)} of its 512 pages are in RAM")
+            for place in places:
                 wrong = differs(ledger.at(place.gpa), function=function, va=at["anonymous"] + place.number * PAGE)
                 expect(not wrong, f"{place}: {wrong}")
             garden.control.call("kill", function=other)
+    expect(len(processes) > 4, f"no child of the running function was seen in four reports: {processes}")
 
 
 CASES = [classes_add_up_to_ram, memory_of_a_daemon, why_says_the_same, report_while_functions_come_and_go, memory_of_a_function,
-         private_copies_of_a_file, pages_of_files, template_pages_are_told_of_who_shows_them, memory_of_the_kernel, page_tables]
+         private_copies_of_a_file, pages_of_files, template_pages_are_told_of_who_shows_them, memory_of_the_kernel, page_tables, kernel_stacks]
 
 
 def main():

@@ -68,7 +68,7 @@ def kernel_folder(kernel):
     return rootfs("kernel-full") if kernel == "full" else rootfs("kernel", kernel)
 
 
-def missing_parts(kernels, driver=False, qemu="7.2"):
+def missing_parts(kernels, driver=False, qemu="7.2", cpus=1):
     """Why a machine cannot be had here, where its parts are neither in the cache nor to be fetched; else None. A part that
     cannot be made of what was fetched is an error."""
     try:
@@ -79,6 +79,8 @@ def missing_parts(kernels, driver=False, qemu="7.2"):
         rootfs("build")
         rootfs("vsock-device")
         rootfs("qemu", qemu)
+        for kernel in kernels:
+            rootfs("qemu", qemu_for(kernel, cpus))
     except Unreachable as e:
         return str(e)
     return None
@@ -94,14 +96,14 @@ def skip_all(count, why):
     return 77
 
 
-def _die_with_parent():
+def die_with_parent():
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def spawn(argv, log, env=None):
     with open(log, "ab") as out:
         return subprocess.Popen([os.fspath(a) for a in argv], stdin=subprocess.DEVNULL, stdout=out, stderr=out,
-                                env=env, preexec_fn=_die_with_parent)
+                                env=env, preexec_fn=die_with_parent)
 
 
 def kvm_boots(qemu, kernel):
@@ -117,7 +119,7 @@ def kvm_boots(qemu, kernel):
     try:
         # With no root disk a kernel that comes so far panics, which ends QEMU.
         done = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                              timeout=30, check=False, preexec_fn=_die_with_parent)
+                              timeout=30, check=False, preexec_fn=die_with_parent)
         boots = b"Unable to mount root fs" in done.stdout
     except subprocess.TimeoutExpired:
         boots = False
@@ -125,6 +127,26 @@ def kvm_boots(qemu, kernel):
     temp.write_text("yes" if boots else "no", encoding="ascii")
     temp.rename(known)
     return boots
+
+
+def accel_for(kernel):
+    """KVM where Debian's own QEMU boots this kernel with it."""
+    return "kvm" if kvm_boots(rootfs("qemu", "7.2"), kernel_folder(kernel)) else "tcg"
+
+
+def qemu_for(kernel, cpus, accel=None):
+    """Which QEMU is to run a guest with so many CPUs: Debian's own, but the one of backports where several are emulated.
+
+    Before 8.1 QEMU reads the code that it translates before it watches for writes there: of what another CPU changes
+    meanwhile it goes on with the old translation. A kernel that patches itself, as when cgroup controllers are enabled, then
+    runs into a breakpoint for ever that is no longer there ("soft lockup"), or panics ("int3")."""
+    return "backports" if cpus > 1 and (accel or accel_for(kernel)) == "tcg" else "7.2"
+
+
+def qemu_program(version):
+    """(path, {environment})."""
+    path, *needs = rootfs("qemu", version).splitlines()
+    return path, dict(line.split("=", 1) for line in needs)
 
 
 class Machine:
@@ -137,20 +159,22 @@ class Machine:
     payload      {path: bytes or a host file's path}
     image        another root disk than rootfs/build's
     preload      LD_PRELOAD of the QEMU process; `env` adds to its environment
-    qemu         "7.2", "backports" (rootfs/qemu), or a path; qemu_args: more arguments; append: more kernel command line
+    qemu         "7.2", "backports" (rootfs/qemu), or a path; None: see qemu_for
+    qemu_args    more arguments; append: more kernel command line
     accel        "tcg", "kvm", or None: KVM where it works
     """
 
     def __init__(self, kernel="6.1", memory=512, cpus=1, window=2048, window_kind="ram", payload=None, image=None,
-                 preload=None, env=None, qemu="7.2", qemu_args=(), append="", accel=None, bin_dir=None, keep=False):
+                 preload=None, env=None, qemu=None, qemu_args=(), append="", accel=None, bin_dir=None, keep=False):
         self.folder = tempfile.mkdtemp(prefix="moult-vm-")
         self.keep, self.memory, self.cpus = keep, memory, cpus
         self.window, self.window_kind = window, window_kind
         self.kernel, self.image = kernel_folder(kernel), image or rootfs("build")
-        self.qemu, *needs = [qemu] if "/" in qemu else rootfs("qemu", qemu).splitlines()
+        qemu = qemu or qemu_for(kernel, cpus, accel)
+        self.qemu, needs = (qemu, {}) if "/" in qemu else qemu_program(qemu)
         self.qemu_args, self.append = list(qemu_args), append
         self.accel = accel or ("kvm" if kvm_boots(self.qemu, self.kernel) else "tcg")
-        self.env = {**os.environ, "TMPDIR": self.folder, **dict(n.split("=", 1) for n in needs), **(env or {})}
+        self.env = {**os.environ, "TMPDIR": self.folder, **needs, **(env or {})}
         if preload:
             self.env["LD_PRELOAD"] = os.fspath(preload)
         self.bin = pathlib.Path(bin_dir or os.environ.get("MOULT_BIN") or REPO / "build" / "dev" / "bin")
@@ -195,7 +219,8 @@ class Machine:
         return argv + self.vsock.qemu_options() + self.qemu_args
 
     def command_line(self):
-        return ("console=ttyS0 quiet root=/dev/nvme0n1 rw init=/sbin/moult-init panic=-1 reboot=t "
+        # A guest that is emulated on a busy host may wait for so long for its timer that it takes it for broken, and panics.
+        return ("console=ttyS0 quiet root=/dev/nvme0n1 rw init=/sbin/moult-init panic=-1 reboot=t no_timer_check "
                 f"moult.payload=/dev/vda {self.append}").strip()
 
     def write_payload(self):
@@ -338,7 +363,8 @@ def _wait_for(listener, process, deadline):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kernel", default="6.1")
-    parser.add_argument("--qemu", default="7.2", help='"7.2", "backports", or a path')
+    parser.add_argument("--qemu", help='"7.2", "backports", or a path; the default depends on --cpus')
+    parser.add_argument("--cpus", type=int, default=1)
     parser.add_argument("--memory", type=int, default=512)
     parser.add_argument("--window", type=int, default=2048)
     parser.add_argument("--bin", help="the folder with moult-vm-exec; default: build/dev/bin")
@@ -347,7 +373,7 @@ def main():
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with Machine(options.kernel, memory=options.memory, window=options.window, bin_dir=options.bin,
-                 qemu=options.qemu, keep=options.keep) as vm:
+                 qemu=options.qemu, cpus=options.cpus, keep=options.keep) as vm:
         vm.boot()
         result = vm.run(options.command, timeout=3600)
         sys.stdout.buffer.write(result.out)

@@ -78,9 +78,49 @@ def function_is_run_asked_frozen_and_thawed(s):
     s.ctl.ok("freeze", "web")
     state = {f["id"]: f["state"] for f in s.ctl.json("ps")["functions"]}[function]
     expect(state == "frozen", f"it is {state}")
-    s.ctl.fails(8, "larger --timeout", "invoke", "--timeout", "500", "web", "/")
+    s.ctl.fails(3, "is frozen; thaw it", "invoke", "web", "/")
     s.ctl.ok("thaw", "web")
     expect(s.ctl.ok("invoke", "web", "/x").out == b"GET /x", "after thaw")
+
+
+def top(s, function):
+    """What one round of top tells of it."""
+    return next(f for f in s.ctl.json("top", "--count", "1")["functions"] if f["id"] == function)
+
+
+@case
+def top_tells_what_is_in_ram(s):
+    function = s.ctl.json("ps")["functions"][-1]["id"]
+    before = top(s, function)
+    moved = s.ctl.json("offload", "web")
+    out = top(s, function)
+    gone = moved["offloaded_bytes"] + moved["zero_bytes"]
+    expect(gone > 1 << 20 and out["offloaded_bytes"] == gone, f"offload: {moved}, top: {out}")
+    # The guest's kernel counts as before, give or take what it does meanwhile.
+    expect(abs(before["resident_bytes"] - gone - out["resident_bytes"]) < gone // 2, f"{gone} bytes are out: {before}, then {out}")
+    expect(abs(before["user_bytes"] - out["user_bytes"]) < gone // 2, f"user state that is out is user state: {before}, then {out}")
+    recalled = s.ctl.json("recall", "web", "--prefetch", "all")
+    back = top(s, function)
+    expect(recalled["left_bytes"] == back["offloaded_bytes"] == 0, f"recall: {recalled}, top: {back}")
+    expect(back["resident_bytes"] > out["resident_bytes"] + gone // 2, f"{out}, then {back}")
+    expect(s.ctl.ok("invoke", "web", "/x").out == b"GET /x", "after recall")
+
+
+@case
+def pages_are_compared_with_an_earlier_report(s):
+    earlier = s.folder / "earlier.json"
+    earlier.write_bytes(s.ctl.ok("--json", "pages", "--runs").out)
+    started = s.ctl.json("run", "--name", "other", "--ready", "line:up", "--", "/usr/bin/python3", "-S", "-c",
+                         "import time\nmuch = bytearray(b'x') * (4 << 20)\nprint('up', flush=True)\ntime.sleep(1e6)")
+    function = started["function"]["id"]
+    told = s.ctl.json("pages", "--against", earlier, "--runs")
+    ours = [run for run in told["runs"] if run["now"]["function"] == function and run["now"]["class"] == "user_private"]
+    expect(sum(run["length"] for run in ours) > 4 << 20, f"what a function has that was started since: {told['changes']}")
+    expect(all(run["before"]["function"] != function for run in ours), f"pages that it had before it was there: {ours[:9]}")
+    alone = s.ctl.json("pages", "other", "--against", earlier)
+    expect([f["before_bytes"] for f in alone["functions"]] == [None] and alone["changed_bytes"] > 4 << 20, f"that function alone: {alone}")
+    expect(f" of {function} other" in s.ctl.ok("pages", "--against", earlier).out.decode(), "the table")
+    s.ctl.ok("detach", function)
 
 
 @case

@@ -27,7 +27,8 @@ class RdmaMachine(Machine):
             args += ["-netdev", f"dgram,id=wire{number},local.type=unix,local.path={here},remote.type=unix,remote.path={there}",
                      "-device", f"virtio-net-pci,id=nic{number},netdev=wire{number},mac=52:54:00:{hash(str(here)) & 0xff:02x}:00:0{number}"]
         payload = {"rdma.tar": pathlib.Path(rootfs("rdma-tools")), **options.pop("payload", {})}
-        super().__init__(kernel="full", memory=MEMORY, window=0, qemu_args=args, payload=payload, **options)
+        args += options.pop("qemu_args", [])
+        super().__init__(kernel="full", window=0, qemu_args=args, payload=payload, **{"memory": MEMORY, **options})
         self.wires = wires
 
     def boot(self, timeout=120):
@@ -52,10 +53,10 @@ class MemoryNode(RdmaMachine):
         self.add_devices()
         return self
 
-    def start(self, store="/srv/store", keys="/srv/keys", limit=256):
+    def start(self, store="/srv/store", keys="/srv/keys", limit=256, lend=0, grace=600):
         """moult-poold, when it listens; its pid."""
         return int(self.sh(
-            f"mkfifo -m 600 /run/ready || exit; setsid moult-poold {store} --keys {keys} --limit-mib {limit} "
+            f"mkfifo -m 600 /run/ready || exit; setsid moult-poold {store} --keys {keys} --limit-mib {limit} --lend-mib {lend} --lend-grace-s {grace} "
             ">/run/ready 2>/run/poold.log </dev/null & pid=$!; read -r line </run/ready; rm /run/ready; "
             "[ -n \"$line\" ] && echo $pid || { cat /run/poold.log >&2; exit 1; }"))
 

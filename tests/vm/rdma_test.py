@@ -16,6 +16,8 @@ import threading
 import time
 import traceback
 
+import nvdimm
+import rdma_dax
 from machine import REPO, VmError, missing_parts, skip_all
 from rdma_rig import MemoryNode, RdmaMachine, stripped
 
@@ -28,7 +30,7 @@ with open(f"/proc/{pid}/maps") as maps:
     # Neighbours of the same kind are one line: the content says where the template begins.
     for line in maps:
         start, end = (int(x, 16) for x in line.split()[0].split("-"))
-        if end - start < size: continue
+        if end - start < size or line.split()[1][0] != "r": continue
         with open(f"/proc/{pid}/mem", "r+b", buffering=0) as mem:
             head = bytes.fromhex(sys.argv[4])
             for place in range(start, end - size + 1, 4096):
@@ -72,8 +74,8 @@ class Rig:
     def wire(self, name):
         return self.folder / f"{name}.sock"
 
-    def new_node(self, here, there, address):
-        return MemoryNode([(self.wire(here), self.wire(there), address)], bin_dir=self.bin)
+    def new_node(self, here, there, address, **options):
+        return MemoryNode([(self.wire(here), self.wire(there), address)], bin_dir=self.bin, **options)
 
     def template(self, store, name, tenant, mib, seed):
         folder = self.folder / store / name
@@ -116,11 +118,11 @@ class Rig:
         line = self.good("verify", name, **options)[0]
         expect((line["digest"], line["pages_sha256"]) == self.digests[name], f"{name}: other content: {line}")
 
-    def watch(self, name, seconds, during, timeout_ms=3000, **options):
-        """What `watch` tells while `during` happens, from when it reads."""
+    def watch(self, name, seconds, during, timeout_ms=3000, command="watch", **options):
+        """What `watch` (or watch-pages, without a name) tells while `during` happens, from when it reads."""
         lines, started = [], threading.Event()
         argv = ["moult-pool-probe", "--uri", options.get("uri", "rdma://10.0.1.1/"), "--keys", "/srv/keys", "--tenant", "red",
-                "--timeout-ms", str(timeout_ms), "watch", name, "--seconds", str(seconds)]
+                "--timeout-ms", str(timeout_ms), command, *name.split(), "--seconds", str(seconds)]
         output = []
 
         def take(data):
@@ -160,7 +162,7 @@ def no_device(rig):
 
 
 def reads(rig):
-    rig.pid = rig.node.start()
+    rig.pid = rig.node.start(lend=8)
     listed = rig.good("ls")
     expect([(e["name"], e["digest"], e["tenant"]) for e in listed] == [(n, rig.digests[n][0], "red") for n in ("red-big", "red-gone")],
            f"ls: {listed}")
@@ -188,7 +190,7 @@ def attacks(rig):
     rig.node.sh(f"kill -0 {rig.pid}")
     rig.verified("red-big")
     left = rig.node.sh("ls -A /srv/store")
-    expect(set(left.split()) == {".lock", "red-big", "red-gone", "blue-one"}, f"left in the store: {left}")
+    expect(set(left.split()) - {".lock"} == {"red-big", "red-gone", "blue-one"}, f"left in the store: {left}")
 
 
 def pushes(rig):
@@ -221,6 +223,11 @@ def flipped(rig):
     rig.bad("DATA_LOSS", "chunk 5 does not match", "verify", "red-big")
     rig.node.sh(f"python3 /srv/flip.py {rig.pid} {size} {at} {pages[:64].hex()}")
     rig.verified("red-big")
+    digest = sum(-(-os.path.getsize(rig.folder / "store/red-big" / f) // 4096) * 4096 for f in ("pages", "image", "manifest")) + (5 * 64 + 9) * 32 + 3
+    rig.node.sh(f"python3 /srv/flip.py {rig.pid} {size} {digest} {pages[:64].hex()}")
+    rig.bad("DATA_LOSS", "the digests of the pages of chunk 5 do not match", "verify", "red-big")
+    rig.node.sh(f"python3 /srv/flip.py {rig.pid} {size} {digest} {pages[:64].hex()}")
+    rig.verified("red-big")
     rig.node.sh("cp -r /srv/store/blue-one /srv/blue-one && chmod -R u+w /srv/store/blue-one && printf x | "
                 "dd of=/srv/store/blue-one/pages bs=1 seek=300000 conv=notrunc status=none && touch /srv/store/blue-one/manifest")
     rig.bad("DATA_LOSS", "pages", "verify", "blue-one", tenant="blue")
@@ -238,6 +245,26 @@ def measured(rig):
     print(f"    the memory node's process: {ticks} ticks for {line['pages_read']} pages, {per_page:.3f} us a page")
     # Reads that went by the process would cost it tens of microseconds each.
     expect(ticks <= 20, f"{ticks} ticks of CPU time in the memory node for reads that are not its own")
+    for what, row in rig.good("faults", "red-big", timeout=300)[0].items():
+        print(f"    a fault, {what}: {row['served_us']:.0f} us, bare READ {row['bare_read_us']:.0f} us + UFFDIO_COPY {row['bare_copy_us']:.0f} us, "
+              f"ratio {row['served_ratio']:.2f}")
+
+
+def attached(rig):
+    """By the pager that shows templates in windows, in plain memory: what each way fetches, and that it is the template."""
+    result = rig.good("attach", "red-big", "--store", "/tmp/mine", "--rounds", "1", timeout=300)[0]
+    size = result["pages_bytes"]
+    ways = {way["mode"]: way for way in result["ways"]}
+    for way in result["ways"]:
+        ratios = ", ".join(f"{what.replace('_', ' ')} {ratio:.1f}" for what, ratio in way["of_plain"].items())
+        print(f"    {way['pool']} {way['mode']}, times one from a store: {ratios}")
+    for mode in ("cold", "cold_set"):
+        moved = ways[mode]["bytes_from_pool"]
+        # A page that is touched while the rest of its chunk is on its way does not wait for that, and so may come twice.
+        expect(0 < moved["first_answer"] <= moved["working_set"] <= moved["all_pages"] and
+               size <= moved["all_pages"] <= size + result["touched_bytes"], f"{mode}: {moved} of {size} bytes")
+    expect(ways["warm"]["bytes_from_pool"]["all_pages"] == 0, f"fetched what the host has: {ways['warm']}")
+    expect(ways["warm"]["bytes_from_cache"] > 0, f"nothing came from the cache: {ways['warm']}")
 
 
 def restarted(rig):
@@ -274,6 +301,115 @@ def wire_cut(rig):
     expect(told[-1]["last"] == "OK", f"after 6 s without a wire: {told}")
 
 
+PAGE = b"moult-pool-probe page 0 of 1".hex()  # how the first lent page begins
+
+
+def lend(rig, **options):
+    """Another moult-poold, which lends memory."""
+    rig.node.sh(f"kill -TERM {rig.pid}; while kill -0 {rig.pid} 2>/dev/null; do sleep 0.1; done")
+    rig.pid = rig.node.start(**options)
+
+
+def pages(rig):
+    """Of guest RAM, in memory that the node lends: the same comes back, room too; who may not have it, and how much."""
+    lend(rig)
+    rig.bad("FAILED_PRECONDITION", "lends no memory for offloaded pages; start moult-poold with --lend-mib", "pages")
+    lend(rig, lend=32)
+    ticks = rig.node.cpu_ticks(rig.pid)
+    line = rig.good("pages", "--mib", "16", "--rounds", "4", timeout=300)[0]
+    ticks = rig.node.cpu_ticks(rig.pid) - ticks
+    print(f"    the memory node's process: {ticks} ticks for {line['pages']} pages written and read")
+    expect(line["pages"] == 16384 and line["used_bytes"] == 16 << 20 and line["left_bytes"] == 0, f"pages: {line}")
+    expect(ticks <= 30, f"{ticks} ticks of CPU time in the memory node for pages that it does not move")
+    rig.good("pages", "--mib", "32")  # All of it: the 16 MiB have come back.
+    rig.bad("RESOURCE_EXHAUSTED", "higher --lend-mib", "pages", "--mib", "33")
+    rig.bad("PERMISSION_DENIED", "read-only", "pages", tenant="green")
+
+    def beside():
+        rig.bad("RESOURCE_EXHAUSTED", "beside what is lent", "pages", "--mib", "17", tenant="blue")
+        for tenant, lent in (("red", 16 << 20), ("blue", 0)):
+            use = rig.good("stat", tenant=tenant)[0]
+            expect((use["lent_bytes"], use["lend_limit_bytes"]) == (lent, 32 << 20), f"{tenant}: {use}")
+
+    told = rig.watch("--mib 16", 6, beside, command="watch-pages")
+    expect(told[-1]["last"] == "OK", f"pages: {told}")
+    rig.good("pages", "--mib", "32", tenant="blue")
+
+
+def pages_flipped(rig):
+    lend(rig, lend=32)
+    rig.node.push(FLIP.encode(), "/srv/flip.py")
+
+    def flip():
+        flipper = f"python3 /srv/flip.py {rig.pid} {16 << 20} {3 * 4096 + 77} {PAGE}"
+        rig.node.sh(flipper)
+        time.sleep(3)
+        rig.node.sh(flipper)
+    told = rig.watch("--mib 16", 30, flip, command="watch-pages")
+    expect([line.get("code") for line in told] == ["OK", "DATA_LOSS", "OK", None], f"with a flipped bit: {told}")
+    expect("slot 3 does not match its checksum" in told[1]["message"], f"with a flipped bit: {told}")
+
+
+def pages_lost(rig):
+    """The node's process dies, and comes back without them; the wire is cut; the node forgets who is gone too long."""
+    lend(rig, lend=32)
+
+    def restart():
+        rig.node.sh(f"kill -9 {rig.pid}")
+        time.sleep(3)
+        rig.pid = rig.node.start(lend=32)
+    told = rig.watch("--mib 4", 12, restart, command="watch-pages")
+    log = rig.node.sh(f"kill -0 {rig.pid}; cat /run/poold.log")
+    expect(log == "", f"after a restart, moult-poold says: {log}")
+    codes = [line.get("code") for line in told[:-1]]
+    expect(codes[0] == "OK" and codes[-1] == "DATA_LOSS" and set(codes[1:-1]) <= {"UNAVAILABLE", "DEADLINE_EXCEEDED"} and codes[1:-1],
+           f"after a restart: {told}")
+    expect("what was written is lost" in told[-2]["message"] and "moult-poold was restarted" in told[-2]["message"], f"after a restart: {told}")
+    expect(told[-1]["again"] == "OK", f"pages after a restart: {told}")
+
+    def flap():
+        rig.client.qmp("set_link", name="nic0", up=False)
+        time.sleep(6)
+        rig.client.qmp("set_link", name="nic0", up=True)
+    told = rig.watch("--mib 4", 20, flap, command="watch-pages")
+    expect(told[-1]["last"] == "OK" and told[-1]["again"] == "OK", f"after 6 s without a wire: {told}")
+
+    lend(rig, lend=32, grace=10)
+    gone = "moult-pool-probe --uri rdma://10.0.1.1/ --keys /srv/keys --tenant red watch-pages --mib 32 --seconds 600"
+    rig.client.sh(f"{gone} >/tmp/gone 2>&1 & pid=$!; until grep -q OK /tmp/gone; do sleep 0.1; done; kill -9 $pid")
+    rig.bad("RESOURCE_EXHAUSTED", "beside what is lent", "pages", "--mib", "32")
+    deadline = time.monotonic() + 60
+    while rig.probe("pages", "--mib", "32").code != 0:
+        expect(time.monotonic() < deadline, "the memory of a killed borrower does not come back")
+        time.sleep(1)
+
+
+def loan_forsaken(rig):
+    """Who leaves before he is told of his loan does not keep it from others for the grace period."""
+    lend(rig, lend=32)
+    rig.client.sh("rm -f /tmp/go; moult-vm-rdma-attacker --forsake 10.0.1.1 /srv/keys red 32 /tmp/go >/tmp/forsake 2>&1 & "
+                  "until grep -q . /tmp/forsake; do sleep 0.1; done")
+    rig.node.sh(f"kill -STOP {rig.pid}")  # It gets the question, and answers when nobody is there.
+    try:
+        rig.client.sh("touch /tmp/go; until grep -q attacker: /tmp/forsake; do sleep 0.1; done")
+    finally:
+        rig.node.sh(f"kill -CONT {rig.pid}")
+    said = rig.client.sh("cat /tmp/forsake")
+    expect("attacker: OK" in said, f"who was to leave says {said}")
+    deadline = time.monotonic() + 60
+    while (asked := rig.probe("pages", "--mib", "32")).code != 0:
+        expect(time.monotonic() < deadline, f"the memory of a loan that nobody was told of does not come back: {asked.error}")
+        time.sleep(1)
+
+
+def over_dax(rig):
+    """A second node, with its templates in byte-addressable memory."""
+    with rig.new_node("b", "c2", f"{rdma_dax.ADDRESS}/24", qemu_args=nvdimm.qemu_args(rig.folder)) as node:
+        dax = rdma_dax.DaxNode(rig, node, expect)
+        rdma_dax.where_they_lie(dax, PAGES)
+        rdma_dax.changed(dax, PAGES)
+
+
 def ends(rig):
     done = rig.node.sh(f"kill -TERM {rig.pid}; for i in $(seq 100); do kill -0 {rig.pid} 2>/dev/null || break; sleep 0.1; done; "
                        f"kill -0 {rig.pid} 2>/dev/null && echo alive; cat /run/poold.log")
@@ -297,7 +433,8 @@ def second_node(rig):
         expect(told[-1]["last"] in ("UNAVAILABLE", "DEADLINE_EXCEEDED"), f"without any node: {told}")
 
 
-PARTS = [no_device, reads, tenants, attacks, pushes, removed, flipped, measured, restarted, wire_cut, ends, second_node]
+PARTS = [no_device, reads, tenants, attacks, pushes, removed, flipped, measured, attached, restarted, wire_cut, pages, pages_flipped,
+         pages_lost, loan_forsaken, over_dax, ends, second_node]
 
 
 def main():
@@ -306,7 +443,7 @@ def main():
     parser.add_argument("--only", action="append", help="these parts, besides the first two")
     options = parser.parse_args()
     parts = [p for p in PARTS if not options.only or p in PARTS[:2] or p.__name__ in options.only]
-    why = missing_parts(["full"])
+    why = missing_parts(["full"], cpus=2)
     if why:
         return skip_all(len(parts), why)
     folder = tempfile.mkdtemp(prefix="moult-rdma-")

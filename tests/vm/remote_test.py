@@ -42,10 +42,10 @@ class Setting:
 
     def boot(self, name):
         settings = {"cache": self.cache, "cache_mib": 256, "prefetch_mib": 0, "fault_ms": 2000}
-        more = ["--cpus", "2"]
+        more = []
         for key, value in settings.items():
             more += ["--set", f"{key}={value}"]
-        vm = Trial(self.options.bin, self.folder / name, self.store, self.options.kernel, memory=512, more=more)
+        vm = Trial(self.options.bin, self.folder / name, self.store, self.options.kernel, memory=512, cpus=2, more=more)
         self.vms.append(vm)
         return vm
 
@@ -232,6 +232,29 @@ def damaged_pages_end_the_function(s):
     s.control.call("detach", function=has)
 
 
+@case
+def fork_is_attached_elsewhere_while_the_first_goes_on(s):
+    first = server(s, "counter", HOLDER)
+    total = s.control.get(first, "/sum")
+    expect(s.control.get(first, "/count") == b"1", "the first count")
+    plain = s.control.call("capture", function=first, name="plain")
+    told = s.control.call("fork", function=first, name="counter", to=s.uri)
+    print(f"  stopped {told['stopped_us'] / plain['stopped_us']:.2f} times as long as by a capture; {told['total_us'] / plain['total_us']:.2f} times in all")
+    expect(told["pushed"] and not told["kept"], str(told))
+    phases = [phase["name"] for phase in told["phases"]]
+    expect(phases.index("host.push") > phases.index("host.resume"), f"pushed before it ran: {phases}")
+    expect("counter" not in [t["name"] for t in s.control.call("templates.list")["templates"]], "the store has it, too")
+    other = s.attach("counter", vm=s.second, **{"from": s.uri})["function"]["id"]
+    for turn in (b"2", b"3", b"4"):
+        expect(s.second.control.get(other, "/count") == turn, "the fork does not go on where it was")
+    expect(s.control.get(first, "/count") == b"2", "the first does not go on where it was")
+    expect(s.second.control.get(other, "/count") == b"5", "the fork sees what the first does")
+    expect(s.control.get(first, "/sum") == total == s.second.control.get(other, "/sum"), "another sum")
+    s.second.control.call("detach", function=other)
+    expect(s.control.get(first, "/count") == b"3", "the first goes with its fork")
+    s.control.call("detach", function=first)
+
+
 def end_of(vm, function):
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
@@ -250,7 +273,7 @@ def main():
     parser.add_argument("--bin", required=True, help="folder of moultctl")
     parser.add_argument("--kernel", default="6.1")
     options = parser.parse_args()
-    missing = missing_parts([options.kernel], driver=True)
+    missing = missing_parts([options.kernel], driver=True, cpus=2)
     if missing:
         return skip_all(len(CASES), missing)
     with scratch() as folder:

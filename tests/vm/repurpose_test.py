@@ -164,8 +164,9 @@ def same_copies(s, vms, name):
 
 @case
 def other_vms_share_the_templates(s):
+    """Whichever device shows the window to their guests: the third has none but virtio-pmem."""
     with Trial(s.options.bin, s.folder / "second", s.store, s.options.kernel) as second, \
-            Trial(s.options.bin, s.folder / "third", s.store, s.options.kernel) as third:
+            Trial(s.options.bin, s.folder / "third", s.store, s.options.kernel, more=["--window-device", "virtio-pmem"]) as third:
         for name in s.names():
             template = s.control.call("templates.show", name=f"t-{name}")["template"]["user_state_bytes"]
             s.repurpose(name)

@@ -7,8 +7,9 @@ import json
 import os
 import pathlib
 import sys
+import time
 
-from chaos_test import STRIKER
+from chaos_setting import STRIKER
 from machine import missing_parts, skip_all
 from trial import COMMANDS, expect, host_memory, scratch, Trial, TrialError
 
@@ -39,8 +40,18 @@ class Soak:
             self.current = result["function"]["id"]
             expect(self.control.get(self.current, "/?seed=1") == self.cold[name], f"repurpose {i} to {name}: a wrong answer")
 
+    def at_rest(self, seconds=60):
+        """What the guest says when the agent has made its shells and workers anew, and ended what has ended: five times the same."""
+        self.control.settle()
+        deadline, seen = time.monotonic() + seconds, []
+        while len(seen) < 5 or len({(s["agent_fds"], s["namespaces"], s["cgroups"]) for s in seen[-5:]}) > 1:
+            expect(time.monotonic() < deadline, f"the guest's agent does not come to rest: {seen[-5:]}")
+            time.sleep(0.5)
+            seen.append(json.loads(self.control.get(self.teller, "/state")))
+        return seen[-1]
+
     def look(self):
-        guest = json.loads(self.control.get(self.teller, "/state"))
+        guest = self.at_rest()
         host = {**host_memory(self.vm.qemu, self.store), "fds": len(os.listdir(f"/proc/{self.vm.qemu}/fd"))}
         return guest, host
 

@@ -12,6 +12,7 @@ import tempfile
 import time
 
 from complaints import PANICS, complaints
+from machine import die_with_parent, qemu_for, qemu_program
 
 REPO = pathlib.Path(__file__).resolve().parents[2]
 FUNCTIONS = REPO / "tests/demo/functions"
@@ -38,23 +39,33 @@ def expect(condition, text):
         raise TrialError(text)
 
 
+def ends_of_logs(folder):
+    """What moultctl, QEMU, and the guest's console said last."""
+    texts = [path.read_text(errors="replace")[-2000:] for name in ("trial.log", "console.log") if (path := folder / name).exists()]
+    return "\n".join(text for text in texts if text)
+
+
 class Control:
     """One call a connection, as host-lib/adapters/control/control.md describes."""
 
     def __init__(self, path):
         self.path = path
 
-    def _open(self, method, params, seconds):
+    def connect(self, seconds=60):
         connection = socket.socket(socket.AF_UNIX)
         connection.settimeout(seconds)
         connection.connect(self.path)
+        return connection
+
+    def _open(self, method, params, seconds, over=None):
+        connection = over or self.connect(seconds)
         connection.sendall(json.dumps({"id": 1, "method": method, "params": params}).encode() + b"\n")
         line = bytearray()
         while True:
             # To the end of the line and no further: what follows the answer may be a stream's.
             ahead = connection.recv(1 << 16, socket.MSG_PEEK)
             if not ahead:
-                raise TrialError(f"{method}: the control socket was closed")
+                raise TrialError(f"{method}: the control socket was closed; {ends_of_logs(pathlib.Path(self.path).parent)}")
             end = ahead.find(b"\n") + 1
             line += connection.recv(end or len(ahead))
             if not end:
@@ -67,8 +78,9 @@ class Control:
             if "result" in answer:
                 return connection, answer["result"]
 
-    def call(self, method, seconds=120, **params):
-        connection, result = self._open(method, params, seconds)
+    def call(self, method, seconds=120, over=None, **params):
+        """`over`: a connection that is there; it is used up."""
+        connection, result = self._open(method, params, seconds, over)
         connection.close()
         return result
 
@@ -80,9 +92,13 @@ class Control:
                 raise TrialError(f"the memory of functions {left} is not given back after {seconds} s")
             time.sleep(0.02)
 
+    def stream(self, function, seconds=60):
+        """To the function's endpoint, through the agent's tunnel."""
+        return self._open("invoke", {"function": function}, seconds)[0]
+
     def get(self, function, path, seconds=60):
         """The body of a function's answer to GET `path`, through the agent's tunnel."""
-        connection, _ = self._open("invoke", {"function": function}, seconds)
+        connection = self.stream(function, seconds)
         client = http.client.HTTPConnection("function")
         client.sock = connection
         try:
@@ -114,21 +130,28 @@ def compile_java(folder):
 
 
 class Trial:
-    """Ends with everything in it, at the latest with the process that made it. A kernel that complains fails the test: a warning
-    ends the VM at once, and close() looks at all that its console has shown."""
+    """Ends with everything in it, at the latest with the thread that made it. A kernel that complains fails the test: a warning
+    ends the VM at once, and close() looks at all that its console has shown.
 
-    def __init__(self, bin_dir, folder, store, kernel="6.1", memory=1024, more=(), append=""):
+    under   a command that runs the command after it, in a way of its own
+    """
+
+    def __init__(self, bin_dir, folder, store, kernel="6.1", memory=1024, more=(), append="", under=(), cpus=1):
         self.bin = pathlib.Path(bin_dir)
         self.folder = pathlib.Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         payload = {f"functions/{f.name}": f for f in FUNCTIONS.iterdir() if f.suffix in (".py", ".js")}
         payload["functions/Primes.class"] = compile_java(self.folder)
-        argv = [self.bin / "moultctl", "vm", "--json", "--dir", self.folder, "--kernel", kernel, "--memory", str(memory),
-                "--store", store, "--append", f"{PANICS} {append}".strip(), *more]
+        argv = [*under, self.bin / "moultctl", "vm", "--json", "--dir", self.folder, "--kernel", kernel, "--memory", str(memory),
+                "--cpus", str(cpus), "--store", store, "--append", f"{PANICS} {append}".strip(), *more]
+        qemu, needs = qemu_program(qemu_for(kernel, cpus))
+        if "--qemu" not in more:
+            argv += ["--qemu", qemu]
         for name, path in payload.items():
             argv += ["--payload", f"{name}={path}"]
         self.log = open(self.folder / "trial.log", "w+b")
-        self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self.log)
+        self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self.log,
+                                        env={**os.environ, **needs}, preexec_fn=die_with_parent)
         told = self._first_line(900)
         if not told:
             self.close()
@@ -143,16 +166,15 @@ class Trial:
         return self.process.stdout.readline()
 
     def logs(self):
-        """The ends of what moultctl, QEMU, and the guest's console said."""
-        return "\n".join(text[-2000:] for text in (self._log("trial.log"), self._log("console.log")) if text)
+        return ends_of_logs(self.folder)
 
     def _log(self, name):
         path = self.folder / name
         return path.read_text(errors="replace") if path.exists() else ""
 
-    def run(self, name, *options):
-        """Cold start of one of COMMANDS, until it is ready; its id."""
-        return self.start(name, COMMANDS[name], "--ready", "http:/", "--ready-timeout", "120000", *options)
+    def run(self, name, *options, port=8080):
+        """Cold start of one of COMMANDS, until it is ready; its id. At another port: it wants PORT=, too."""
+        return self.start(name, COMMANDS[name], "--ready", "http:/", "--ready-timeout", "120000", *options, port=port)
 
     def start(self, name, command, *options, port=8080):
         return self.start_at(name, f"tcp:{port}", command, *options)
@@ -164,6 +186,14 @@ class Trial:
         if done.returncode:
             raise TrialError(f"run {name}: {done.stderr.strip()}")
         return json.loads(done.stdout)["function"]["id"]
+
+    def has_ended(self, seconds):
+        """Whether the VM ends within these seconds."""
+        try:
+            self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
 
     def close(self):
         """Raises where the guest's kernel has complained; the second time it does nothing."""

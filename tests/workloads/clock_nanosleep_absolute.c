@@ -4,7 +4,7 @@
 #include "victim.h"
 
 static void* Sleeper(void* unused) {
-  const int64_t until = VictimNow(CLOCK_MONOTONIC) + 4000000000LL;
+  const int64_t until = VictimNow(CLOCK_MONOTONIC) + WAIT_NS;
   const struct timespec deadline = {until / 1000000000, until % 1000000000};
   CHECK_EQ(clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &deadline, NULL), 0);
   CHECK(VictimNow(CLOCK_MONOTONIC) >= until, "woke too early");

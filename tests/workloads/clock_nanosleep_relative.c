@@ -5,11 +5,11 @@
 
 static void* Sleeper(void* clock_argument) {
   const clockid_t clock = (clockid_t)(intptr_t)clock_argument;
-  const struct timespec time = {4, 0};
+  const struct timespec time = {kWaitSeconds, 0};
   const int64_t start = VictimNow(clock);
   CHECK_EQ(clock_nanosleep(clock, 0, &time, NULL), 0);
-  CHECK(VictimNow(clock) - start >= 4000000000LL, "clock %d: slept %lld ns, not 4 s", clock,
-        (long long)(VictimNow(clock) - start));
+  CHECK(VictimNow(clock) - start >= WAIT_NS, "clock %d: slept %lld ns, not %d s", clock,
+        (long long)(VictimNow(clock) - start), kWaitSeconds);
   return NULL;
 }
 

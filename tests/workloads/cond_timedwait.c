@@ -12,7 +12,7 @@ static void* Waiter(void* clock_argument) {
   PTHREAD(pthread_condattr_init(&attributes));
   PTHREAD(pthread_condattr_setclock(&attributes, clock));
   PTHREAD(pthread_cond_init(&condition, &attributes));
-  const int64_t deadline = VictimNow(clock) + 4000000000LL;
+  const int64_t deadline = VictimNow(clock) + WAIT_NS;
   const struct timespec until = {deadline / 1000000000, deadline % 1000000000};
   PTHREAD(pthread_mutex_lock(&mutex));
   int error;

@@ -8,7 +8,7 @@
 static uint32_t word = 7;
 
 static void* Waiter(void* took) {
-  const struct timespec timeout = {4, 0};
+  const struct timespec timeout = {kWaitSeconds, 0};
   const int64_t start = VictimNow(CLOCK_MONOTONIC);
   CHECK_ERRNO(syscall(SYS_futex, &word, FUTEX_WAIT_PRIVATE, 7, &timeout, NULL, 0), ETIMEDOUT);
   *(int64_t*)took = VictimNow(CLOCK_MONOTONIC) - start;
@@ -23,6 +23,6 @@ int main(int argc, char** argv) {
   VictimAwaitBlocked(waiter.tid, SYS_futex);
   VictimReady();
   VictimJoin(&waiter);
-  CHECK(took >= 4000000000LL, "a wait of 4 s took %lld ns", (long long)took);
+  CHECK(took >= WAIT_NS, "a wait of %d s took %lld ns", kWaitSeconds, (long long)took);
   VictimPass();
 }

@@ -4,9 +4,9 @@
 #include "victim.h"
 
 static void* Sleeper(void* took) {
-  const struct timespec two_seconds = {2, 0};
+  const struct timespec time = {kWaitSeconds, 0};
   const int64_t start = VictimNow(CLOCK_MONOTONIC);
-  SYS(syscall(SYS_nanosleep, &two_seconds, NULL));
+  SYS(syscall(SYS_nanosleep, &time, NULL));
   *(int64_t*)took = VictimNow(CLOCK_MONOTONIC) - start;
   return NULL;
 }
@@ -19,6 +19,6 @@ int main(int argc, char** argv) {
   VictimAwaitBlocked(sleeper.tid, SYS_nanosleep);
   VictimReady();
   VictimJoin(&sleeper);
-  CHECK(took >= 2000000000LL, "a sleep of 2 s took %lld ns", (long long)took);
+  CHECK(took >= WAIT_NS, "a sleep of %d s took %lld ns", kWaitSeconds, (long long)took);
   VictimPass();
 }

@@ -6,21 +6,19 @@
 
 #include "victim.h"
 
-static const int64_t kTime = 4000000000LL;
-
 static void* Wait(void* which) {
-  struct timespec time = {4, 0};
-  struct timeval time_us = {4, 0};
+  struct timespec time = {kWaitSeconds, 0};
+  struct timeval time_us = {kWaitSeconds, 0};
   const int64_t start = VictimNow(CLOCK_MONOTONIC);
   const intptr_t call = (intptr_t)which;
   long result = -1;
-  if (call == SYS_poll) result = SYS(syscall(SYS_poll, NULL, 0, 4000));
+  if (call == SYS_poll) result = SYS(syscall(SYS_poll, NULL, 0, kWaitSeconds * 1000));
   if (call == SYS_ppoll) result = SYS(ppoll(NULL, 0, &time, NULL));
   if (call == SYS_select) result = SYS(syscall(SYS_select, 0, NULL, NULL, NULL, &time_us));
   if (call == SYS_pselect6) result = SYS(pselect(0, NULL, NULL, NULL, &time, NULL));
   CHECK_EQ(result, 0);
   const int64_t took = VictimNow(CLOCK_MONOTONIC) - start;
-  CHECK(took >= kTime, "system call %ld: 4 s took %lld ns", (long)call, (long long)took);
+  CHECK(took >= WAIT_NS, "system call %ld: %d s took %lld ns", (long)call, kWaitSeconds, (long long)took);
   return NULL;
 }
 

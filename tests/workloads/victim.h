@@ -24,6 +24,9 @@
 #include <unistd.h>
 
 enum { kPage = 4096 };
+/// A wait that is under way when it is captured has to be so when what came back is looked at, on a busy machine, too.
+enum { kWaitSeconds = 5 };
+#define WAIT_NS (kWaitSeconds * 1000000000LL)
 
 /// SCRATCH_DIR. A victim that changes its root or cannot search the path any more sets another name for it.
 extern const char* victim_scratch;

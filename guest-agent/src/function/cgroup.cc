@@ -161,7 +161,7 @@ MemoryUse Cgroup::Use() const {
   use.shmem = Counter(*text, "shmem");
   use.file = Counter(*text, "file");
   use.file -= std::min(use.file, use.shmem);
-  use.kernel = Counter(*text, "kernel");
+  use.kernel = Counter(*text, "kernel") + Counter(*text, "sock");
   use.faults = Counter(*text, "pgfault");
   return use;
 }

@@ -29,6 +29,13 @@ const json& Member(const json& root, const char* key, bool (json::*is)() const) 
 
 }  // namespace
 
+absl::StatusOr<std::vector<pid_t>> Function::Processes() const {
+  if (cgroup == nullptr) return std::vector<pid_t>{info.pid};
+  MOULT_ASSIGN_OR_RETURN(std::vector<pid_t> pids, cgroup->Processes());
+  std::erase(pids, init_pid);
+  return pids;
+}
+
 absl::Status ParseState(std::string_view text, Function* function) {
   const json root = json::parse(text, nullptr, false);
   if (!root.is_object()) return absl::DataLossError("not a JSON object");

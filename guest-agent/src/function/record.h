@@ -40,6 +40,8 @@ struct Function {
   std::unique_ptr<Cgroup> cgroup;            // null: goes without
 
   std::string log_path() const { return absl::StrCat(folder, "/shared/log"); }
+  // Without its sandbox's init.
+  absl::StatusOr<std::vector<pid_t>> Processes() const;
 };
 
 // What is kept of a function.

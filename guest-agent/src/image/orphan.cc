@@ -16,6 +16,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "proc/fdinfo.h"
@@ -94,9 +95,8 @@ void RunMiddle(void* argument) {
   for (;;) syscall(SYS_exit_group, 0);
 }
 
-}  // namespace
-
-int CloneOrphan(clone_args args, pid_t middle_pid, absl::FunctionRef<void()> child, Orphan* orphan) {
+// `inside`: the process between the two is in the cgroup of the new one, too.
+int Clone(clone_args args, pid_t middle_pid, bool inside, absl::FunctionRef<void()> child, Orphan* orphan) {
   int pidfd = -1;
   args.flags |= CLONE_PIDFD;
   args.pidfd = reinterpret_cast<uint64_t>(&pidfd);
@@ -105,6 +105,11 @@ int CloneOrphan(clone_args args, pid_t middle_pid, absl::FunctionRef<void()> chi
   clone_args middle_args{};
   middle_args.exit_signal = SIGCHLD;
   middle_args.flags = CLONE_FILES;  // so that the pidfd it gets is ours
+  if (inside) {
+    middle_args.flags |= CLONE_INTO_CGROUP;
+    middle_args.cgroup = std::exchange(args.cgroup, 0);
+    args.flags &= ~uint64_t{CLONE_INTO_CGROUP};
+  }
   if (middle_pid != 0) {
     middle_args.set_tid = reinterpret_cast<uint64_t>(&middle_pid);
     middle_args.set_tid_size = 1;
@@ -121,6 +126,16 @@ int CloneOrphan(clone_args args, pid_t middle_pid, absl::FunctionRef<void()> chi
   const auto info_of_pidfd = text.ok() ? proc::ParseFdInfo(*text) : text.status();
   orphan->pid = info_of_pidfd.ok() ? info_of_pidfd->pidfd_pid.value_or(-1) : -1;
   return orphan->pid > 0 ? 0 : ESRCH;  // it has ended, and its new parent has waited for it
+}
+
+}  // namespace
+
+int CloneOrphan(clone_args args, pid_t middle_pid, absl::FunctionRef<void()> child, Orphan* orphan) {
+  const bool into_cgroup = (args.flags & CLONE_INTO_CGROUP) != 0;
+  // The kernel charges a process's stack, and its first page tables, to the cgroup of its maker.
+  const int error = Clone(args, middle_pid, into_cgroup, child, orphan);
+  // There may be room for no more than the new one (pids.max).
+  return error == EAGAIN && into_cgroup ? Clone(args, middle_pid, false, child, orphan) : error;
 }
 
 }  // namespace moult::engine

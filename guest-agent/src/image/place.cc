@@ -1,23 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "image/place.h"
 
-#include <ctime>
 #include <string>
 
 #include <unistd.h>
 
 #include "absl/strings/strip.h"
+#include "image/clock.h"
 #include "proc/read.h"
 #include "proc/stat.h"
 
 namespace moult::engine {
 namespace {
-
-int64_t NowNs(clockid_t clock) {
-  timespec now{};
-  clock_gettime(clock, &now);
-  return now.tv_sec * 1'000'000'000 + now.tv_nsec;
-}
 
 // By one that has ended, and that its parent has not waited for.
 absl::Status PidTakenByZombie(pid_t pid, pid_t parent) {

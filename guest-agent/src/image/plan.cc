@@ -177,30 +177,34 @@ absl::StatusOr<OpenedFiles> OpenMappedFiles(const image::ProcessImageT& image, c
   // Two of MountScope's own are open while the rest is.
   numbers.first = std::max(first, highest + 1 + (sandbox != nullptr ? 2 : 0));
   int next = numbers.first;
-  const auto place = [&](int fd) -> absl::StatusOr<int> {
-    const int got = fcntl(fd, F_DUPFD_CLOEXEC, next);
-    if (got != next) {
-      if (got >= 0) close(got);
+  const auto take = [&](UniqueFd fd) -> absl::StatusOr<int> {
+    if (fd.get() != next) {
       return absl::ResourceExhaustedError(
           absl::StrCat("no room for descriptor ", next, " (the function has some up to ", highest,
                        "); raise this tool's limit of open files (ulimit -n)"));
     }
-    opened.held.emplace_back(got);
-    ++next;
-    return got;
+    opened.held.push_back(std::move(fd));
+    return next++;
   };
+  const auto copy_up = [&](int fd) { return UniqueFd(fcntl(fd, F_DUPFD_CLOEXEC, next)); };
   numbers.pages = pages;
-  MOULT_ASSIGN_OR_RETURN(numbers.pages.fd, place(pages.fd));
+  MOULT_ASSIGN_OR_RETURN(numbers.pages.fd, take(copy_up(pages.fd)));
   std::set<std::pair<uint32_t, bool>> wanted{{process.memory->exe, false}};
   for (const auto& vma : process.memory->vmas) {
     if (vma->file != 0xffffffffu)
       wanted.insert({vma->file, vma->kind == image::VmaKind::SharedFile && vma->may_write});
   }
   MOULT_ASSIGN_OR_RETURN(const MountScope scope, MountScope::Enter(sandbox));
+  // Kept open until all are placed, so that what is opened next soon has the number that it needs.
+  std::vector<UniqueFd> lower;
   for (const auto& key : wanted) {
-    MOULT_ASSIGN_OR_RETURN(const UniqueFd fd,
-                           OpenFileRef(*image.files[key.first], key.second ? O_RDWR : O_RDONLY));
-    MOULT_ASSIGN_OR_RETURN(numbers.files[key], place(fd.get()));
+    MOULT_ASSIGN_OR_RETURN(UniqueFd fd, OpenFileRef(*image.files[key.first], key.second ? O_RDWR : O_RDONLY));
+    if (fd.get() != next) {
+      UniqueFd copy = copy_up(fd.get());
+      lower.push_back(std::move(fd));
+      fd = std::move(copy);
+    }
+    MOULT_ASSIGN_OR_RETURN(numbers.files[key], take(std::move(fd)));
   }
   numbers.objects_rw = next;
   numbers.objects_ro = next + static_cast<int>(image.objects.size());

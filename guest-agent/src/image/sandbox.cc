@@ -18,6 +18,7 @@
 #include <cstring>
 #include <ctime>
 
+#include "image/clock.h"
 #include "image/rseq.h"
 #include "moult/base/page.h"
 #include "moult/protocol/limits.h"
@@ -40,10 +41,7 @@ struct Shared {
   alignas(kPage) unsigned char stack[kPage];
 };
 
-proc::TimensOffset OffsetTo(clockid_t clock, int64_t wanted_ns) {
-  timespec now{};
-  clock_gettime(clock, &now);
-  const int64_t difference = wanted_ns - (now.tv_sec * kSecond + now.tv_nsec);
+proc::TimensOffset OffsetBy(int64_t difference) {
   int64_t seconds = difference / kSecond;
   int64_t rest = difference % kSecond;
   if (rest < 0) {
@@ -57,8 +55,12 @@ proc::TimensOffset OffsetTo(clockid_t clock, int64_t wanted_ns) {
 absl::Status WriteOffsets(const std::string& process, int64_t monotonic_ns, int64_t boottime_ns) {
   const UniqueFd fd(open(absl::StrCat("/proc/", process, "/timens_offsets").c_str(), O_WRONLY | O_CLOEXEC));
   if (!fd.valid()) return ErrnoStatus("open timens_offsets");
+  // CLOCK_MONOTONIC_COARSE is behind by up to some ticks, now by more than when the function last read it, perhaps. It is
+  // moved together with the others, and must not go back either: so they go on that much later.
+  const int64_t coarse_ns = NowNs(CLOCK_MONOTONIC_COARSE);
+  const int64_t behind_ns = NowNs(CLOCK_MONOTONIC) - coarse_ns;
   const std::string text = proc::FormatTimensOffsets(
-      {OffsetTo(CLOCK_MONOTONIC, monotonic_ns), OffsetTo(CLOCK_BOOTTIME, boottime_ns)});
+      {OffsetBy(monotonic_ns - coarse_ns), OffsetBy(boottime_ns + behind_ns - NowNs(CLOCK_BOOTTIME))});
   if (write(fd.get(), text.data(), text.size()) < 0)
     return ErrnoStatus(absl::StrCat("write timens_offsets ", text));
   return absl::OkStatus();

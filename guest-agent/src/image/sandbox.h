@@ -26,7 +26,8 @@ struct SandboxMounts {
 
 class Sandbox {
  public:
-  // In it, CLOCK_MONOTONIC and CLOCK_BOOTTIME go on from the given values.
+  // In it, CLOCK_MONOTONIC and CLOCK_BOOTTIME go on from the given values, or up to some ticks later: CLOCK_MONOTONIC_COARSE, which
+  // lags, is not to be before the first of them either.
   static absl::StatusOr<std::unique_ptr<Sandbox>> Create(int64_t monotonic_ns, int64_t boottime_ns,
                                                          const SandboxMounts& mounts = {});
   // One that another process has made, and owns, from what its maker has of it (`shared` is shared_fd there).

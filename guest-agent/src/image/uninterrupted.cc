@@ -6,7 +6,7 @@
 
 #include <cerrno>
 #include <cstddef>
-#include <vector>
+#include <memory>
 
 namespace moult::engine {
 namespace {
@@ -28,10 +28,11 @@ int RunSteps(void* argument) {
 
 absl::Status Uninterrupted(const std::function<absl::Status()>& steps) {
   Work work{steps, absl::OkStatus()};
-  std::vector<std::byte> stack(kStackSize);
+  // Not set to zero: most of it is never touched.
+  const auto stack = std::make_unique_for_overwrite<std::byte[]>(kStackSize);
   // No exit signal: it is waited for here. A clone is traced only if its tracer asked for that.
   const int helper =
-      clone(RunSteps, stack.data() + stack.size(), CLONE_VM | CLONE_VFORK | CLONE_FILES | CLONE_FS, &work);
+      clone(RunSteps, stack.get() + kStackSize, CLONE_VM | CLONE_VFORK | CLONE_FILES | CLONE_FS, &work);
   if (helper < 0) return ErrnoStatus("start a helper process");
   while (waitpid(helper, nullptr, __WALL) < 0 && errno == EINTR) {
   }

@@ -8,6 +8,8 @@
 namespace moult::engine {
 namespace {
 
+constexpr uint32_t kLeastVersion = 3;  // of the driver, to show, hold and keep pages
+
 absl::StatusOr<UniqueFd> OpenDevice() {
   UniqueFd fd(open(kWindowDevice, O_RDWR | O_CLOEXEC));
   if (fd.valid()) return fd;
@@ -17,7 +19,22 @@ absl::StatusOr<UniqueFd> OpenDevice() {
   return ErrnoStatus(absl::StrCat("open ", kWindowDevice));
 }
 
+absl::Status Ask(int device, uint32_t least, moult_info* info) {
+  if (ioctl(device, MOULT_INFO, info) < 0) return ErrnoStatus(absl::StrCat("ask ", kWindowDevice, " for its windows"));
+  if (info->magic == MOULT_MAGIC && info->version >= least) return absl::OkStatus();
+  return absl::FailedPreconditionError(absl::StrCat(kWindowDevice, " is of version ", info->version, ", this takes ", least,
+                                                    "; load the driver that came with this agent"));
+}
+
 }  // namespace
+
+absl::StatusOr<UniqueFd> OpenDriver(uint32_t least) {
+  MOULT_ASSIGN_OR_RETURN(UniqueFd fd, OpenDevice());
+  moult_info info{};
+  info.size = sizeof(info);
+  MOULT_RETURN_IF_ERROR(Ask(fd.get(), least, &info));
+  return fd;
+}
 
 absl::StatusOr<UniqueFd> OpenWindow(uint32_t window, uint64_t offset, uint64_t length) {
   MOULT_ASSIGN_OR_RETURN(UniqueFd fd, OpenDevice());
@@ -39,10 +56,7 @@ absl::StatusOr<std::vector<moult_window>> ListWindows() {
   info.size = sizeof(info);
   info.window_capacity = MOULT_MAX_WINDOWS;
   info.windows = reinterpret_cast<uint64_t>(windows.data());
-  if (ioctl(fd.get(), MOULT_INFO, &info) < 0) return ErrnoStatus(absl::StrCat("ask ", kWindowDevice, " for its windows"));
-  if (info.magic != MOULT_MAGIC || info.version < MOULT_VERSION) {
-    return absl::FailedPreconditionError(absl::StrCat(kWindowDevice, " is of version ", info.version, ", this agent needs ", MOULT_VERSION, "; load the driver that came with it"));
-  }
+  MOULT_RETURN_IF_ERROR(Ask(fd.get(), kLeastVersion, &info));
   windows.resize(std::min<size_t>(info.window_count, windows.size()));
   return windows;
 }

@@ -18,6 +18,10 @@ namespace moult::engine {
 
 inline constexpr char kWindowDevice[] = "/dev/moult";
 
+// A descriptor of the driver that can do everything. kNotFound: no driver. kFailedPrecondition: one that is older than
+// version `least`.
+absl::StatusOr<UniqueFd> OpenDriver(uint32_t least);
+
 // A descriptor of the driver that can attach nothing but `length` bytes of the window from `offset` on, so that
 // it may be handed to a process that is to become a function. kNotFound: no driver.
 absl::StatusOr<UniqueFd> OpenWindow(uint32_t window, uint64_t offset, uint64_t length);

@@ -12,9 +12,13 @@
 #include <tuple>
 #include <vector>
 
+#include "absl/types/span.h"
+#include "ledger/present_pages.h"
 #include "moult/base/status.h"
 
 namespace moult::agent {
+
+class Accesses;
 
 // A mapping of one process.
 struct Vma {
@@ -31,18 +35,20 @@ struct Mapping {
   uint64_t va = 0;
   uint32_t vma = 0;  // index in AddressSpaces::vmas
   bool file_or_shared = false;  // else private to who maps it
+  bool accessed = false;        // since that was last forgotten; false when nobody looked
   bool operator==(const Mapping&) const = default;
 };
 
 class AddressSpaces {
  public:
-  AddressSpaces() = default;
+  explicit AddressSpaces(PresentPages::Source source = PresentPages::Source::kBest) : source_(source) {}
   // What somebody else has found.
   AddressSpaces(std::vector<Vma> vmas, std::vector<Mapping> mappings) : vmas_(std::move(vmas)), mappings_(std::move(mappings)) {
     Sort();
   }
-  // Adds what process `pid`, number `index` of the caller's list, has. kNotFound: it has gone.
-  absl::Status Add(pid_t pid, uint32_t index);
+  // Adds what process `pid`, number `index` of the caller's list, has; with `accesses` also what of it was touched.
+  // kNotFound: it has gone.
+  absl::Status Add(pid_t pid, uint32_t index, const Accesses* accesses = nullptr);
   // To be called once all are in: mappings rise by frame, then by mapping and address.
   void Sort();
 
@@ -52,14 +58,14 @@ class AddressSpaces {
   const std::vector<std::string>& files() const { return files_; }
 
  private:
-  absl::Status AddPages(int pagemap, uint64_t start, uint64_t end, uint32_t vma);
+  absl::Status AddEntries(uint64_t address, absl::Span<const uint64_t> entries, uint32_t vma);
   uint32_t FileNumber(uint64_t device, uint64_t inode, const std::string& path);
 
+  PresentPages::Source source_ = PresentPages::Source::kBest;
   std::vector<Vma> vmas_;
   std::vector<Mapping> mappings_;
   std::vector<std::string> files_;
   std::map<std::tuple<uint64_t, uint64_t, std::string>, uint32_t> numbers_;
-  std::vector<uint64_t> raw_;
 };
 
 }  // namespace moult::agent

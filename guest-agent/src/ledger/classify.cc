@@ -82,10 +82,18 @@ uint64_t Classifier::Payer(const FrameInfo& info) const {
   return found != census_.by_cgroup.end() ? found->second : 0;
 }
 
-PageFlag Classifier::FlagsOf(const FrameInfo& info) const {
+PageFlag Classifier::FlagsOf(const FrameInfo& info, absl::Span<const Mapping> mappings) const {
   PageFlag flags{};
+  // Of functions' processes the mappings tell; of all else the kernel's own mark is what there is.
+  bool of_function = false, accessed = false;
+  for (const Mapping& mapping : mappings) {
+    of_function = of_function || Process(mapping).user;
+    accessed = accessed || mapping.accessed;
+  }
+  // Neither the driver nor smaps tells of hugetlb pages; they may be in use.
+  if ((info.flags & Bit(KPF_HUGE)) != 0) accessed = true;
+  if (of_function ? accessed : (info.flags & Bit(KPF_REFERENCED)) != 0) flags |= PageFlag::Accessed;
   if ((info.flags & Bit(KPF_DIRTY)) != 0) flags |= PageFlag::Dirty;
-  if ((info.flags & Bit(KPF_REFERENCED)) != 0) flags |= PageFlag::Accessed;
   if ((info.flags & (Bit(kMlocked) | Bit(KPF_UNEVICTABLE))) != 0) flags |= PageFlag::Locked;
   if ((info.flags & Bit(KPF_WRITEBACK)) != 0) flags |= PageFlag::Writeback;
   if ((info.flags & (Bit(KPF_THP) | Bit(KPF_HUGE))) != 0) flags |= PageFlag::Huge;
@@ -166,7 +174,7 @@ PageUse Classifier::Classify(uint64_t frame, FrameInfo info, absl::Span<const Ma
     ClassifyKernel(frame, info, use);
     return use;
   }
-  use.flags = FlagsOf(info);
+  use.flags = FlagsOf(info, mappings);
   if (users.several || (users.one != nullptr && info.mapped > mappings.size())) use.flags |= PageFlag::Shared;
   return use;
 }
@@ -177,6 +185,7 @@ PageUse Classifier::OfWindow(const Mapping& mapping) const {
   use.page_class = PageClass::Template;
   use.kind = PageKind::Window;
   use.function = Process(mapping).function;
+  if (mapping.accessed) use.flags |= PageFlag::Accessed;
   return use;
 }
 

@@ -57,7 +57,7 @@ class Classifier {
   void ClassifyShmem(const FrameInfo& info, const Users& users, PageUse& use) const;
   void ClassifyFile(const Users& users, PageUse& use) const;
   void ClassifyKernel(uint64_t frame, const FrameInfo& info, PageUse& use) const;
-  rpc::PageFlag FlagsOf(const FrameInfo& info) const;
+  rpc::PageFlag FlagsOf(const FrameInfo& info, absl::Span<const Mapping> mappings) const;
   const Resident& Process(const Mapping& mapping) const {
     return census_.processes[spaces_.vmas()[mapping.vma].process];
   }

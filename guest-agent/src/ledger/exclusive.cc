@@ -18,6 +18,7 @@
 #include <set>
 
 #include "ledger/frame_table.h"
+#include "ledger/present_pages.h"
 #include "moult/base/page.h"
 #include "moult/base/unique_fd.h"
 #include "proc/maps.h"
@@ -25,8 +26,6 @@
 
 namespace moult::agent {
 namespace {
-
-constexpr size_t kEntriesRead = 4096;  // entries at a time
 
 bool InRam(uint64_t frame, const std::vector<RamRange>& ram) {
   const uint64_t at = frame * kPage;
@@ -67,36 +66,31 @@ class Finder {
   absl::Status AddProcess(const std::string& folder) {
     auto known = spans_.find(folder);
     if (known == spans_.end()) {
-      MOULT_ASSIGN_OR_RETURN(const std::string text, proc::ReadFile(folder + "/maps"));
-      MOULT_ASSIGN_OR_RETURN(const auto maps, proc::ParseMaps(text));
-      known = spans_.emplace(folder, Spans(maps)).first;
+      MOULT_ASSIGN_OR_RETURN(const auto parts, ReadMappedParts(folder, /*ask=*/wipe_));
+      known = spans_.emplace(folder, Spans(parts)).first;
     }
-    const UniqueFd pagemap(open((folder + "/pagemap").c_str(), O_RDONLY | O_CLOEXEC));
-    if (!pagemap.valid()) return ErrnoStatus(absl::StrCat("open ", folder, "/pagemap"));
+    MOULT_ASSIGN_OR_RETURN(PresentPages pages, PresentPages::Open(folder));
     if (wipe_) {
       memory_.Reset(open((folder + "/mem").c_str(), O_RDWR | O_CLOEXEC));
       if (!memory_.valid()) return ErrnoStatus(absl::StrCat("open ", folder, "/mem"));
     }
     for (const Span& span : known->second) {
       if (!wipe_ && span.files == Files::kNone) continue;
-      MOULT_RETURN_IF_ERROR(AddRange(pagemap.get(), span.start, span.end, span.files));
+      MOULT_RETURN_IF_ERROR(AddRange(pages, span.start, span.end, span.large, span.files));
     }
     return absl::OkStatus();
   }
 
   // Files of tmpfs that have no name any more (memfds among them), mapped or not.
   absl::Status AddOpenFiles(const std::string& process) {
-    const UniqueFd pagemap(open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC));
-    if (!pagemap.valid()) return ErrnoStatus("open /proc/self/pagemap");
-    MOULT_ASSIGN_OR_RETURN(const std::vector<int> fds, proc::ListNumeric(process + "/fd"));
-    for (const int fd : fds) {
-      const std::string path = absl::StrCat(process, "/fd/", fd);
-      struct stat st {};
-      struct statfs fs {};
-      if (stat(path.c_str(), &st) < 0 || !S_ISREG(st.st_mode) || st.st_nlink != 0) continue;
-      if (statfs(path.c_str(), &fs) < 0 || fs.f_type != TMPFS_MAGIC) continue;
-      MOULT_RETURN_IF_ERROR(AddFile(pagemap.get(), path));
+    auto known = unnamed_.find(process);
+    if (known == unnamed_.end()) {
+      MOULT_ASSIGN_OR_RETURN(std::vector<int> fds, UnnamedFiles(process));
+      known = unnamed_.emplace(process, std::move(fds)).first;
     }
+    if (known->second.empty()) return absl::OkStatus();
+    MOULT_ASSIGN_OR_RETURN(PresentPages own, PresentPages::Open("/proc/self"));
+    for (const int fd : known->second) MOULT_RETURN_IF_ERROR(AddFile(own, absl::StrCat(process, "/fd/", fd)));
     return absl::OkStatus();
   }
 
@@ -105,14 +99,13 @@ class Finder {
   absl::Status AddTmpfs(const std::string& folder) {
     struct statfs fs {};
     if (statfs(folder.c_str(), &fs) < 0 || fs.f_type != TMPFS_MAGIC) return absl::OkStatus();
-    const UniqueFd pagemap(open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC));
-    if (!pagemap.valid()) return ErrnoStatus("open /proc/self/pagemap");
+    MOULT_ASSIGN_OR_RETURN(PresentPages own, PresentPages::Open("/proc/self"));
     std::error_code error;
     using std::filesystem::recursive_directory_iterator;
     for (const auto& entry : recursive_directory_iterator(folder, error)) {
       std::error_code ignored;
       if (entry.is_symlink(ignored) || !entry.is_regular_file(ignored)) continue;
-      MOULT_RETURN_IF_ERROR(AddFile(pagemap.get(), entry.path(), O_NOFOLLOW));
+      MOULT_RETURN_IF_ERROR(AddFile(own, entry.path(), O_NOFOLLOW));
     }
     if (error) return absl::InternalError(absl::StrCat("list ", folder, ": ", error.message()));
     return absl::OkStatus();
@@ -144,22 +137,39 @@ class Finder {
     uint64_t start;
     uint64_t end;
     Files files;
+    bool large;
   };
 
   // Neighbours are put together: a system call takes longer than a look at a few pages that are not there.
-  static std::vector<Span> Spans(const std::vector<proc::MapsEntry>& maps) {
+  static std::vector<Span> Spans(const std::vector<MappedPart>& parts) {
     constexpr uint64_t kGap = 64 * kPage;
     std::vector<Span> spans;
-    for (const proc::MapsEntry& entry : maps) {
-      if (entry.path == "[vsyscall]") continue;
+    for (const auto& [entry, empty, large] : parts) {
+      if (empty || entry.path == "[vsyscall]") continue;
       const Files files = MayShowShmem(entry) ? Files::kShmem : Files::kNone;
-      if (!spans.empty() && spans.back().files == files && entry.start - spans.back().end <= kGap) {
+      if (!spans.empty() && spans.back().files == files && spans.back().large == large && entry.start - spans.back().end <= kGap) {
         spans.back().end = entry.end;
       } else {
-        spans.push_back({entry.start, entry.end, files});
+        spans.push_back({entry.start, entry.end, files, large});
       }
     }
     return spans;
+  }
+
+  // Its descriptors of them.
+  static absl::StatusOr<std::vector<int>> UnnamedFiles(const std::string& process) {
+    const std::string folder = process + "/fd";
+    MOULT_ASSIGN_OR_RETURN(const std::vector<int> fds, proc::ListNumeric(folder));
+    const UniqueFd opened(open(folder.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));  // a shorter way to each
+    if (!opened.valid()) return ErrnoStatus(absl::StrCat("open ", folder));
+    std::vector<int> unnamed;
+    for (const int fd : fds) {
+      struct stat st {};
+      struct statfs fs {};
+      if (fstatat(opened.get(), absl::StrCat(fd).c_str(), &st, 0) < 0 || !S_ISREG(st.st_mode) || st.st_nlink != 0) continue;
+      if (statfs(absl::StrCat(folder, "/", fd).c_str(), &fs) == 0 && fs.f_type == TMPFS_MAGIC) unnamed.push_back(fd);
+    }
+    return unnamed;
   }
 
   // A present page at an address.
@@ -204,24 +214,18 @@ class Finder {
     return n < 0 ? 0 : static_cast<size_t>(n) / 8;
   }
 
-  absl::Status AddRange(int pagemap, uint64_t start, uint64_t end, Files files) {
-    for (uint64_t at = start; at < end;) {
-      const size_t count = std::min<uint64_t>(kEntriesRead, (end - at) / kPage);
-      const ssize_t n = pread(pagemap, raw_.data(), count * 8, static_cast<off_t>(at / kPage * 8));
-      if (n < 0) return ErrnoStatus("read pagemap");
-      if (n == 0) return absl::OkStatus();
+  absl::Status AddRange(PresentPages& pages, uint64_t start, uint64_t end, bool large, Files files) {
+    return pages.Read(start, end, large, [&](uint64_t address, absl::Span<const uint64_t> entries) -> absl::Status {
       candidates_.clear();
-      for (size_t i = 0; i < static_cast<size_t>(n) / 8; ++i) {
-        const proc::PagemapEntry entry = proc::DecodePagemap(raw_[i]);
+      for (size_t i = 0; i < entries.size(); ++i) {
+        const proc::PagemapEntry entry = proc::DecodePagemap(entries[i]);
         if (!entry.present || (entry.file_or_shared && files == Files::kNone)) continue;
         if (entry.pfn == 0)
           return absl::PermissionDeniedError("pagemap hides frame numbers; run with CAP_SYS_ADMIN");
-        candidates_.push_back({at + i * kPage, entry});
+        candidates_.push_back({address + i * kPage, entry});
       }
-      MOULT_RETURN_IF_ERROR(AddCandidates(files));
-      at += static_cast<uint64_t>(n) / 8 * kPage;
-    }
-    return absl::OkStatus();
+      return AddCandidates(files);
+    });
   }
 
   absl::Status AddCandidates(Files files) {
@@ -254,7 +258,7 @@ class Finder {
     return ErrnoStatus(absl::StrFormat("fill the page at %#x with zeros", address));
   }
 
-  absl::Status AddFile(int pagemap, const std::string& path, int flags = 0) {
+  absl::Status AddFile(PresentPages& own, const std::string& path, int flags = 0) {
     const int access = wipe_ ? O_RDWR : O_RDONLY;
     const UniqueFd fd(open(path.c_str(), access | flags | O_CLOEXEC | O_NONBLOCK));
     struct stat st {};
@@ -269,7 +273,7 @@ class Finder {
                           MAP_SHARED | MAP_POPULATE, fd.get(), start);
       if (memory == MAP_FAILED) return ErrnoStatus(absl::StrCat("map ", path));
       const auto address = reinterpret_cast<uint64_t>(memory);
-      const absl::Status status = AddRange(pagemap, address, address + length, Files::kOwn);
+      const absl::Status status = AddRange(own, address, address + length, /*large=*/false, Files::kOwn);
       if (wipe_) std::memset(memory, 0, length);
       munmap(memory, length);
       MOULT_RETURN_IF_ERROR(status);
@@ -282,8 +286,9 @@ class Finder {
   UniqueFd memory_;  // of the process at hand, when wiping
   // 6.12 shows every anonymous page as one of KSM, so the flag is believed only where there can be some.
   bool ksm_shares_ = false;
-  std::map<std::string, std::vector<Span>> spans_;  // by the process's folder: all stand still
-  std::vector<uint64_t> raw_ = std::vector<uint64_t>(kEntriesRead);
+  // By the process's folder: all stand still.
+  std::map<std::string, std::vector<Span>> spans_;
+  std::map<std::string, std::vector<int>> unnamed_;
   std::vector<RamRange> ram_;
   UniqueFd flags_;
   UniqueFd counts_;

@@ -98,8 +98,8 @@ absl::StatusOr<std::vector<FrameRun>> FrameHold::ListKept() {
   call.runs = reinterpret_cast<uint64_t>(some.data());
   for (int attempt = 0; call.index != MOULT_LIST_END;) {
     if (ioctl(device_.get(), MOULT_LIST, &call) < 0) {
-      // Somebody looks at that memory through /proc just now.
-      if (errno != EBUSY || ++attempt == kAttempts)
+      // Somebody looks at that memory through /proc just now, or the kernel moves it.
+      if ((errno != EBUSY && errno != EAGAIN) || ++attempt == kAttempts)
         return ErrnoStatus("list what the function had in memory");
       usleep(kPauseMicros);
       continue;

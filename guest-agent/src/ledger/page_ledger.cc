@@ -6,6 +6,7 @@
 #include <tuple>
 
 #include "image/window.h"
+#include "ledger/accesses.h"
 #include "ledger/address_space.h"
 #include "ledger/census.h"
 #include "ledger/classify.h"
@@ -105,7 +106,8 @@ class Maker {
   absl::Status ReadSpaces(const std::vector<Resident>& processes, AddressSpaces* spaces) const {
     for (size_t i = 0; i < processes.size(); ++i) {
       if (!options_.may_go_on()) return absl::CancelledError("nobody waits for the report any more");
-      const absl::Status added = spaces->Add(processes[i].pid, static_cast<uint32_t>(i));
+      const Accesses* accesses = processes[i].user ? &accesses_ : nullptr;
+      const absl::Status added = spaces->Add(processes[i].pid, static_cast<uint32_t>(i), accesses);
       if (!added.ok() && !absl::IsNotFound(added)) return added;
     }
     spaces->Sort();
@@ -272,6 +274,7 @@ class Maker {
       auto& to = report.functions.emplace_back(std::make_unique<rpc::PagesFunctionT>());
       to->id = function.id;
       to->exact = exact_.contains(function.id);
+      to->access = accesses_.source();
     }
     report.run_count = ledger_.runs.size();
   }
@@ -283,6 +286,7 @@ class Maker {
   std::vector<RamRange> windows_;
   absl::StatusOr<FrameTable> frames_ = absl::UnavailableError("not opened");
   Census census_;
+  const Accesses accesses_;
   AddressSpaces spaces_;
   size_t next_mapping_ = 0;
   std::vector<Run> runs_;

@@ -38,6 +38,7 @@ constexpr SizeField kSizes[] = {
     {"Shared_Dirty", &SmapsEntry::shared_dirty},
     {"Private_Clean", &SmapsEntry::private_clean},
     {"Private_Dirty", &SmapsEntry::private_dirty},
+    {"Referenced", &SmapsEntry::referenced},
     {"Anonymous", &SmapsEntry::anonymous},
     {"LazyFree", &SmapsEntry::lazy_free},
     {"AnonHugePages", &SmapsEntry::anon_huge_pages},

@@ -90,6 +90,7 @@ struct SmapsEntry : MapsEntry {
   uint64_t shared_dirty = 0;
   uint64_t private_clean = 0;
   uint64_t private_dirty = 0;
+  uint64_t referenced = 0;
   uint64_t anonymous = 0;
   uint64_t lazy_free = 0;
   uint64_t anon_huge_pages = 0;

@@ -48,7 +48,7 @@ absl::StatusOr<std::vector<int>> ListNumericFd(UniqueFd fd, const std::string& w
   return numbers;
 }
 
-enum class Extent { kBeginning, kAll };
+enum class Extent { kBeginning, kRecord, kAll };
 
 absl::StatusOr<std::string> Read(int dirfd, const char* name, Extent extent) {
   UniqueFd fd(openat(dirfd, name, O_RDONLY | O_CLOEXEC | O_NOCTTY));
@@ -64,6 +64,7 @@ absl::StatusOr<std::string> Read(int dirfd, const char* name, Extent extent) {
     }
     content.append(buffer.get(), static_cast<size_t>(count));
     if (count == 0 || extent == Extent::kBeginning) return content;
+    if (extent == Extent::kRecord && static_cast<size_t>(count) < kRead) return content;
   }
 }
 
@@ -71,20 +72,21 @@ absl::StatusOr<std::string> Read(int dirfd, const char* name, Extent extent) {
 
 absl::StatusOr<std::string> ReadFileAt(int dirfd, const char* name) { return Read(dirfd, name, Extent::kAll); }
 
+absl::StatusOr<std::string> ReadRecordAt(int dirfd, const char* name) { return Read(dirfd, name, Extent::kRecord); }
+
 absl::StatusOr<std::string> ReadBeginning(const std::string& path) { return Read(AT_FDCWD, path.c_str(), Extent::kBeginning); }
 
 absl::StatusOr<std::string> ReadFile(const std::string& path) { return ReadFileAt(AT_FDCWD, path.c_str()); }
 
 absl::StatusOr<std::string> ReadLinkAt(int dirfd, const char* name) {
   // Links of /proc give at most a page, and ENAMETOOLONG beyond; no size is known before.
-  std::string target(PATH_MAX + 1, '\0');
-  const ssize_t size = readlinkat(dirfd, name, target.data(), target.size());
+  char target[PATH_MAX + 1];
+  const ssize_t size = readlinkat(dirfd, name, target, sizeof(target));
   if (size < 0) return ErrnoStatus(absl::StrCat("readlink ", Where(dirfd, name)));
-  if (static_cast<size_t>(size) == target.size()) {
+  if (static_cast<size_t>(size) == sizeof(target)) {
     return ErrnoStatus(ENAMETOOLONG, absl::StrCat("readlink ", Where(dirfd, name)));
   }
-  target.resize(static_cast<size_t>(size));
-  return target;
+  return std::string(target, static_cast<size_t>(size));
 }
 
 absl::StatusOr<std::string> ReadLink(const std::string& path) { return ReadLinkAt(AT_FDCWD, path.c_str()); }

@@ -15,6 +15,9 @@ namespace moult::proc {
 // The whole file, read to its end. `dirfd` as for openat(2).
 absl::StatusOr<std::string> ReadFile(const std::string& path);
 absl::StatusOr<std::string> ReadFileAt(int dirfd, const char* name);
+// The same of a file that is one record (fdinfo): its end is known without another read, as the kernel gives a record at
+// once where it fits.
+absl::StatusOr<std::string> ReadRecordAt(int dirfd, const char* name);
 // Its first lines: what one read gives, which is at least one record of a file that is made of records. To read all of
 // /proc/cpuinfo takes long where there are many processors.
 absl::StatusOr<std::string> ReadBeginning(const std::string& path);

@@ -41,13 +41,12 @@ StreamedPages::~StreamedPages() {
 
 absl::Status StreamedPages::Verify(const image::ManifestT& manifest) const {
   std::vector<std::byte> buffer(std::min(size_, image::kPagesChunk));
-  const uint8_t* leaf = manifest.pages_leaves.data();
-  for (uint64_t at = 0; at < size_; at += image::kPagesChunk, leaf += sizeof(image::Sha256Digest)) {
+  const image::PageLeaves leaves = {manifest.format_version, manifest.pages_leaves};
+  for (uint64_t at = 0; at < size_; at += image::kPagesChunk) {
     const auto chunk = absl::MakeSpan(buffer).first(std::min(size_ - at, image::kPagesChunk));
     if (pread(fd(), chunk.data(), chunk.size(), static_cast<off_t>(at)) != static_cast<ssize_t>(chunk.size()))
       return ErrnoStatus("read streamed pages back");
-    const image::Sha256Digest digest = image::LeafDigest(chunk);
-    if (!std::equal(digest.begin(), digest.end(), leaf)) {
+    if (!leaves.Match(chunk, at / image::kPagesChunk)) {
       return absl::DataLossError(
           absl::StrCat("pages: chunk ", at / image::kPagesChunk, " does not match its digest in the manifest"));
     }

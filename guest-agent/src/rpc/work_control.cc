@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Freeze and Thaw.
+#include "ledger/accesses.h"
 #include "rpc/worker.h"
 
 namespace moult::agent {
@@ -12,10 +13,10 @@ absl::Status NeedsCgroup() {
       "restart it");
 }
 
-absl::Status Changed(Worker& worker, rpc::FunctionState state) {
+absl::Status Changed(Worker& worker, rpc::FunctionState state, std::vector<std::string> notes) {
   worker.function->info.state = state;
   worker.Tell({.state = state, .done = true});
-  return worker.RespondFunction({});
+  return worker.RespondFunction(std::move(notes));
 }
 
 }  // namespace
@@ -25,14 +26,19 @@ absl::Status DoFreeze(Worker& worker) {
   MOULT_RETURN_IF_ERROR(
       worker.function->cgroup->Freeze(std::min(worker.deadline, Clock::now() + kFreezeTime)));
   worker.phases.End("freeze");
-  return Changed(worker, rpc::FunctionState::Frozen);
+  return Changed(worker, rpc::FunctionState::Frozen, {});
 }
 
 absl::Status DoThaw(Worker& worker) {
   if (worker.function->cgroup == nullptr) return NeedsCgroup();
+  // What it touches from now on is what it needs; it does not while it stands still. It runs as well without.
+  std::vector<std::string> notes;
+  if (const absl::Status forgotten = Accesses().Forget(*worker.function); !forgotten.ok())
+    notes.push_back(absl::StrCat("which pages are cold is not known: ", forgotten.message()));
+  worker.phases.End("forget");
   MOULT_RETURN_IF_ERROR(worker.function->cgroup->Thaw());
   worker.phases.End("thaw");
-  return Changed(worker, rpc::FunctionState::Running);
+  return Changed(worker, rpc::FunctionState::Running, std::move(notes));
 }
 
 }  // namespace moult::agent

@@ -11,6 +11,7 @@
 
 #include "function/exec.h"
 #include "function/ready.h"
+#include "ledger/accesses.h"
 #include "ledger/stamps.h"
 #include "image/restore.h"
 #include "image/window.h"
@@ -77,16 +78,21 @@ absl::Status Ready(Worker& worker, std::vector<std::string> notes) {
 
 // What it holds by now is of this part of its life, which ends. A function runs as well without.
 void Stamp(const Function& function, rpc::Segment segment, Stamps& stamps, std::vector<std::string>* notes) {
-  absl::StatusOr<std::vector<pid_t>> pids = std::vector<pid_t>{function.info.pid};
-  if (function.cgroup != nullptr) pids = function.cgroup->Processes();
+  const absl::StatusOr<std::vector<pid_t>> pids = function.Processes();
   absl::Status status = pids.status();
   for (size_t i = 0; status.ok() && i < pids->size(); ++i) {
-    if ((*pids)[i] == function.init_pid) continue;
     status = stamps.Add((*pids)[i], segment);
     if (absl::IsNotFound(status)) status = absl::OkStatus();
   }
   if (status.ok()) status = stamps.Save(function.folder);
   if (!status.ok()) notes->push_back(absl::StrCat("its segments are not known: ", status.message()));
+}
+
+// The end of its initialization: what it touches from now on is what it needs.
+void StampReady(const Function& function, Stamps& stamps, std::vector<std::string>* notes) {
+  Stamp(function, rpc::Segment::Init, stamps, notes);
+  if (const absl::Status forgotten = Accesses().Forget(function); !forgotten.ok())
+    notes->push_back(absl::StrCat("which pages are cold is not known: ", forgotten.message()));
 }
 
 absl::Status Start(Worker& worker, std::vector<std::string>* notes) {
@@ -116,7 +122,7 @@ absl::Status Start(Worker& worker, std::vector<std::string>* notes) {
   }
   MOULT_RETURN_IF_ERROR(AwaitReady(function, spec.readiness.get(), worker.MakeWatch()));
   worker.phases.End("ready");
-  Stamp(function, rpc::Segment::Init, stamps, notes);
+  StampReady(function, stamps, notes);
   worker.phases.End("stamp");
   return absl::OkStatus();
 }
@@ -223,7 +229,7 @@ absl::Status Attach(Worker& worker, std::vector<std::string>* notes) {
   // What it shares with a template in a window is not its own; what was copied for it would all count as young.
   if (attach.source != rpc::PageSource::Window) {
     Stamps stamps;
-    Stamp(function, rpc::Segment::Init, stamps, notes);
+    StampReady(function, stamps, notes);
     worker.phases.End("stamp");
   }
   return absl::OkStatus();

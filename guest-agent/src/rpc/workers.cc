@@ -120,12 +120,14 @@ void Server::ReadReports(Running& worker) {
 }
 
 void Server::Apply(Running& worker, const Report& report) {
+  // It may be said twice, before the host is answered and at the end: by then the function may be another worker's.
+  const bool releases = report.done && !worker.done && !worker.stream;
   if (report.done) worker.done = true;
   if (report.idle) worker.idle = true;
   const auto it = functions_.find(worker.function);
   if (it == functions_.end()) return;
   Function& function = *it->second;
-  if (report.done && !worker.stream) function.busy.clear();
+  if (releases) function.busy.clear();
   if (report.drop) return Drop(worker.function);
   if (report.pid) function.info.pid = *report.pid;
   if (report.inner_pid) function.info.inner_pid = *report.inner_pid;

@@ -5,16 +5,10 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include <ctime>
+#include "image/clock.h"
 
 namespace moult::agent {
 namespace {
-
-int64_t NowNs(clockid_t clock) {
-  timespec now{};
-  clock_gettime(clock, &now);
-  return now.tv_sec * 1'000'000'000 + now.tv_nsec;
-}
 
 absl::Status Fill(const Config& config, bool use_cgroup, Function& shell) {
   MOULT_RETURN_IF_ERROR(MakeFolder(shell));
@@ -25,7 +19,7 @@ absl::Status Fill(const Config& config, bool use_cgroup, Function& shell) {
   }
   const engine::SandboxMounts mounts{true, shell.folder + "/shared", kSharedTarget};
   MOULT_ASSIGN_OR_RETURN(shell.sandbox,
-                         engine::Sandbox::Create(NowNs(CLOCK_MONOTONIC), NowNs(CLOCK_BOOTTIME), mounts));
+                         engine::Sandbox::Create(engine::NowNs(CLOCK_MONOTONIC), engine::NowNs(CLOCK_BOOTTIME), mounts));
   shell.init_pid = shell.sandbox->init_pid();
   shell.init_start = StartTime(shell.init_pid);
   shell.init_pidfd.Reset(static_cast<int>(syscall(SYS_pidfd_open, shell.init_pid, 0)));

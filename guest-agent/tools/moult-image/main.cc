@@ -2,6 +2,7 @@
 //
 // moult-image: process images without a VM.
 #include <algorithm>
+#include <climits>
 #include <csignal>
 #include <cstdio>
 #include <string_view>
@@ -24,7 +25,7 @@ int main(int argc, char** argv) {
 
   DumpArguments dump;
   CLI::App* dump_command = app.add_subcommand("dump", "Capture process PID as template DIR and end it");
-  dump_command->add_option("PID", dump.pid, "the process")->required()->check(CLI::PositiveNumber);
+  dump_command->add_option("PID", dump.pid, "the process")->required()->check(CLI::Range(1, INT_MAX));
   dump_command->add_option("DIR", dump.dir, "made, or an empty folder")->required();
   dump_command->add_flag("--leave-running", dump.leave_running, "let the process run on");
   dump_command->add_flag("--json", dump.json, "print the result as JSON");

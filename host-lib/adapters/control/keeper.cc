@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "host_memory.h"
+#include "kept.h"
 #include "methods.h"
 #include "moult/base/status.h"
 #include "moult/pager.h"
@@ -26,16 +27,11 @@ constexpr std::chrono::minutes kLookEvery(5);
 constexpr std::chrono::seconds kBetweenMessages(10);
 constexpr uint64_t kLeastWaitUs = 10'000;  // whatever a policy says
 constexpr uint64_t kPageMask = 4095;
-constexpr std::array<const char*, MOULT_SEGMENTS> kSegmentNames = {"runtime", "init", "exec"};
 // Exec first: it goes at once, and the rest only when nothing came meanwhile.
 constexpr std::array<uint32_t, MOULT_SEGMENTS> kOffloadOrder = {MOULT_SEGMENT_EXEC, MOULT_SEGMENT_INIT, MOULT_SEGMENT_RUNTIME};
 
 uint64_t MicrosOf(Keeper::Clock::time_point time) {
   return static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::microseconds>(time.time_since_epoch()).count());
-}
-
-int64_t MillisOf(Keeper::Clock::duration duration) {
-  return std::chrono::duration_cast<std::chrono::milliseconds>(duration).count();
 }
 
 Keeper::Clock::time_point After(Keeper::Clock::time_point now, uint64_t micros) {
@@ -65,45 +61,6 @@ bool Moves(const moult_policy_decision& decision) {
 
 }  // namespace
 
-struct Keeper::Kept {
-  Kept(Keeper* with, uint64_t id) : keeper(with), function(id) {}
-  Kept(const Kept&) = delete;
-  Kept& operator=(const Kept&) = delete;
-  ~Kept() {
-    moult_op_free(op);
-    moult_policy_close(policy);
-    moult_intervals_free(intervals);
-  }
-
-  Keeper* const keeper;
-  const uint64_t function;
-  std::string spec;
-  moult_policy* policy = nullptr;
-  moult_intervals* intervals = nullptr;
-  size_t requests = 0;  // under way
-  Clock::time_point last_start = Clock::now();
-  Clock::time_point last_end = last_start;
-  Clock::time_point wake = last_start;  // when something is to be done: ask the policy, or try again to let it run
-  bool frozen = true;     // may be
-  bool measured = false;  // the two arrays are what it has now
-  std::array<uint64_t, MOULT_SEGMENTS> resident{};
-  std::array<uint64_t, MOULT_SEGMENTS> offloaded{};
-  moult_policy_decision decision = MOULT_INIT(decision);  // is carried out while `moving`
-  bool moving = false;
-  size_t next_in_order = 0;  // in kOffloadOrder
-  moult_op* op = nullptr;
-  Step step = Step::kMeasure;  // what `op` is for
-  bool cancelled = false;      // `op`, by us
-  absl::Status trouble;
-  Clock::time_point told{};    // when the log had a trouble last
-  int tries = 0;               // to let it run, without success
-  bool recalls = true;         // false: its pages could not be fetched ahead
-  bool look = true;            // whether it lives, and stands still
-  Clock::time_point looked{};  // when that was seen last
-  bool ended = false;          // it does not live
-  bool leaving = false;        // forgotten as soon as it runs and no operation is under way
-};
-
 Keeper::Keeper(moult_vm* vm, Hooks hooks) : vm_(vm), hooks_(std::move(hooks)) {}
 Keeper::~Keeper() = default;
 
@@ -112,20 +69,6 @@ void Keeper::Log(int level, const std::string& message) const {
 }
 
 absl::Status Keeper::Set(uint64_t function, const std::string& spec) {
-  const auto found = kept_.find(function);
-  const bool known = found != kept_.end() && !found->second->leaving;
-  if (spec == "off") {
-    if (!known) return absl::NotFoundError(absl::StrCat("policy: function ", function, " has none"));
-    Kept& leaves = *found->second;
-    leaves.leaving = true;
-    leaves.moving = false;
-    leaves.tries = 0;
-    leaves.wake = Clock::now();
-    Cancel(leaves);
-    Go(leaves);
-    Sweep();
-    return absl::OkStatus();
-  }
   moult_policy* policy = nullptr;
   if (moult_policy_open(spec.c_str(), &policy) < 0) return LastError();
   auto& place = kept_[function];
@@ -141,9 +84,61 @@ absl::Status Keeper::Set(uint64_t function, const std::string& spec) {
   moult_policy_close(std::exchange(kept.policy, policy));
   kept.spec = spec;
   kept.leaving = kept.moving = false;
+  if (std::exchange(kept.ended, false)) {  // Of a guest before this one: nothing is known of this function.
+    kept.look = kept.frozen = true;
+    kept.looked = {};
+    kept.measured = false;
+  }
+  kept.not_let_run = absl::OkStatus();
   kept.last_end = kept.wake = Clock::now();
+  const std::vector<Left> left = std::exchange(kept.left, {});
   Go(kept);
+  for (const Left& one : left) one(absl::AbortedError(absl::StrCat("policy: function ", function, " has been given another one meanwhile")));
   return absl::OkStatus();
+}
+
+void Keeper::Leave(uint64_t function, Left left) {
+  const auto found = kept_.find(function);
+  if (found == kept_.end()) return left(absl::NotFoundError(absl::StrCat("policy: function ", function, " has none")));
+  Kept& kept = *found->second;
+  kept.left.push_back(std::move(left));
+  if (std::exchange(kept.leaving, true)) return;
+  kept.moving = false;
+  kept.tries = 0;
+  kept.wake = Clock::now();
+  Cancel(kept);
+  Go(kept);
+  Sweep();
+}
+
+void Keeper::Hold(uint64_t function) {
+  ++held_[function];
+  if (const auto found = kept_.find(function); found != kept_.end()) found->second->moving = false;
+}
+
+void Keeper::Release(uint64_t function) {
+  const auto held = held_.find(function);
+  if (held == held_.end() || --held->second > 0) return;
+  held_.erase(held);
+  const auto found = kept_.find(function);
+  if (found == kept_.end()) return;
+  // Nothing that was known of it need be so any more.
+  Kept& kept = *found->second;
+  kept.look = kept.recalls = true;
+  kept.looked = {};
+  kept.measured = false;
+  kept.tries = 0;
+  kept.wake = Clock::now();
+  Go(kept);
+}
+
+bool Keeper::Busy(uint64_t function) const {
+  const auto found = kept_.find(function);
+  return found != kept_.end() && found->second->op != nullptr;
+}
+
+void Keeper::Interrupt(uint64_t function) {
+  if (const auto found = kept_.find(function); found != kept_.end()) Cancel(*found->second);
 }
 
 void Keeper::Clear() {
@@ -163,14 +158,24 @@ void Keeper::Cancel(Kept& kept) {
 
 // Forgets those that may go.
 void Keeper::Sweep() {
-  std::erase_if(kept_, [](const auto& entry) { return entry.second->leaving && entry.second->op == nullptr && !entry.second->frozen; });
+  std::vector<uint64_t> gone;
+  for (const auto& [function, kept] : kept_) {
+    if (kept->leaving && kept->op == nullptr && !kept->frozen) gone.push_back(function);
+  }
+  for (const uint64_t function : gone) Forget(function, kept_[function]->not_let_run);
+}
+
+void Keeper::Forget(uint64_t function, const absl::Status& status) {
+  const auto kept = std::move(kept_[function]);
+  kept_.erase(function);
+  for (const Left& left : kept->left) left(status);
 }
 
 void Keeper::Begin(uint64_t function) {
+  if (function == 0 || requests_[function]++ > 0) return;
   const auto found = kept_.find(function);
   if (found == kept_.end()) return;
   Kept& kept = *found->second;
-  if (kept.requests++ > 0) return;
   const Clock::time_point now = Clock::now();
   moult_intervals_add(kept.intervals, MicrosOf(now) - MicrosOf(kept.last_end));
   kept.last_start = kept.wake = now;
@@ -181,19 +186,28 @@ void Keeper::Begin(uint64_t function) {
 }
 
 void Keeper::End(uint64_t function) {
+  const auto under_way = requests_.find(function);
+  if (under_way == requests_.end() || --under_way->second > 0) return;
+  requests_.erase(under_way);
   const auto found = kept_.find(function);
-  if (found == kept_.end() || found->second->requests == 0) return;
+  if (found == kept_.end()) return;
   Kept& kept = *found->second;
-  if (--kept.requests > 0) return;
   kept.last_end = kept.wake = Clock::now();
   Go(kept);
 }
 
+size_t Keeper::Requests(uint64_t function) const {
+  const auto found = requests_.find(function);
+  return found != requests_.end() ? found->second : 0;
+}
+
+bool Keeper::IsAsked(const Kept& kept) const { return Requests(kept.function) > 0; }
+
 Keeper::Clock::time_point Keeper::next() const {
   Clock::time_point next = Clock::time_point::max();
   for (const auto& [function, kept] : kept_) {
-    if (kept->op != nullptr) continue;
-    const bool runs = kept->requests > 0 || kept->leaving;
+    if (kept->op != nullptr || held_.contains(function)) continue;
+    const bool runs = IsAsked(*kept) || kept->leaving;
     if (!runs || kept->frozen) next = std::min(next, kept->wake);
   }
   return next;
@@ -205,11 +219,11 @@ void Keeper::Tick() {
 }
 
 void Keeper::Go(Kept& kept) {
-  if (kept.op != nullptr) return;  // its end comes back here
+  if (kept.op != nullptr || held_.contains(kept.function)) return;  // the end of either comes back here
   const bool due = Clock::now() >= kept.wake;
   if (kept.look && due) {
     Look(kept);
-  } else if (kept.requests > 0 || kept.leaving) {
+  } else if (IsAsked(kept) || kept.leaving) {
     if (kept.frozen && due) Serve(kept);
   } else if (kept.moving) {
     OffloadNext(kept);
@@ -323,7 +337,7 @@ void Keeper::Done(Kept& kept) {
   if (kept.ended || absl::IsNotFound(outcome)) {
     const bool by_us = kept.step == Step::kEnd && outcome.ok();
     Log(2, absl::StrCat("policy ", kept.spec, ": function ", function, by_us ? " was idle for long, and was ended" : " is no more"));
-    kept_.erase(function);
+    Forget(function, absl::OkStatus());
     return;
   }
   Go(kept);
@@ -333,11 +347,12 @@ void Keeper::Done(Kept& kept) {
 void Keeper::Succeeded(Kept& kept, const Json& result) {
   switch (kept.step) {
     case Step::kFreeze:
+      Count(kept, &Counts::freezes);
       kept.frozen = true;
       kept.measured = false;
       break;
     case Step::kMeasure:
-      kept.measured = kept.requests == 0;
+      kept.measured = !IsAsked(kept);
       for (const Json& one : result.value("functions", Json::array())) {
         if (Number(one, "id") != kept.function) continue;
         const Json segments = one.value("segments", Json::object());
@@ -355,10 +370,13 @@ void Keeper::Succeeded(Kept& kept, const Json& result) {
       const bool all = moved >= std::min(kept.resident[segment], kept.decision.offload[segment] & ~kPageMask);
       kept.resident[segment] = all ? kept.resident[segment] - std::min(kept.resident[segment], moved) : 0;
       kept.offloaded[segment] += moved;
+      Count(kept, &Counts::offloads);
+      Count(kept, &Counts::offloaded_bytes, moved);
       break;
     }
     case Step::kRecall:
     case Step::kThaw:
+      Count(kept, kept.step == Step::kRecall ? &Counts::recalls : &Counts::thaws);
       kept.frozen = false;
       kept.recalls = true;
       kept.tries = 0;
@@ -366,6 +384,7 @@ void Keeper::Succeeded(Kept& kept, const Json& result) {
       kept.measured = false;
       break;
     case Step::kEnd:
+      Count(kept, &Counts::ends);
       kept.ended = true;
       break;
     case Step::kLook: {
@@ -389,16 +408,19 @@ void Keeper::Failed(Kept& kept, const absl::Status& status) {
     kept.wake = Clock::now();
     return;
   }
+  Count(kept, &Counts::failures);
   // Without its pages it runs all the same, and waits at those that the pool does not give.
   if (kept.step == Step::kRecall) kept.recalls = false;
   kept.look = kept.step != Step::kLook;
   const Clock::time_point now = Clock::now();
-  const bool runs = kept.requests > 0 || kept.leaving;
+  const bool runs = IsAsked(kept) || kept.leaving;
   const int doublings = std::min(kept.tries++, 10);
   kept.wake = runs ? now + std::min(kFirstWait * (1 << doublings), kLongestWait) : now + kAfterTrouble;
   if (kept.leaving && kept.tries >= kMostTriesToLeave) {
     kept.frozen = kept.look = false;
-    Log(1, absl::StrCat("policy ", kept.spec, ": function ", kept.function, " could not be let run, and is left as it is: ", status.message()));
+    const std::string why = absl::StrCat("policy ", kept.spec, ": function ", kept.function, " could not be let run, and is left as it is: ", status.message());
+    kept.not_let_run = absl::Status(status.code(), why);
+    Log(1, why);
     return;
   }
   if (kept.step != Step::kLook || kept.trouble.ok()) kept.trouble = status;
@@ -407,22 +429,9 @@ void Keeper::Failed(Kept& kept, const absl::Status& status) {
   Log(1, absl::StrCat("policy ", kept.spec, ": function ", kept.function, ": ", status.message()));
 }
 
-Json Keeper::Describe() const {
-  Json list = Json::array();
-  const Clock::time_point now = Clock::now();
-  for (const auto& [function, kept] : kept_) {
-    Json one{{"function", function},
-             {"policy", kept->spec},
-             {"state", kept->leaving ? "leaving" : kept->frozen ? "frozen" : kept->requests > 0 ? "running" : "idle"},
-             {"requests", kept->requests},
-             {"idle_ms", kept->requests > 0 ? 0 : MillisOf(now - kept->last_end)}};
-    if (kept->requests == 0) one["next_ms"] = std::max<int64_t>(0, MillisOf(kept->wake - now));
-    for (size_t i = 0; i < kSegmentNames.size(); ++i)
-      one["segments"][kSegmentNames[i]] = {{"resident_bytes", kept->resident[i]}, {"offloaded_bytes", kept->offloaded[i]}};
-    if (!kept->trouble.ok()) one["error"] = ErrorJson(kept->trouble);
-    list.push_back(std::move(one));
-  }
-  return list;
+void Keeper::Count(Kept& kept, uint64_t Counts::*what, uint64_t by) {
+  kept.counts.*what += by;
+  totals_.*what += by;
 }
 
 }  // namespace moult::control

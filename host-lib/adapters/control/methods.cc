@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "methods.h"
 
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
 #include "moult/base/status.h"
 #include "moult/pager.h"
@@ -37,6 +39,19 @@ absl::StatusOr<int> StartCapture(Context& c) {
   capture.pages = c.params.Choice("pages", {"auto", "in_place", "copy"});
   MOULT_RETURN_IF_ERROR(c.params.status());
   return moult_vm_capture(c.target.vm, &capture, &c.options, &c.op);
+}
+
+absl::StatusOr<int> StartFork(Context& c) {
+  moult_fork_options fork = MOULT_INIT(fork);
+  fork.function = c.params.Number("function");
+  const std::string name = c.params.Text("name");
+  const std::string to = c.params.Text("to");
+  fork.name = name.c_str();
+  fork.to = to.c_str();
+  if (c.params.Flag("keep")) fork.flags |= MOULT_FORK_KEEP;
+  fork.pages = c.params.Choice("pages", {"auto", "in_place", "copy"});
+  MOULT_RETURN_IF_ERROR(c.params.status());
+  return moult_vm_fork(c.target.vm, &fork, &c.options, &c.op);
 }
 
 // What attach and repurpose share.
@@ -153,11 +168,13 @@ constexpr OpMethod kOpMethods[] = {
     {"kill", StartOnFunction<moult_vm_kill>, true, false},
     {"forget", StartOnFunction<moult_vm_forget>, true, false},
     {"capture", StartCapture, true, false},
+    {"fork", StartFork, true, false},
     {"attach", StartAttach, true, false},
     {"detach", StartOnFunction<moult_vm_detach>, true, false},
     {"repurpose", StartRepurpose, true, false},
     {"offload", StartOffload, true, false},
     {"recall", StartRecall, true, false},
+    {"recall_all", StartPlain<moult_vm_recall_all>, true, false},
     {"invoke", StartInvoke, false, true},
     {"logs", StartLogs, false, true},
 };
@@ -255,6 +272,12 @@ absl::StatusOr<Call> Start(const Target& target, std::string_view method, const 
     if (method == candidate.name) return StartDisk(target, candidate, params);
   }
   return absl::UnimplementedError(absl::StrCat("there is no method ", std::string(method)));
+}
+
+uint64_t ChangedBy(std::string_view method, const Json& params) {
+  const auto function = params.find("function");
+  const bool changes = std::any_of(std::begin(kOpMethods), std::end(kOpMethods), [&](const OpMethod& one) { return method == one.name && one.mutates; });
+  return changes && function != params.end() && function->is_number_unsigned() ? function->get<uint64_t>() : 0;
 }
 
 absl::Status Outcome(const moult_op* op, Json* detail) {

@@ -33,6 +33,9 @@ struct Call {
 absl::StatusOr<Call> Start(const Target& target, std::string_view method, const Json& params,
                            const moult_op_options& options);
 
+// The function that the method is to change; 0: none, or the method is another.
+uint64_t ChangedBy(std::string_view method, const Json& params);
+
 // Of an operation that has ended. `detail` gets the result's JSON in either case.
 absl::Status Outcome(const moult_op* op, Json* detail);
 

@@ -102,7 +102,7 @@ void WriteFaultTimes(const Json& log2, Writer* out) {
 
 void WritePager(const Json& pager, Writer* out) {
   out->Single(pager, "pool_used_bytes", "moult_pool_used_bytes", "gauge",
-              "Room taken in the pool of offloaded pages.");
+              "Room taken in the pool of offloaded pages, without what is being given back.");
   out->Single(pager, "pool_limit_bytes", "moult_pool_limit_bytes", "gauge", "Room that may be taken there.");
   out->Single(pager, "offloaded_bytes", "moult_offloaded_bytes", "gauge",
               "Pages of guest RAM that are in the pool.");
@@ -115,23 +115,94 @@ void WritePager(const Json& pager, Writer* out) {
               "Pages that faults brought in, neighbours among them.");
   out->Single(pager, "prefetched_pages", "moult_prefetched_pages", "counter",
               "Pages that recalls brought in.");
+  out->Single(pager, "zeroed_pages", "moult_zeroed_pages", "counter",
+              "Pages that the pool did not give, and that are zeros, as their function has ended.");
   if (pager.contains("fault_us_log2")) WriteFaultTimes(pager["fault_us_log2"], out);
+}
+
+Labels LabelsOf(const Json& function) { return {{"function", function.dump()}}; }
+
+// On their own: a name that becomes known changes no other series.
+void WriteNames(const FunctionNames& names, Writer* out) {
+  if (names.all().empty()) return;
+  out->Family("moult_function", "info", "A function's name.");
+  for (const auto& [function, name] : names.all()) out->Sample("_info", {{"function", std::to_string(function)}, {"name", name}}, 1);
 }
 
 void WriteFunctions(const Json& functions, Writer* out) {
   out->Family("moult_function_offloaded_bytes", "gauge",
               "Pages of the function that are out, zeros among them.");
   for (const Json& f : functions) {
-    out->Sample({{"function", f["function"].dump()}}, f["offloaded_bytes"].get<uint64_t>());
+    out->Sample(LabelsOf(f["function"]), f["offloaded_bytes"].get<uint64_t>());
   }
   out->Family("moult_function_faults", "counter", "Faults on pages of the function that were served.");
-  for (const Json& f : functions)
-    out->Sample({{"function", f["function"].dump()}}, f["faults"].get<uint64_t>());
+  for (const Json& f : functions) out->Sample(LabelsOf(f["function"]), f["faults"].get<uint64_t>());
+}
+
+// What the keeper counts, in the order of Keeper::Counts: its name there, and that of the step.
+constexpr std::pair<const char*, const char*> kSteps[] = {
+    {"freezes", "freeze"}, {"offloads", "offload"}, {"recalls", "recall"}, {"thaws", "thaw"}, {"ends", "end"}};
+
+void WriteSteps(const Json& counts, const Labels& labels, Writer* out) {
+  for (const auto& [key, step] : kSteps) {
+    Labels all = labels;
+    all.emplace_back("step", step);
+    out->Sample(all, counts[key].get<uint64_t>());
+  }
+}
+
+void WriteSweep(const Json& sweep, Writer* out) {
+  out->Single(sweep, "functions", "moult_unswept_functions", "gauge", "Functions that have ended and still have room in the pool.");
+  out->Single(sweep, "failures", "moult_sweep_failures", "counter", "Times that such room could not be given back.");
+}
+
+void WriteKeeper(const Json& keeper, Writer* out) {
+  out->Family("moult_keeper_steps", "counter", "What policies had done to functions, those that are gone among them.");
+  WriteSteps(keeper, {}, out);
+  out->Single(keeper, "offloaded_bytes", "moult_keeper_offloaded_bytes", "counter", "Pages that policies had moved out, zeros among them.");
+  out->Single(keeper, "failures", "moult_keeper_failures", "counter", "Steps of policies that failed.");
+}
+
+// Families of a sample or more for each function that has a policy.
+void WritePolicies(const Json& policies, Writer* out) {
+  const auto function = [](const Json& policy) { return LabelsOf(policy["function"]); };
+  out->Family("moult_policy", "info", "The policy of a function.");
+  for (const Json& policy : policies) {
+    Labels labels = function(policy);
+    labels.emplace_back("policy", Label(policy, "policy"));
+    out->Sample("_info", labels, 1);
+  }
+  out->Family("moult_policy_state", "stateset", "What the policy's function is at.");
+  for (const Json& policy : policies) {
+    for (const char* state : {"idle", "running", "frozen", "leaving"}) {
+      Labels labels = function(policy);
+      labels.emplace_back("moult_policy_state", state);
+      out->Sample(labels, Label(policy, "state") == state ? 1 : 0);
+    }
+  }
+  out->Family("moult_policy_requests", "gauge", "Requests of the function that are under way.");
+  for (const Json& policy : policies) out->Sample(function(policy), policy["requests"].get<uint64_t>());
+  for (const auto& [key, name] : {std::pair{"resident_bytes", "moult_policy_resident_bytes"}, std::pair{"offloaded_bytes", "moult_policy_out_bytes"}}) {
+    out->Family(name, "gauge", "Of each of the function's segments, when it was looked at last.");
+    for (const Json& policy : policies) {
+      for (const auto& [segment, bytes] : policy["segments"].items()) {
+        Labels labels = function(policy);
+        labels.emplace_back("segment", segment);
+        out->Sample(labels, bytes[key].get<uint64_t>());
+      }
+    }
+  }
+  out->Family("moult_policy_steps", "counter", "What the policy had done to the function.");
+  for (const Json& policy : policies) WriteSteps(policy["done"], function(policy), out);
+  out->Family("moult_policy_offloaded_bytes", "counter", "Pages of the function that its policy had moved out, zeros among them.");
+  for (const Json& policy : policies) out->Sample(function(policy), policy["done"]["offloaded_bytes"].get<uint64_t>());
+  out->Family("moult_policy_failures", "counter", "Steps of the policy that failed.");
+  for (const Json& policy : policies) out->Sample(function(policy), policy["done"]["failures"].get<uint64_t>());
 }
 
 }  // namespace
 
-std::string OpenMetrics(const Json& status) {
+std::string OpenMetrics(const Json& status, const FunctionNames& names) {
   Writer out;
   out.Family("moult_up", "gauge", "Whether the VM's process has a VM to work on.");
   const auto vm = status.find("vm");
@@ -153,7 +224,11 @@ std::string OpenMetrics(const Json& status) {
              "Guest RAM of ended functions given back to the host.");
   if (vm->contains("windows")) WriteWindows((*vm)["windows"], &out);
   if (vm->contains("pager")) WritePager((*vm)["pager"], &out);
+  WriteNames(names, &out);
   if (vm->contains("offloaded")) WriteFunctions((*vm)["offloaded"], &out);
+  if (const auto sweep = status.find("sweep"); sweep != status.end()) WriteSweep(*sweep, &out);
+  if (const auto keeper = status.find("keeper"); keeper != status.end()) WriteKeeper(*keeper, &out);
+  if (const auto policies = status.find("policies"); policies != status.end() && !policies->empty()) WritePolicies(*policies, &out);
   return std::move(out).Take();
 }
 

@@ -4,12 +4,14 @@
 
 #include <string>
 
+#include "function_names.h"
 #include "message.h"
 
 namespace moult::control {
 
-// The answer to `status` as OpenMetrics text (1.0.0), to its "# EOF". What the answer lacks, the text lacks.
-std::string OpenMetrics(const Json& status);
+// The answer to `status` as OpenMetrics text (1.0.0), to its "# EOF". What the answer lacks, the text lacks. With the
+// names of functions, as far as they are known.
+std::string OpenMetrics(const Json& status, const FunctionNames& names = {});
 
 }  // namespace moult::control
 

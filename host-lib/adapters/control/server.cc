@@ -18,7 +18,8 @@ Server::Server(UniqueFd listener, UniqueFd wake, ServerOptions options)
     : listener_(std::move(listener)),
       wake_(std::move(wake)),
       options_(std::move(options)),
-      keeper_(options_.target.vm, {options_.log, [this](moult_op* op) { FreeOp(op); }}) {}
+      keeper_(options_.target.vm, {options_.log, [this](moult_op* op) { FreeOp(op); }}),
+      sweeper_(options_.target.vm, {options_.log, [this](moult_op* op) { FreeOp(op); }}) {}
 
 absl::StatusOr<std::unique_ptr<Server>> Server::Create(UniqueFd listener, ServerOptions options) {
   UniqueFd wake(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
@@ -67,7 +68,9 @@ void Server::Log(int level, const std::string& message) const {
 }
 
 int Server::PollTimeout() const {
-  Clock::time_point next = keeper_.next();
+  Clock::time_point next = std::min({keeper_.next(), sweeper_.next(), NextWaiting()});
+  if (options_.each_second) next = std::min(next, next_second_);
+  if (Clock::now() < accepts_from_) next = std::min(next, accepts_from_);
   for (const auto& [number, running] : running_) {
     if (running->connection != 0) next = std::min(next, running->next_progress);
   }
@@ -81,7 +84,8 @@ void Server::PollOnce() {
   fds.push_back({wake_.get(), POLLIN, 0});
   fds.push_back({options_.target.vm != nullptr ? moult_vm_fd(options_.target.vm) : -1, POLLIN, 0});
   // Clients over the limit wait in the backlog.
-  fds.push_back({connections_.size() + streams_.size() < kMaxClients ? listener_.get() : -1, POLLIN, 0});
+  const bool accepts = connections_.size() + streams_.size() < kMaxClients && Clock::now() >= accepts_from_;
+  fds.push_back({accepts ? listener_.get() : -1, POLLIN, 0});
   std::vector<uint64_t> numbers;
   for (const auto& [number, connection] : connections_) {
     fds.push_back({connection->fd(), connection->events(), 0});
@@ -95,8 +99,10 @@ void Server::PollOnce() {
   if (poll(fds.data(), fds.size(), PollTimeout()) < 0) return;  // EINTR: the loop asks again
   size_t at = 0;
   if (fds[at++].revents != 0) RunPosted();
+  SeeBoots();
   if (fds[at++].revents != 0 && moult_vm_process(options_.target.vm) < 0)
     Log(0, absl::StrCat("process: ", moult_last_error()));
+  SeeBoots();
   const bool clients_wait = fds[at++].revents != 0;
   for (const uint64_t number : numbers) {
     const short events = fds[at++].revents;
@@ -116,6 +122,12 @@ void Server::PollOnce() {
   for (const uint64_t function : over) keeper_.End(function);
   if (clients_wait) AcceptClients();
   keeper_.Tick();
+  sweeper_.Tick();
+  if (options_.each_second && Clock::now() >= next_second_) {
+    next_second_ = Clock::now() + std::chrono::seconds(1);
+    options_.each_second();
+  }
+  BeginWaiting();
   SendProgress();
   Sweep();
 }
@@ -125,6 +137,7 @@ void Server::AcceptClients() {
     absl::StatusOr<UniqueFd> client = Accept(listener_.get());
     if (!client.ok()) {
       Log(1, std::string(client.status().message()));
+      if (absl::IsResourceExhausted(client.status())) accepts_from_ = Clock::now() + kAcceptAgain;
       return;
     }
     if (!client->valid()) return;

@@ -11,14 +11,17 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
 
 #include "connection.h"
+#include "function_names.h"
 #include "keeper.h"
 #include "methods.h"
 #include "pump.h"
+#include "sweeper.h"
 #include "worker.h"
 
 namespace moult::control {
@@ -28,6 +31,8 @@ struct ServerOptions {
   // Joined to the result of `status` under "embedder". Called on the thread in Run(). May be empty.
   std::function<Json()> describe;
   std::function<void(int level, const std::string& message)> log;  // as moult_vm_options.log
+  // Called on the thread in Run() once a second. May be empty.
+  std::function<void()> each_second;
 };
 
 // Threads: Run() on one thread, which the vm belongs to meanwhile. Post() and Stop() from any.
@@ -48,8 +53,6 @@ class Server {
   // Cancels everything that could have run code of a window: the embedder could not drop old translations.
   // On the thread in Run().
   void CancelAll(const char* why);
-  // The guest has begun anew. On the thread in Run().
-  void GuestReset() { keeper_.Clear(); }
 
  private:
   using Clock = std::chrono::steady_clock;
@@ -62,6 +65,10 @@ class Server {
     Call call;
     Clock::time_point started;
     Clock::time_point next_progress;
+    uint64_t held = 0;  // the function that policies leave alone meanwhile
+    // Not begun, since a policy is at the function: what it will be begun with.
+    std::optional<Json> waiting = {};
+    bool interrupted = false;
   };
   struct Stream {
     std::unique_ptr<Pump> pump;
@@ -77,6 +84,7 @@ class Server {
   Server(UniqueFd listener, UniqueFd wake, ServerOptions options);
 
   void PollOnce();
+  void SeeBoots();
   int PollTimeout() const;
   void AcceptClients();
   void Serve(uint64_t number, Connection& connection, short events);
@@ -84,7 +92,11 @@ class Server {
   void HandleLine(uint64_t number, Connection& connection, const std::string& line);
   void StartCall(uint64_t number, Connection& connection, Request request);
   absl::StatusOr<Json> Immediate(uint64_t number, const Request& request, bool* handled);
-  absl::StatusOr<Json> SetPolicy(const Request& request);
+  void StartPolicy(Running& running, const Json& params);
+  absl::Status Begin(Running& running, const Json& params);
+  void BeginWaiting();
+  void FinishWaiting(const absl::Status& why);
+  Clock::time_point NextWaiting() const;
   Json Status();
   void OpDone(Running& running);
   void Finish(uint64_t number, const absl::Status& outcome, const Json& result);
@@ -93,6 +105,7 @@ class Server {
   void Drop(uint64_t connection);
   void Sweep();
   void RunPosted();
+  void OnDisk(std::function<void()> task);
   void FreeOp(moult_op* op);
   void Wake();
   void Log(int level, const std::string& message) const;
@@ -101,6 +114,8 @@ class Server {
   UniqueFd wake_;
   const ServerOptions options_;
   uint64_t next_number_ = 1;
+  Clock::time_point accepts_from_{};  // after it could not
+  Clock::time_point next_second_ = Clock::time_point::min();
   std::map<uint64_t, std::unique_ptr<Connection>> connections_;
   std::vector<Stream> streams_;
   std::map<uint64_t, std::unique_ptr<Running>> running_;
@@ -110,7 +125,10 @@ class Server {
   std::mutex mutex_;             // of posted_
   std::vector<std::function<void()>> posted_;
   std::atomic<bool> stop_ = false;
+  uint64_t boots_ = 0;  // of the guest, that were seen
+  FunctionNames names_;
   Keeper keeper_;
+  Sweeper sweeper_;
   Worker worker_;  // the last member: it stops before the others go
 };
 

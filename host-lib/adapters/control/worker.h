@@ -8,6 +8,8 @@
 #include <mutex>
 #include <thread>
 
+#include "absl/status/statusor.h"
+
 namespace moult::control {
 
 // One thread for what blocks on the disk, so that the control socket goes on answering. It runs with all
@@ -21,8 +23,8 @@ class Worker {
   Worker(const Worker&) = delete;
   Worker& operator=(const Worker&) = delete;
 
-  // Any thread.
-  void Post(std::function<void()> task);
+  // Any thread. On an error, that of StartThread(), nobody does the task.
+  absl::Status Post(std::function<void()> task);
   // Waits for the task that runs, and forgets the others. Any thread but the worker's.
   void Stop();
 
@@ -36,8 +38,8 @@ class Worker {
   std::thread thread_;
 };
 
-// Starts a thread with all signals blocked and a name for `ps -T`.
-std::thread StartThread(const char* name, std::function<void()> body);
+// Starts a thread with all signals blocked and a name for `ps -T`. kUnavailable, kResourceExhausted: the kernel gives none.
+absl::StatusOr<std::thread> StartThread(const char* name, std::function<void()> body);
 
 }  // namespace moult::control
 

@@ -3,6 +3,11 @@
 
 #include <unistd.h>
 
+#include <algorithm>
+#include <cerrno>
+#include <csignal>
+#include <utility>
+
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
@@ -16,6 +21,10 @@ namespace {
 
 constexpr std::chrono::seconds kDropWithin{10};
 constexpr std::chrono::seconds kDescribeWithin{1};
+// Between two threads that serve faults which are started in the stead of others; one that lives so long is well.
+constexpr std::chrono::seconds kFirstPagerPause{1};
+constexpr std::chrono::seconds kLongestPagerPause{8};
+constexpr std::chrono::seconds kPagerLives{30};
 
 Adapter& Self(void* user) { return *static_cast<Adapter*>(user); }
 
@@ -144,7 +153,6 @@ absl::Status Adapter::MakeVm() {
         Adapter& self = Self(user);
         if (self.server_ == nullptr) return;
         self.server_->Post([&self] {
-          self.server_->GuestReset();
           if (moult_vm_guest_reset(self.vm_) < 0)
             self.log_.Write(0, absl::StrCat("reset: ", moult_last_error()));
         });
@@ -158,23 +166,82 @@ void Adapter::Serve(UniqueFd listener) {
   options.target = {.vm = vm_, .store = store_, .fault = fault_};
   options.describe = [this] { return Describe(); };
   options.log = [this](int level, const std::string& text) { log_.Write(level, text); };
+  if (vm_ != nullptr && (!settings_.pool.empty() || !windows_.empty())) {
+    // One alone is not lent to what may block.
+    pagers_wanted_ = static_cast<int>(std::max(settings_.pager_threads, 2u));
+    options.each_second = [this] { KeepPagers(); };
+  }
   absl::StatusOr<std::unique_ptr<control::Server>> server =
       control::Server::Create(std::move(listener), std::move(options));
   if (!server.ok()) return log_.Write(0, std::string(server.status().message()));
   server_ = *std::move(server);
-  thread_ = control::StartThread("moult", [this] {
+  absl::StatusOr<std::thread> thread = control::StartThread("moult", [this] {
+    for (int i = 0; i < pagers_wanted_; ++i) {
+      const absl::Status started = StartPager();
+      if (started.ok()) continue;
+      log_.Write(0, absl::StrCat(started.message(), "; ", i == 0 ? "nothing can be offloaded" : "the others serve faults"));
+      break;
+    }
     server_->Run();
     thread_ended_ = true;
   });
-  const bool faults = vm_ != nullptr && (!settings_.pool.empty() || !windows_.empty());
-  for (uint32_t i = 0; faults && i < settings_.pager_threads; ++i) {
-    ++pagers_running_;
-    pagers_.push_back(control::StartThread("moult-pager", [this] {
-      if (moult_pager_run(vm_) < 0) log_.Write(0, absl::StrCat("pager: ", moult_last_error()));
-      --pagers_running_;
-    }));
+  if (!thread.ok()) {
+    // Clients get an answer, if not the one that they want.
+    unlink(settings_.control.c_str());
+    server_.reset();
+    return log_.Write(0, absl::StrCat(thread.status().message(), "; there is no control socket"));
   }
+  thread_ = *std::move(thread);
   log_.Write(2, absl::StrCat("control socket ", settings_.control));
+}
+
+absl::Status Adapter::StartPager() {
+  const std::lock_guard<std::mutex> lock(pagers_mutex_);
+  if (exits_) return absl::CancelledError("QEMU ends");
+  const auto tid = std::make_shared<std::atomic<pid_t>>(0);
+  absl::StatusOr<std::thread> pager = control::StartThread("moult-pager", [this, tid] {
+    *tid = gettid();
+    if (moult_pager_run(vm_) < 0) log_.Write(0, absl::StrCat("pager: ", moult_last_error()));
+  });
+  if (!pager.ok()) return pager.status();
+  pagers_.push_back({*std::move(pager), tid, std::chrono::steady_clock::now()});
+  return absl::OkStatus();
+}
+
+// Those that are no more, however they ended. What a join waits for then is over. True: one of them has lived but for a moment.
+bool Adapter::JoinEndedPagers() {
+  const std::lock_guard<std::mutex> lock(pagers_mutex_);
+  bool short_lived = false;
+  std::erase_if(pagers_, [&](PagerThread& pager) {
+    const pid_t tid = *pager.tid;
+    if (tid == 0 || tgkill(getpid(), tid, 0) == 0 || errno != ESRCH) return false;
+    pager.thread.join();
+    short_lived |= std::chrono::steady_clock::now() < pager.begun + kPagerLives;
+    return true;
+  });
+  return short_lived;
+}
+
+// In the stead of those that have ended by themselves, or that could not be started.
+void Adapter::KeepPagers() {
+  const auto now = std::chrono::steady_clock::now();
+  if (now >= last_pager_ + kPagerLives) {
+    pager_pause_ = kFirstPagerPause;
+    pager_pauses_told_ = false;
+  }
+  if (JoinEndedPagers()) pager_pause_ = std::min(2 * pager_pause_, kLongestPagerPause);
+  const bool missing = moult_pager_threads(vm_) < pagers_wanted_;
+  // One that was started a moment ago may not be there yet.
+  if (!std::exchange(pagers_missing_, missing) || !missing || now < next_pager_ || !StartPager().ok()) return;
+  pagers_missing_ = false;
+  last_pager_ = now;
+  next_pager_ = now + pager_pause_;
+  if (pager_pause_ == kFirstPagerPause) {
+    log_.Write(1, "pager: another thread is started");
+  } else if (!std::exchange(pager_pauses_told_, true)) {
+    log_.Write(1, absl::StrCat("pager: threads that serve faults end again and again; another is started, from now on every ",
+                               kLongestPagerPause.count(), " s at the latest, and no more is said of it"));
+  }
 }
 
 void Adapter::PageLost(uint64_t function, uint64_t gpa, const std::string& why) {
@@ -196,7 +263,7 @@ void Adapter::MemoryChanged(uint32_t window, uint64_t offset, uint64_t length) {
 
 control::Json Adapter::Describe() {
   control::Json about{
-      {"vmm", "qemu"}, {"vmm_version", version_.text()}, {"accel", accelerator_}, {"pid", getpid()}};
+      {"vmm", "qemu"}, {"vmm_version", version_.text()}, {"accel", accelerator_}, {"pid", getpid()}, {"pager_threads", pagers_wanted_ > 0 ? moult_pager_threads(vm_) : 0}};
   const auto place = [](const std::vector<Placed>& map) {
     control::Json list = control::Json::array();
     for (const Placed& part : map) {
@@ -222,18 +289,20 @@ void Adapter::Exit() {
   main_loop_.End();
   server_->Stop();
   // The guest is over: nothing needs to come back.
-  if (!pagers_.empty() && moult_pager_stop(vm_) < 0)
+  if (pagers_wanted_ > 0 && moult_pager_stop(vm_) < 0)
     log_.Write(0, absl::StrCat("pager: ", moult_last_error()));
   const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(1);
-  const auto ended = [this] { return thread_ended_ && pagers_running_ == 0; };
+  const auto ended = [this] { return thread_ended_ && (pagers_wanted_ == 0 || moult_pager_threads(vm_) == 0); };
   while (!ended() && std::chrono::steady_clock::now() < deadline) usleep(1000);
+  const std::lock_guard<std::mutex> lock(pagers_mutex_);
+  exits_ = true;
   if (!ended()) {
     // One waits for a disk, or a pool, that does not answer. The process ends; the threads go with it.
-    for (std::thread& pager : pagers_) pager.detach();
+    for (PagerThread& pager : pagers_) pager.thread.detach();
     return thread_.detach();
   }
   thread_.join();
-  for (std::thread& pager : pagers_) pager.join();
+  for (PagerThread& pager : pagers_) pager.thread.join();
   moult_vm_close(vm_);
 }
 

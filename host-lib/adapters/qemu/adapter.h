@@ -9,8 +9,12 @@
 #ifndef MOULT_ADAPTERS_QEMU_ADAPTER_H_
 #define MOULT_ADAPTERS_QEMU_ADAPTER_H_
 
+#include <sys/types.h>
+
 #include <atomic>
+#include <chrono>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <thread>
 #include <vector>
@@ -43,6 +47,9 @@ class Adapter {
   absl::Status MakeVm();
   absl::Status Transport(moult_transport* transport) const;
   void Serve(UniqueFd listener);
+  absl::Status StartPager();
+  bool JoinEndedPagers();
+  void KeepPagers();
   void MemoryChanged(uint32_t window, uint64_t offset, uint64_t length);
   control::Json Describe();
   void PageLost(uint64_t function, uint64_t gpa, const std::string& why);
@@ -63,8 +70,19 @@ class Adapter {
   moult_vm* vm_ = nullptr;
   std::unique_ptr<control::Server> server_;
   std::thread thread_;
-  std::vector<std::thread> pagers_;
-  std::atomic<uint32_t> pagers_running_ = 0;
+  int pagers_wanted_ = 0;
+  bool pagers_missing_ = false;  // as it was a second ago
+  bool pager_pauses_told_ = false;
+  std::chrono::seconds pager_pause_{1};
+  std::chrono::steady_clock::time_point last_pager_{}, next_pager_{};  // that was started in another's stead, may be started
+  struct PagerThread {
+    std::thread thread;
+    std::shared_ptr<std::atomic<pid_t>> tid;  // 0: it has not begun
+    std::chrono::steady_clock::time_point begun;
+  };
+  std::mutex pagers_mutex_;          // guards the two
+  std::vector<PagerThread> pagers_;  // one that has ended by itself for a second at most
+  bool exits_ = false;
   std::atomic<bool> thread_ended_ = false;
 };
 

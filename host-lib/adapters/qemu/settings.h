@@ -20,9 +20,9 @@ struct Settings {
   std::string vsock;   // vsock=CID, or vsock=uds:PATH, or vsock=unix:PATH, needed: the way to the agent
   uint32_t port = 0;   // port=N: the agent's; default 1075
   std::string store;   // store=DIR: the templates
-  std::string pool;       // pool=file:DIR: where offloaded pages go; without it there is no offload
-  uint64_t pool_mib = 0;  // pool_mib=N: at most so much; 0: as much as fits
-  uint32_t pager_threads = 2;  // pager_threads=N: that serve faults
+  std::string pool;       // pool=file:DIR or rdma://HOST[:PORT]/: where offloaded pages go; without it there is no offload
+  uint64_t pool_mib = 0;  // pool_mib=N: at most so much; 0: as much as fits; with rdma: needed
+  uint32_t pager_threads = 4;  // pager_threads=N: that serve faults; so many that what hangs leaves two, and one more to look at templates
   // cache=DIR: what this host has of templates that lie elsewhere; cache=none: each VM for itself
   std::string cache = "/dev/shm/moult-cache";
   uint64_t cache_mib = 0;      // cache_mib=N: at most so much; 0: half of the file system

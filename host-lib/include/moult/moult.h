@@ -6,8 +6,8 @@
  *   vm      one guest: its RAM, its windows, a way to its agent
  *   op      one running operation on a vm
  *
- * Beside it: pages.h, whose is every page of the guest; pager.h, idle functions' pages out and in; pool.h, templates that
- * lie elsewhere; policy.h, what to do with idle functions.
+ * Beside it: store.h, which is included here, the folders of templates; pages.h, whose is every page of the guest; pager.h,
+ * idle functions' pages out and in; pool.h, templates that lie elsewhere; policy.h, what to do with idle functions.
  *
  * Errors. Calls that return int give 0 (or what they say) when all is well, else a negative errno. The thread
  * that called can then ask moult_last_error() what happened, in words that name the operation, the object and
@@ -114,59 +114,6 @@ MOULT_API const char *moult_code_name(enum moult_code code);
 MOULT_API void moult_free(char *string);
 
 /* ---------------------------------------------------------------------------------------------------------
- * Store: a `file:` pool, one folder for each template
- *
- * A template is immutable once it is there. It appears whole or not at all, also after a power cut. Any number
- * of processes may use one store. Names are 1 to 64 of [A-Za-z0-9._-], and do not begin with a dot.
- * ------------------------------------------------------------------------------------------------------ */
-
-struct moult_store_options {
-  size_t size;
-  uint32_t flags; /* MOULT_STORE_* */
-  uint32_t reserved;
-};
-#define MOULT_STORE_CREATE 1u /* make the folder (mode 0700) when it is absent; its parent must be there */
-
-/* Opens the store in folder `path`. `options` may be NULL. Blocks on the disk. Removes what earlier processes
- * left half-done.
- * Errors: NOT_FOUND, PERMISSION_DENIED, FAILED_PRECONDITION (not a folder), INVALID_ARGUMENT. */
-MOULT_API int moult_store_open(const char *path, const struct moult_store_options *options,
-                               struct moult_store **store) MOULT_CHECKED;
-
-/* VMs that use the store keep what they need. NULL is allowed. */
-MOULT_API void moult_store_close(struct moult_store *store);
-
-/* The templates as JSON, sorted by name; free it with moult_free(). Blocks on the disk. Reads manifests only:
- *   [{"name", "tenant", "program", "created_ns", "user_state_bytes", "pages_bytes", "image_bytes", "threads",
- *     "vmas", "fds", "kernel_release", "tool_version", "function": {...} or null, "digest", "error"}]
- * `digest` is the SHA-256 of the manifest and so names the whole content. `error` is there, and the rest is
- * not, for a folder that is no good template. */
-MOULT_API int moult_store_list_json(struct moult_store *store, char **json) MOULT_CHECKED;
-
-/* One template: the object as in the list, plus "requirements" and "notes". Checks manifest and image.
- * Blocks on the disk. Errors: NOT_FOUND, DATA_LOSS, FAILED_PRECONDITION (another format version). */
-MOULT_API int moult_store_show_json(struct moult_store *store, const char *name, char **json) MOULT_CHECKED;
-
-/* Reads and checks every byte, whatever was checked before. Blocks on the disk. Errors as for show. */
-MOULT_API int moult_store_verify(struct moult_store *store, const char *name) MOULT_CHECKED;
-
-/* Removes a template. VMs to which it is attached keep its pages until they let go of them. Blocks on the
- * disk. Errors: NOT_FOUND, PERMISSION_DENIED. */
-MOULT_API int moult_store_remove(struct moult_store *store, const char *name) MOULT_CHECKED;
-
-struct moult_import_options {
-  size_t size;
-  const char *function_json; /* what the function is (see moult_vm_run()); NULL: as the template says */
-  const char *tenant;        /* NULL: as the template says */
-};
-
-/* Copies the template in folder `from` (as `moult-image dump` makes them) into the store under `name`, checks
- * every byte, and gives it what `options` (may be NULL) says. Blocks on the disk.
- * Errors: ALREADY_EXISTS, NOT_FOUND, DATA_LOSS, RESOURCE_EXHAUSTED (disk full; nothing is left). */
-MOULT_API int moult_store_import(struct moult_store *store, const char *name, const char *from,
-                                 const struct moult_import_options *options) MOULT_CHECKED;
-
-/* ---------------------------------------------------------------------------------------------------------
  * VM
  * ------------------------------------------------------------------------------------------------------ */
 
@@ -246,9 +193,10 @@ struct moult_vm_options {
 
   void *user; /* for the hooks */
 
-  /* Where moult_vm_offload() puts pages: "file:FOLDER", a file without a name there; NULL: nowhere. */
+  /* Where moult_vm_offload() puts pages: "file:FOLDER", a file without a name there; "rdma://HOST[:PORT]/", memory that
+   * a memory node lends, and gets back in moult_vm_close(), which may then take up to a second; NULL: nowhere. */
   const char *pool;
-  uint64_t pool_bytes; /* at most so much; 0: as much as fits */
+  uint64_t pool_bytes; /* at most so much; 0: as much as fits; rdma: needs it, and borrows all of it at the first offload */
   /* Page `gpa` of `function`, which was touched, cannot be had back from the pool, and whoever touched it waits until
    * moult_pager_resolve(). Once for a function until then, on a thread in moult_pager_run(); must not block, and may call
    * nothing of this library. `function` 0: the guest did not end a function that an attach was making, and which waits;
@@ -262,7 +210,7 @@ struct moult_vm_options {
   uint64_t cache_bytes;        /* at most so much, all templates' sizes counted in full; 0: half of the file system */
   const char *pool_key;        /* file with this tenant's key, for pools that ask for one */
   uint64_t prefetch_bytes_per_s; /* fetched behind what was touched after earlier attaches; 0: nothing */
-  uint32_t fault_timeout_ms;   /* after which a page that the pool does not give is lost (page_lost); 0: 10 s */
+  uint32_t fault_timeout_ms;   /* after which a page that a pool does not give is lost (page_lost), of guest RAM as well; 0: 10 s */
   uint32_t reserved2;
 };
 #define MOULT_VM_CROSS_TENANT 1u /* let templates of other tenants in. Reuse of a VM does not undo a compromise
@@ -295,8 +243,10 @@ MOULT_API int moult_vm_process(struct moult_vm *vm) MOULT_CHECKED;
  *    "reclaiming": [ids of functions that have ended and whose memory is being given back],
  *    "counters": {"operations", "reclaimed_bytes"},
  *    "pager" (with a pool): {"offloaded_bytes", "zero_bytes", "lost_pages", "faults", "fault_pages", "prefetched_pages",
- *      "pool_used_bytes", "pool_limit_bytes", "fault_us_log2": faults by time, [i] under 2^i us},
- *    "offloaded" (with a pool): [{"function", "offloaded_bytes", "faults"}], of functions that had pages out,
+ *      "zeroed_pages": that the pool did not give, of functions that have ended, "pool_used_bytes": without what is being
+ *      given back, "pool_limit_bytes", "fault_us_log2": faults by time, [i] under 2^i us},
+ *    "offloaded" (with a pool): [{"function", "offloaded_bytes", "faults", "ended": waits for moult_vm_sweep()}], of functions
+ *      that had pages out,
  *    "remote" (with a window): {"faults", "hits": of them without the pool, "hit_bytes", "fetched_bytes", "prefetched_bytes",
  *      "prefetch_failures", "unkept_bytes", "lost_slots", "fault_us_log2"},
  *    "cache" (once used): {"used_bytes", "limit_bytes", "templates"}} */
@@ -305,6 +255,11 @@ MOULT_API int moult_vm_info_json(struct moult_vm *vm, char **json) MOULT_CHECKED
 /* The embedder restarted the guest (reset, restore of a snapshot): all functions and connections are gone.
  * Running operations end with ABORTED at the next process; windows are emptied. */
 MOULT_API int moult_vm_guest_reset(struct moult_vm *vm) MOULT_CHECKED;
+
+/* How often the guest has begun anew since create: by moult_vm_guest_reset(), or, without a word of the VMM's (kexec), by
+ * what its agent says when a connection is made. Then functions of before are gone, others will have their numbers, and
+ * what you keep of them is void; operations on them end with ABORTED. Look after every moult_vm_process(). */
+MOULT_API uint64_t moult_vm_boots(const struct moult_vm *vm);
 
 /* Copies guest RAM [gpa, gpa + length) to `to`; for diagnosis. Takes as long as the copy.
  * Errors: OUT_OF_RANGE when it is not inside one region. */
@@ -339,12 +294,13 @@ MOULT_API int moult_vm_hello(struct moult_vm *vm, const struct moult_op_options 
                              struct moult_op **op) MOULT_CHECKED;
 
 /* What is wrong in the guest, and in how the vm was given to us. Result: {"checks": [{"name", "ok", "detail",
- * "remedy"}]}. Succeeds also when checks are not ok. */
+ * "remedy"}]}, with "note": true where what is not there is no fault, as a window that a vm was not given. Succeeds also
+ * when checks are not ok. */
 MOULT_API int moult_vm_doctor(struct moult_vm *vm, const struct moult_op_options *options,
                               struct moult_op **op) MOULT_CHECKED;
 
 /* The agent's functions. Result: {"functions": [{...}]}; with a pool each has "offloaded_bytes", "recall_faults" and
- * "lost_pages", and pool space of functions that have ended is given back. */
+ * "lost_pages"; of one that has ended they tell what moult_vm_sweep() has not given back yet. */
 MOULT_API int moult_vm_list(struct moult_vm *vm, const struct moult_op_options *options,
                             struct moult_op **op) MOULT_CHECKED;
 
@@ -369,7 +325,9 @@ MOULT_API int moult_vm_freeze(struct moult_vm *vm, uint64_t function, const stru
 MOULT_API int moult_vm_thaw(struct moult_vm *vm, uint64_t function, const struct moult_op_options *options,
                             struct moult_op **op) MOULT_CHECKED;
 
-/* Ends a function. Its pages go to the guest's kernel as they are: use detach where nothing may be left. */
+/* Ends a function. Its pages go to the guest's kernel as they are: use detach where nothing may be left. One that has pages
+ * in the pool is made to stand still first, if it can be had within 2 s, so that nobody who gets their page frames waits for
+ * a pool that does not answer: he finds zeros, after a second at most. An error that leaves it alive lets it run again. */
 MOULT_API int moult_vm_kill(struct moult_vm *vm, uint64_t function, const struct moult_op_options *options,
                             struct moult_op **op) MOULT_CHECKED;
 
@@ -398,6 +356,27 @@ struct moult_capture_options {
 MOULT_API int moult_vm_capture(struct moult_vm *vm, const struct moult_capture_options *capture,
                                const struct moult_op_options *options, struct moult_op **op) MOULT_CHECKED;
 
+struct moult_fork_options {
+  size_t size;
+  uint64_t function;
+  const char *name;     /* of the new template, in the pool and meanwhile in the vm's store */
+  const char *to;       /* URI of the pool: "file:/PATH", "dax:/PATH", "rdma://HOST[:PORT]/" */
+  uint32_t pages;       /* enum moult_page_mode */
+  uint32_t flags;       /* MOULT_FORK_* */
+};
+#define MOULT_FORK_KEEP 1u /* leave the template in the vm's store, whether it got into the pool or not */
+
+/* Makes a template of a function that runs on, and puts it into a pool, where other hosts attach to it at once. The
+ * function stands still as for moult_vm_capture() and no longer: the pages go to the pool when it runs again. The template
+ * has the vm's tenant; the pool is opened with that, and with pool_key, before the function is stopped. On failure it runs
+ * on, and nothing is left in the pool. The template in the vm's store is removed in either case, unless KEEP is given; where
+ * that fails, "notes" say so. Pages move within the operation's time (timeout_ms).
+ * Errors: those of moult_vm_capture() and moult_pool_push(); ALREADY_EXISTS (store or pool has that name),
+ * FAILED_PRECONDITION (the pool is the vm's own store).
+ * Result: capture's members, "to", "pushed", "kept" (in the store), "notes" */
+MOULT_API int moult_vm_fork(struct moult_vm *vm, const struct moult_fork_options *fork,
+                            const struct moult_op_options *options, struct moult_op **op) MOULT_CHECKED;
+
 struct moult_attach_options {
   size_t size;
   const char *name;  /* the template's */
@@ -420,7 +399,8 @@ MOULT_API int moult_vm_attach(struct moult_vm *vm, const struct moult_attach_opt
 
 /* Ends a function, and gives back what it had in memory, so that nothing of it is left. The guest's driver holds its
  * pages from its end on until they are discarded. What the host cannot discard, because the connection or the agent is
- * lost, the guest fills with zeros, which "notes" then tells. When it is not known whether the function has ended, the
+ * lost, or because the pool does not let go of some of it for 3 s, the guest fills with zeros, all of it, which "notes" then
+ * tells; "discarded_bytes" is 0 then. When it is not known whether the function has ended, the
  * operation fails with DATA_LOSS and "detached" false; on any other failure that leaves "detached" false it runs on.
  * Needs regions. Result: {"detached", "discarded_bytes", "phases", "notes", "counters": {"ranges", "zeroed_bytes"}} */
 MOULT_API int moult_vm_detach(struct moult_vm *vm, uint64_t function, const struct moult_op_options *options,
@@ -500,5 +480,7 @@ MOULT_API void moult_op_free(struct moult_op *op);
 #ifdef __cplusplus
 }
 #endif
+
+#include <moult/store.h>
 
 #endif /* MOULT_MOULT_H_ */

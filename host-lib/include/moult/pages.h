@@ -50,6 +50,13 @@ enum moult_page_kind {
 
 /* moult_page_run.flags */
 #define MOULT_PAGE_DIRTY 1u
+/* Of pages that a function maps: touched since it was ready, attached, or last thawed (moult_vm_thaw(), moult_vm_recall(),
+ * an offload that lets it run on), as far as "access" in the JSON says that it is known:
+ *   page     each page by itself, by its bit in the page tables; takes the guest's driver
+ *   mapping  that any page of its mapping was. The kernel tells no more without the driver
+ *   mark     not since when, but whether the kernel saw it as it looked for memory; agents that know no better
+ * The kernel may clear the bits when it looks for memory, and what a CPU has in its TLB it may use without setting one:
+ * cold is a good guess, no promise. Of other pages it is the kernel's mark. */
 #define MOULT_PAGE_ACCESSED 2u
 #define MOULT_PAGE_LOCKED 4u
 #define MOULT_PAGE_WRITEBACK 8u
@@ -57,6 +64,7 @@ enum moult_page_kind {
 #define MOULT_PAGE_KSM 32u
 #define MOULT_PAGE_OTHERS 64u  /* others map it, too */
 #define MOULT_PAGE_SAMPLE 128u /* may have changed while it was looked at */
+#define MOULT_PAGE_OFFLOADED 256u /* of user pages: its content is in the pool; the host's word, not the guest's */
 
 /* Pages that follow each other and are alike. */
 struct moult_page_run {
@@ -83,7 +91,7 @@ struct moult_pages_options {
 #define MOULT_PAGES_JSON_RUNS 1u /* the runs are in the JSON, too */
 
 /* Asks for the ledger. Result: {"ram_bytes", "classes": {"user_private": bytes, ...}, "template_bytes", "kinds": {...},
- * "functions": [{"id", "name", "state", "exact", "user_private", "user_shared", "user_file", "template", "on_behalf",
+ * "functions": [{"id", "name", "state", "access", "exact", "user_private", "user_shared", "user_file", "template", "on_behalf", "offloaded",
  *  "segments": {"runtime": {"bytes", "offloaded_bytes"}, "init", "exec"}}],
  * "processes": [{"pid", "comm", "function"}], "files": [...]}; with MOULT_PAGES_JSON_RUNS also "run_fields", the names of
  * the numbers of each of "runs", and "class_names", "kind_names", "segment_names", "flag_names" (by bit).

@@ -121,14 +121,14 @@ struct moult_policy_decision {
  *                init_most_s      600   nor later;
  *                init_known       10    with fewer intervals than this,
  *                init_unknown_s   60    after that
- *                step_mib         1     a step of the runtime is the larger of a size
+ *                step_mib         1     a step of the runtime, cold pages first, is the larger of a size
  *                step_share       0.01  and a share of the segment,
  *                step_every_s     1     one each so many seconds
  *                end_after_s      14400 ends it after this long, when nothing is resident any more
  *                recall           working-set; or all, or faults
  *                pressure_from    0.8   from here to 1 all waits (not the steps) shrink to nothing
  *
- * Errors: NOT_FOUND (no such policy), INVALID_ARGUMENT (names the parameter). */
+ * Errors: INVALID_ARGUMENT (no such policy; names the parameter). */
 MOULT_API int moult_policy_open(const char *spec, struct moult_policy **policy) MOULT_CHECKED;
 
 struct moult_policy_options {

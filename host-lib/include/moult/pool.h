@@ -66,7 +66,8 @@ MOULT_API int moult_pool_list_json(struct moult_pool *pool, char **json) MOULT_C
 
 /* {"uri", "used_bytes", "limit_bytes", "templates"}; of dax: also "medium" ("devdax", "fsdax", "page cache":
  * a file that is on neither, for trial) and "held_bytes", of those used, which are of removed templates that
- * are still mapped */
+ * are still mapped; of a memory node that lends memory for offloaded pages: also "lent_bytes", to VMs of this tenant, and
+ * "lend_limit_bytes", to those of all tenants at most. Of several nodes the first that answers tells */
 MOULT_API int moult_pool_stat_json(struct moult_pool *pool, char **json) MOULT_CHECKED;
 
 /* Copies a template of the store, checked, into the pool, whole or not at all.

@@ -5,6 +5,8 @@
 #ifndef MOULT_HOST_CAPI_CAPI_H_
 #define MOULT_HOST_CAPI_CAPI_H_
 
+#include <cxxabi.h>
+
 #include <algorithm>
 #include <cstddef>
 #include <cstring>
@@ -40,13 +42,16 @@ namespace moult::capi {
 int Report(const absl::Status& status);
 int Report(int error, absl::StatusCode code, const char* message);
 
-// Runs `call`, which returns an absl::Status, with nothing thrown out of it.
+// Runs `call`, which returns an absl::Status, with nothing thrown out of it, but for what unwinds a thread that ends
+// (pthread_exit, pthread_cancel): who stops that ends the process.
 template <typename F>
 int Guarded(F call) {
   try {
     return Report(call());
   } catch (const std::bad_alloc&) {
     return Report(absl::ResourceExhaustedError("out of memory"));
+  } catch (const abi::__forced_unwind&) {
+    throw;
   } catch (...) {
     return Report(absl::InternalError("exception inside the library"));
   }

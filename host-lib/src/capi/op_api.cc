@@ -25,8 +25,14 @@ constexpr uint32_t kMedium = 60000;
 constexpr uint32_t kLong = 120000;
 constexpr uint32_t kMaxTimeout = 24 * 3600 * 1000;
 
+// An operation's body, and the function that it is about; 0: none.
+struct Made {
+  Vm::Body body;
+  uint64_t function = 0;
+};
+
 int Start(moult_vm* vm, const moult_op_options* options, moult_op** handle, const char* verb,
-          uint32_t default_ms, const std::function<absl::StatusOr<Vm::Body>()>& make) {
+          uint32_t default_ms, const std::function<absl::StatusOr<Made>()>& make) {
   return Guarded([&]() -> absl::Status {
     if (handle == nullptr) return absl::InvalidArgumentError("op is NULL");
     *handle = nullptr;
@@ -40,7 +46,7 @@ int Start(moult_vm* vm, const moult_op_options* options, moult_op** handle, cons
     if (!made.ok()) return moult::Annotate(made.status(), verb);
     auto result = std::make_unique<moult_op>();
     result->link = vm->link;
-    result->op = vm->vm->Start(verb, ours.timeout_ms, default_ms, *std::move(made));
+    result->op = vm->vm->Start(verb, ours.timeout_ms, default_ms, std::move(made->body), made->function);
     result->op->handle = result.get();
     if (ours.done != nullptr) {
       result->op->on_done = [done = ours.done, user = ours.user, op = result.get()] { done(user, op); };
@@ -82,11 +88,23 @@ int StartSimple(
     moult_vm* vm, uint64_t function, const moult_op_options* options, moult_op** op, const char* verb,
     uint32_t default_ms, Simple body,
     absl::Status (*need)(moult_vm*) = [](moult_vm*) { return absl::OkStatus(); }) {
-  return Start(vm, options, op, verb, default_ms, [&]() -> absl::StatusOr<Vm::Body> {
+  return Start(vm, options, op, verb, default_ms, [&]() -> absl::StatusOr<Made> {
     MOULT_RETURN_IF_ERROR(NeedFunction(function));
     MOULT_RETURN_IF_ERROR(need(vm));
-    return Vm::Body([=](Vm* on, Op* self) { return body(on, self, function); });
+    return Made{[=](Vm* on, Op* self) { return body(on, self, function); }, function};
   });
+}
+
+absl::StatusOr<ops::CaptureConfig> TakeCapture(moult_vm* vm, uint64_t function, const char* name, uint32_t pages) {
+  MOULT_RETURN_IF_ERROR(NeedFunction(function));
+  MOULT_RETURN_IF_ERROR(NeedStore(vm));
+  ops::CaptureConfig config{function, Text(name), false, {}};
+  MOULT_ASSIGN_OR_RETURN(config.pages, TakePages(pages));
+  if (config.pages == moult::host::PageMode::kInPlace) MOULT_RETURN_IF_ERROR(NeedRam(vm));
+  if (!moult::rpc::IsName(config.name)) {
+    return absl::InvalidArgumentError("name: give 1 to 64 of [A-Za-z0-9._-], not beginning with a dot");
+  }
+  return config;
 }
 
 absl::StatusOr<ops::AttachConfig> TakeAttach(moult_vm* vm, const moult_attach_options* attach) {
@@ -113,41 +131,41 @@ absl::StatusOr<ops::AttachConfig> TakeAttach(moult_vm* vm, const moult_attach_op
 extern "C" {
 
 int moult_vm_hello(struct moult_vm* vm, const struct moult_op_options* options, struct moult_op** op) {
-  return Start(vm, options, op, "hello", kQuick, [] { return Vm::Body(ops::Hello); });
+  return Start(vm, options, op, "hello", kQuick, [] { return Made{ops::Hello}; });
 }
 
 int moult_vm_doctor(struct moult_vm* vm, const struct moult_op_options* options, struct moult_op** op) {
-  return Start(vm, options, op, "doctor", kQuick, [] { return Vm::Body(ops::Doctor); });
+  return Start(vm, options, op, "doctor", kQuick, [] { return Made{ops::Doctor}; });
 }
 
 int moult_vm_list(struct moult_vm* vm, const struct moult_op_options* options, struct moult_op** op) {
-  return Start(vm, options, op, "list", kQuick, [] { return Vm::Body(ops::List); });
+  return Start(vm, options, op, "list", kQuick, [] { return Made{ops::List}; });
 }
 
 int moult_vm_pages(struct moult_vm* vm, const struct moult_pages_options* pages,
                    const struct moult_op_options* options, struct moult_op** op) {
-  return Start(vm, options, op, "pages", kMedium, [&]() -> absl::StatusOr<Vm::Body> {
+  return Start(vm, options, op, "pages", kMedium, [&]() -> absl::StatusOr<Made> {
     MOULT_ASSIGN_OR_RETURN(const moult_pages_options ours, TakeOptions(pages, "moult_pages_options"));
     if ((ours.flags & ~MOULT_PAGES_JSON_RUNS) != 0) return absl::InvalidArgumentError("pages: unknown flags");
     const ops::PagesConfig config{ours.function, (ours.flags & MOULT_PAGES_JSON_RUNS) != 0};
-    return Vm::Body([config](Vm* on, Op* self) { return ops::Pages(on, self, config); });
+    return Made{[config](Vm* on, Op* self) { return ops::Pages(on, self, config); }, config.function};
   });
 }
 
 int moult_vm_why(struct moult_vm* vm, uint64_t gpa, const void* hva, const struct moult_op_options* options,
                  struct moult_op** op) {
-  return Start(vm, options, op, "why", kMedium, [&]() -> absl::StatusOr<Vm::Body> {
+  return Start(vm, options, op, "why", kMedium, [&]() -> absl::StatusOr<Made> {
     auto address = moult::host::GuestPhys(gpa);
     if (hva != nullptr) {
       MOULT_ASSIGN_OR_RETURN(address, vm->vm->AddressOf(static_cast<const std::byte*>(hva)));
     }
-    return Vm::Body([address](Vm* on, Op* self) { return ops::Why(on, self, address); });
+    return Made{[address](Vm* on, Op* self) { return ops::Why(on, self, address); }};
   });
 }
 
 int moult_vm_offload(struct moult_vm* vm, const struct moult_offload_options* offload,
                      const struct moult_op_options* options, struct moult_op** op) {
-  return Start(vm, options, op, "offload", kMedium, [&]() -> absl::StatusOr<Vm::Body> {
+  return Start(vm, options, op, "offload", kMedium, [&]() -> absl::StatusOr<Made> {
     MOULT_ASSIGN_OR_RETURN(const moult_offload_options ours, TakeOptions(offload, "moult_offload_options"));
     MOULT_RETURN_IF_ERROR(NeedFunction(ours.function));
     if ((ours.flags & ~(MOULT_OFFLOAD_COLD_ONLY | MOULT_OFFLOAD_RUN_ON)) != 0) {
@@ -160,34 +178,38 @@ int moult_vm_offload(struct moult_vm* vm, const struct moult_offload_options* of
                                     (ours.flags & MOULT_OFFLOAD_RUN_ON) != 0,
                                     ours.segments << static_cast<unsigned>(moult::rpc::Segment::Runtime),
                                     ours.most_bytes};
-    return Vm::Body([config](Vm* on, Op* self) { return ops::Offload(on, self, config); });
+    return Made{[config](Vm* on, Op* self) { return ops::Offload(on, self, config); }, config.function};
   });
 }
 
 int moult_vm_recall(struct moult_vm* vm, const struct moult_recall_options* recall,
                     const struct moult_op_options* options, struct moult_op** op) {
-  return Start(vm, options, op, "recall", kMedium, [&]() -> absl::StatusOr<Vm::Body> {
+  return Start(vm, options, op, "recall", kMedium, [&]() -> absl::StatusOr<Made> {
     MOULT_ASSIGN_OR_RETURN(const moult_recall_options ours, TakeOptions(recall, "moult_recall_options"));
     MOULT_RETURN_IF_ERROR(NeedFunction(ours.function));
     using moult::host::Prefetch;
     constexpr Prefetch kPrefetch[] = {Prefetch::kWorkingSet, Prefetch::kAll, Prefetch::kNone};
     if (ours.prefetch > MOULT_PREFETCH_NONE) return absl::InvalidArgumentError("prefetch: unknown");
     const ops::RecallConfig config{ours.function, kPrefetch[ours.prefetch]};
-    return Vm::Body([config](Vm* on, Op* self) { return ops::Recall(on, self, config); });
+    return Made{[config](Vm* on, Op* self) { return ops::Recall(on, self, config); }, config.function};
   });
 }
 
 int moult_vm_recall_all(struct moult_vm* vm, const struct moult_op_options* options, struct moult_op** op) {
-  return Start(vm, options, op, "recall_all", kLong, [] { return Vm::Body(ops::RecallAll); });
+  return Start(vm, options, op, "recall_all", kLong, [] { return Made{ops::RecallAll}; });
+}
+
+int moult_vm_sweep(struct moult_vm* vm, const struct moult_op_options* options, struct moult_op** op) {
+  return Start(vm, options, op, "sweep", kLong, [] { return Made{ops::Sweep}; });
 }
 
 int moult_vm_run(struct moult_vm* vm, const char* function_json, const struct moult_op_options* options,
                  struct moult_op** op) {
-  return Start(vm, options, op, "run", kLong, [&]() -> absl::StatusOr<Vm::Body> {
+  return Start(vm, options, op, "run", kLong, [&]() -> absl::StatusOr<Made> {
     if (function_json == nullptr) return absl::InvalidArgumentError("function_json is NULL");
     MOULT_ASSIGN_OR_RETURN(auto spec, moult::host::SpecFromJson(function_json));
-    return Vm::Body([spec = std::shared_ptr<const moult::rpc::FunctionSpecT>(std::move(spec))](
-                        Vm* on, Op* self) { return ops::Run(on, self, spec); });
+    return Made{[spec = std::shared_ptr<const moult::rpc::FunctionSpecT>(std::move(spec))](
+                        Vm* on, Op* self) { return ops::Run(on, self, spec); }};
   });
 }
 
@@ -213,25 +235,33 @@ int moult_vm_forget(struct moult_vm* vm, uint64_t function, const struct moult_o
 
 int moult_vm_capture(struct moult_vm* vm, const struct moult_capture_options* capture,
                      const struct moult_op_options* options, struct moult_op** op) {
-  return Start(vm, options, op, "capture", kLong, [&]() -> absl::StatusOr<Vm::Body> {
+  return Start(vm, options, op, "capture", kLong, [&]() -> absl::StatusOr<Made> {
     MOULT_ASSIGN_OR_RETURN(const moult_capture_options ours, TakeOptions(capture, "moult_capture_options"));
-    MOULT_RETURN_IF_ERROR(NeedFunction(ours.function));
-    MOULT_RETURN_IF_ERROR(NeedStore(vm));
-    ops::CaptureConfig config{ours.function, Text(ours.name), ours.end != 0, {}};
-    MOULT_ASSIGN_OR_RETURN(config.pages, TakePages(ours.pages));
-    if (config.pages == moult::host::PageMode::kInPlace) MOULT_RETURN_IF_ERROR(NeedRam(vm));
-    if (!moult::rpc::IsName(config.name)) {
-      return absl::InvalidArgumentError("name: give 1 to 64 of [A-Za-z0-9._-], not beginning with a dot");
-    }
-    return Vm::Body([config](Vm* on, Op* self) { return ops::Capture(on, self, config); });
+    MOULT_ASSIGN_OR_RETURN(ops::CaptureConfig config, TakeCapture(vm, ours.function, ours.name, ours.pages));
+    config.end = ours.end != 0;
+    return Made{[config](Vm* on, Op* self) { return ops::Capture(on, self, config); }, config.function};
+  });
+}
+
+int moult_vm_fork(struct moult_vm* vm, const struct moult_fork_options* fork,
+                  const struct moult_op_options* options, struct moult_op** op) {
+  return Start(vm, options, op, "fork", kLong, [&]() -> absl::StatusOr<Made> {
+    MOULT_ASSIGN_OR_RETURN(const moult_fork_options ours, TakeOptions(fork, "moult_fork_options"));
+    ops::ForkConfig config;
+    MOULT_ASSIGN_OR_RETURN(config.capture, TakeCapture(vm, ours.function, ours.name, ours.pages));
+    config.to = Text(ours.to);
+    MOULT_RETURN_IF_ERROR(moult::host::ParsePoolUri(config.to).status());
+    if ((ours.flags & ~MOULT_FORK_KEEP) != 0) return absl::InvalidArgumentError("flags: unknown ones are set");
+    config.keep = (ours.flags & MOULT_FORK_KEEP) != 0;
+    return Made{[config](Vm* on, Op* self) { return ops::Fork(on, self, config); }, config.capture.function};
   });
 }
 
 int moult_vm_attach(struct moult_vm* vm, const struct moult_attach_options* attach,
                     const struct moult_op_options* options, struct moult_op** op) {
-  return Start(vm, options, op, "attach", kLong, [&]() -> absl::StatusOr<Vm::Body> {
+  return Start(vm, options, op, "attach", kLong, [&]() -> absl::StatusOr<Made> {
     MOULT_ASSIGN_OR_RETURN(const ops::AttachConfig config, TakeAttach(vm, attach));
-    return Vm::Body([config](Vm* on, Op* self) { return ops::Attach(on, self, config); });
+    return Made{[config](Vm* on, Op* self) { return ops::Attach(on, self, config); }};
   });
 }
 
@@ -242,12 +272,11 @@ int moult_vm_detach(struct moult_vm* vm, uint64_t function, const struct moult_o
 
 int moult_vm_repurpose(struct moult_vm* vm, uint64_t function, const struct moult_attach_options* attach,
                        const struct moult_op_options* options, struct moult_op** op) {
-  return Start(vm, options, op, "repurpose", kLong, [&]() -> absl::StatusOr<Vm::Body> {
+  return Start(vm, options, op, "repurpose", kLong, [&]() -> absl::StatusOr<Made> {
     MOULT_RETURN_IF_ERROR(NeedFunction(function));
     MOULT_RETURN_IF_ERROR(NeedRam(vm));
     MOULT_ASSIGN_OR_RETURN(const ops::AttachConfig config, TakeAttach(vm, attach));
-    return Vm::Body(
-        [function, config](Vm* on, Op* self) { return ops::Repurpose(on, self, function, config); });
+    return Made{[function, config](Vm* on, Op* self) { return ops::Repurpose(on, self, function, config); }, function};
   });
 }
 
@@ -258,13 +287,13 @@ int moult_vm_tunnel(struct moult_vm* vm, uint64_t function, const struct moult_o
 
 int moult_vm_logs(struct moult_vm* vm, const struct moult_logs_options* logs,
                   const struct moult_op_options* options, struct moult_op** op) {
-  return Start(vm, options, op, "logs", kQuick, [&]() -> absl::StatusOr<Vm::Body> {
+  return Start(vm, options, op, "logs", kQuick, [&]() -> absl::StatusOr<Made> {
     MOULT_ASSIGN_OR_RETURN(const moult_logs_options ours, TakeOptions(logs, "moult_logs_options"));
     MOULT_RETURN_IF_ERROR(NeedFunction(ours.function));
     MOULT_RETURN_IF_ERROR(NeedConnections(vm));
-    return Vm::Body([ours](Vm* on, Op* self) {
+    return Made{[ours](Vm* on, Op* self) {
       return ops::Logs(on, self, ours.function, ours.tail_bytes, ours.follow != 0);
-    });
+    }, ours.function};
   });
 }
 

@@ -25,6 +25,16 @@ int moult_pager_run(struct moult_vm* vm) {
   });
 }
 
+int moult_pager_threads(struct moult_vm* vm) {
+  int threads = 0;
+  const int failed = Guarded([&]() -> absl::Status {
+    MOULT_ASSIGN_OR_RETURN(moult::host::Vm* paged, PagedVm(vm));
+    threads = paged->fault_servers();
+    return absl::OkStatus();
+  });
+  return failed < 0 ? failed : threads;
+}
+
 int moult_pager_stop(struct moult_vm* vm) {
   return Guarded([&]() -> absl::Status {
     MOULT_ASSIGN_OR_RETURN(moult::host::Vm* paged, PagedVm(vm));

@@ -109,6 +109,10 @@ int moult_pool_stat_json(struct moult_pool* pool, char** json) {
       stat["medium"] = use.medium;
       stat["held_bytes"] = use.held_bytes;
     }
+    if (use.lend_limit_bytes != 0) {
+      stat["lent_bytes"] = use.lent_bytes;
+      stat["lend_limit_bytes"] = use.lend_limit_bytes;
+    }
     return GiveText(moult::host::Dump(stat), json);
   });
 }

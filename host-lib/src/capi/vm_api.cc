@@ -2,11 +2,10 @@
 #include <unistd.h>
 
 #include "capi/capi.h"
-#include "absl/strings/strip.h"
 #include "json/json.h"
 #include "moult/protocol/frame.h"
 #include "moult/protocol/limits.h"
-#include "pool/file/page_file.h"
+#include "pool/uri.h"
 
 using moult::capi::GiveText;
 using moult::capi::Guarded;
@@ -62,19 +61,15 @@ absl::Status TakeMemory(const moult_vm_options& from, moult::host::VmConfig* to)
 
 absl::Status TakePool(const moult_vm_options& from, moult::host::VmConfig* to) {
   if (from.pool == nullptr) return absl::OkStatus();
-  absl::string_view folder = from.pool;
-  if (!absl::ConsumePrefix(&folder, "file:") || folder.empty()) {
-    return absl::InvalidArgumentError(absl::StrCat("pool ", from.pool, ": give file:FOLDER, the one kind that there is"));
-  }
-  const uint64_t limit = from.pool_bytes != 0 ? from.pool_bytes : UINT64_MAX;
-  MOULT_ASSIGN_OR_RETURN(to->pool, moult::host::PageFile::Create(std::string(folder), limit));
+  MOULT_ASSIGN_OR_RETURN(to->pool, moult::host::OpenPagePool(from.pool, {to->tenant, Text(from.pool_key), to->threads}, from.pool_bytes));
   return absl::OkStatus();
 }
 
 void TakeRemote(const moult_vm_options& from, moult::host::VmConfig* to) {
-  to->remote = {{to->tenant, Text(from.pool_key)}, Text(from.cache), from.cache_bytes};
+  to->remote = {{to->tenant, Text(from.pool_key), to->threads}, Text(from.cache), from.cache_bytes};
   to->remote_pager.prefetch_bytes_per_s = from.prefetch_bytes_per_s;
-  if (from.fault_timeout_ms != 0) to->remote_pager.retry.deadline = std::chrono::milliseconds(from.fault_timeout_ms);
+  if (from.fault_timeout_ms == 0) return;
+  to->read_deadline = to->remote_pager.retry.deadline = std::chrono::milliseconds(from.fault_timeout_ms);
 }
 
 void TakeHooks(const moult_vm_options& from, moult::host::VmConfig* to) {
@@ -107,6 +102,7 @@ absl::StatusOr<moult::host::VmConfig> TakeConfig(const moult_vm_options* options
   if ((ours.flags & ~MOULT_VM_CROSS_TENANT) != 0)
     return absl::InvalidArgumentError("vm options: unknown flags");
   moult::host::VmConfig config;
+  MOULT_ASSIGN_OR_RETURN(config.threads, moult::host::ServingThreads::Create());
   config.name = Text(ours.name);
   config.tenant = Text(ours.tenant);
   if (config.tenant.size() > moult::image::kMaxTenant) {
@@ -181,6 +177,10 @@ int moult_vm_guest_reset(struct moult_vm* vm) {
     return absl::OkStatus();
   });
 }
+
+uint64_t moult_vm_boots(const struct moult_vm* vm) { return vm != nullptr ? vm->vm->boots() : 0; }
+
+size_t moult_vm_unswept(const struct moult_vm* vm) { return vm != nullptr ? vm->vm->unswept_count() : 0; }
 
 int moult_vm_read(struct moult_vm* vm, uint64_t gpa, void* to, size_t length) {
   return Guarded([&]() -> absl::Status {

@@ -48,6 +48,7 @@ Json ToJson(const PagerStats& stats) {
           {"faults", stats.total.faults},
           {"fault_pages", stats.total.fault_pages},
           {"prefetched_pages", stats.total.prefetched_pages},
+          {"zeroed_pages", stats.total.zeroed_pages},
           {"pool_used_bytes", stats.pool_used_bytes},
           {"pool_limit_bytes", stats.pool_limit_bytes},
           {"fault_us_log2", stats.fault_us}};

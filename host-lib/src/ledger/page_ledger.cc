@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "ledger/compare_runs.h"
 #include "memory/cut_runs.h"
 #include "moult/base/status.h"
 
@@ -22,7 +23,7 @@ PageRun Hole(uint64_t gpa, uint64_t length) {
   return {gpa, length, 0, 0, 0, 0, 0, PageClass::Reserved, rpc::PageKind::Hole, 0, rpc::Segment::None, rpc::PageFlag{}};
 }
 
-PageRun PartOf(const PageRun& run, uint64_t at, uint64_t length) {
+PageRun PartWith(const PageRun& run, uint64_t at, uint64_t length, rpc::PageFlag flags) {
   return {run.gpa() + at,
           length,
           run.va() != 0 ? run.va() + at : 0,
@@ -34,8 +35,10 @@ PageRun PartOf(const PageRun& run, uint64_t at, uint64_t length) {
           run.kind(),
           run.prot(),
           run.segment(),
-          run.flags()};
+          flags};
 }
+
+PageRun PartOf(const PageRun& run, uint64_t at, uint64_t length) { return PartWith(run, at, length, run.flags()); }
 
 }  // namespace
 
@@ -44,6 +47,7 @@ absl::StatusOr<PageLedger> PageLedger::Make(rpc::PagesReportT report, std::vecto
   ledger.report_ = std::move(report);
   ledger.runs_ = std::move(runs);
   MOULT_RETURN_IF_ERROR(rpc::CheckPageRuns(ledger.report_, ledger.runs_));
+  for (PageRun& run : ledger.runs_) run = PartWith(run, 0, run.length(), run.flags() & ~kOffloaded);
   if (!memory.empty()) {
     CutAtRegions(memory, &ledger.runs_, PartOf);
     for (const PageRun& run : ledger.runs_) {
@@ -53,10 +57,36 @@ absl::StatusOr<PageLedger> PageLedger::Make(rpc::PagesReportT report, std::vecto
     }
     if (!ledger.report_.ram.empty()) ledger.AddHoles(memory);
   }
-  const auto first = std::find_if_not(ledger.runs_.begin(), ledger.runs_.end(), IsRam);
-  ledger.windows_ = static_cast<size_t>(first - ledger.runs_.begin());
-  for (size_t i = 0; i < ledger.windows_; ++i) ledger.ram_bytes_ += ledger.runs_[i].length();
+  ledger.CountRam();
   return ledger;
+}
+
+void PageLedger::CountRam() {
+  windows_ = static_cast<size_t>(std::find_if_not(runs_.begin(), runs_.end(), IsRam) - runs_.begin());
+  ram_bytes_ = 0;
+  for (size_t i = 0; i < windows_; ++i) ram_bytes_ += runs_[i].length();
+}
+
+void PageLedger::MarkOffloaded(const std::function<std::vector<bool>(GuestRange)>& out) {
+  std::vector<PageRun> all;
+  all.reserve(runs_.size());
+  for (const PageRun& run : runs_) {
+    const bool users = run.page_class() == PageClass::UserPrivate || run.page_class() == PageClass::UserShared;
+    std::vector<bool> pages;
+    if (users) pages = out({GuestPhys(run.gpa()), run.length()});
+    if (std::find(pages.begin(), pages.end(), true) == pages.end()) {
+      all.push_back(run);
+      continue;
+    }
+    for (auto at = pages.begin(); at != pages.end();) {
+      const auto end = std::find(at, pages.end(), !*at);
+      all.push_back(PartWith(run, static_cast<uint64_t>(at - pages.begin()) * kPage, static_cast<uint64_t>(end - at) * kPage,
+                             *at ? run.flags() | kOffloaded : run.flags()));
+      at = end;
+    }
+  }
+  runs_ = std::move(all);
+  CountRam();
 }
 
 // What firmware keeps, and what the guest's kernel was told not to use.
@@ -99,52 +129,27 @@ const rpc::PagesProcessT* PageLedger::ProcessOf(const PageRun& run) const {
 
 namespace {
 
-// Whose it is, and as what: a page that only moved within the same mapping is another page of RAM all the same.
-bool Same(const PageRun& a, uint64_t a_gpa, const PageRun& b) {
-  const uint64_t inside = a_gpa - a.gpa();
-  const uint64_t other = a_gpa - b.gpa();
-  return a.page_class() == b.page_class() && a.kind() == b.kind() && a.function() == b.function() && a.pid() == b.pid() &&
-         (a.pid() == 0 || a.va() + inside == b.va() + other);
+absl::Span<const PageRun> Ram(const PageLedger& ledger) {
+  const auto windows = std::find_if_not(ledger.runs().begin(), ledger.runs().end(), IsRam);
+  return absl::MakeConstSpan(ledger.runs()).first(static_cast<size_t>(windows - ledger.runs().begin()));
 }
-
-// Runs of RAM, cut where either list has a border.
-class Walker {
- public:
-  explicit Walker(const std::vector<PageRun>& runs) : runs_(runs) {}
-  // Goes to the first run that ends behind `gpa`; null: there is none.
-  const PageRun* At(uint64_t gpa) {
-    while (next_ < runs_.size() && IsRam(runs_[next_]) && End(runs_[next_]) <= gpa) ++next_;
-    return next_ < runs_.size() && IsRam(runs_[next_]) ? &runs_[next_] : nullptr;
-  }
-
- private:
-  const std::vector<PageRun>& runs_;
-  size_t next_ = 0;
-};
 
 }  // namespace
 
 void Compare(const PageLedger& before, const PageLedger& after, const std::function<void(const PageChange&)>& each) {
-  Walker old_runs(before.runs());
-  Walker new_runs(after.runs());
-  uint64_t at = 0;
-  for (;;) {
-    const PageRun* a = old_runs.At(at);
-    const PageRun* b = new_runs.At(at);
-    if (a == nullptr && b == nullptr) return;
-    const uint64_t a_start = a != nullptr ? a->gpa() : UINT64_MAX;
-    const uint64_t b_start = b != nullptr ? b->gpa() : UINT64_MAX;
-    at = std::max(at, std::min(a_start, b_start));
-    const bool in_a = a_start <= at;
-    const bool in_b = b_start <= at;
-    uint64_t end = UINT64_MAX;
-    if (a != nullptr) end = std::min(end, in_a ? End(*a) : a_start);
-    if (b != nullptr) end = std::min(end, in_b ? End(*b) : b_start);
-    if (!(in_a && in_b && Same(*a, at, *b))) {
-      each({{GuestPhys(at), end - at}, in_a ? a : nullptr, in_b ? b : nullptr});
-    }
-    at = end;
-  }
+  const auto compared = [](const PageRun& run) {
+    return ComparedRun{.gpa = run.gpa(),
+                       .length = run.length(),
+                       .page_class = static_cast<uint64_t>(run.page_class()),
+                       .kind = static_cast<uint64_t>(run.kind()),
+                       .function = run.function(),
+                       .pid = run.pid(),
+                       .va = run.va()};
+  };
+  CompareRuns(Ram(before), Ram(after), compared, compared,
+              [&each](uint64_t first, uint64_t length, const PageRun* old_run, const PageRun* new_run) {
+                each({{GuestPhys(first), length}, old_run, new_run});
+              });
 }
 
 }  // namespace moult::host

@@ -26,17 +26,26 @@ struct PageChange {
   const rpc::PageRun* after;
 };
 
+// MOULT_PAGE_OFFLOADED: no guest says so.
+inline constexpr auto kOffloaded = static_cast<rpc::PageFlag>(1u << 8);
+
 class PageLedger {
  public:
   // `report` has been checked, `runs` not. A report of all the guest's RAM gets what of `memory` the guest's kernel does
   // not know of, as Reserved. kDataLoss: the agent breaks the protocol, or tells of RAM that is not there.
   static absl::StatusOr<PageLedger> Make(rpc::PagesReportT report, std::vector<rpc::PageRun> runs, const GuestMemory& memory);
 
+  // Marks the users' pages that are out, kOffloaded; runs are cut where that begins and ends. `out`: for each page of a
+  // range, whether it is; empty: none.
+  void MarkOffloaded(const std::function<std::vector<bool>(GuestRange)>& out);
+
   // Of RAM, rising and disjoint; then of windows.
   const std::vector<rpc::PageRun>& runs() const { return runs_; }
   const rpc::PagesReportT& report() const { return report_; }
   // The run that has this page of RAM, or else the first of a window that has; null: none.
   const rpc::PageRun* Find(GuestPhys gpa) const;
+  // How flag Accessed of its pages was found: "mark", "mapping" or "page"; see moult/pages.h.
+  std::string AccessOf(uint64_t function) const;
   // Null: it has none.
   const std::string* FileOf(const rpc::PageRun& run) const;
   const rpc::PagesProcessT* ProcessOf(const rpc::PageRun& run) const;
@@ -49,6 +58,7 @@ class PageLedger {
  private:
   PageLedger() = default;
   void AddHoles(const GuestMemory& memory);
+  void CountRam();
 
   rpc::PagesReportT report_;
   std::vector<rpc::PageRun> runs_;

@@ -24,7 +24,7 @@ constexpr std::array<const char*, kKinds> kKindNames = {
     "none",   "anonymous",    "file_copy", "shmem",      "file",     "window",  "slab",   "page_table",
     "kernel", "kernel_image", "boot",      "swap_cache", "huge_tlb", "balloon", "broken", "hole"};
 constexpr std::array kSegmentNames = {"none", "runtime", "init", "exec"};
-constexpr std::array kFlagNames = {"dirty", "accessed", "locked", "writeback", "huge", "ksm", "shared", "sample"};
+constexpr std::array kFlagNames = {"dirty", "accessed", "locked", "writeback", "huge", "ksm", "shared", "sample", "offloaded"};
 
 // What a page of this kind is called in a sentence.
 constexpr std::array<const char*, kKinds> kKindTexts = {"a free page",
@@ -61,6 +61,14 @@ struct FunctionSums {
 
 }  // namespace
 
+std::string PageLedger::AccessOf(uint64_t function) const {
+  const auto told = std::find_if(report_.functions.begin(), report_.functions.end(),
+                                 [function](const auto& one) { return one->id == function; });
+  // What a newer agent may say is no more than a mark to us.
+  const bool known = told != report_.functions.end() && (*told)->access <= rpc::AccessSource::MAX;
+  return absl::AsciiStrToLower(rpc::EnumNameAccessSource(known ? (*told)->access : rpc::AccessSource::Mark));
+}
+
 Json PageLedger::Summary(const rpc::ListReplyT& functions) const {
   std::array<uint64_t, kClasses> classes{};
   std::array<uint64_t, kKinds> kinds{};
@@ -87,6 +95,7 @@ Json PageLedger::Summary(const rpc::ListReplyT& functions) const {
     }
     const auto told = std::find_if(report_.functions.begin(), report_.functions.end(),
                                    [id = id](const auto& one) { return one->id == id; });
+    function["access"] = AccessOf(id);
     function["exact"] = told != report_.functions.end() && (*told)->exact;
     for (const PageClass one : {PageClass::UserPrivate, PageClass::UserShared, PageClass::UserFile, PageClass::Template}) {
       function[kClassNames[Number(one)]] = sums.classes[Number(one)];

@@ -5,12 +5,11 @@
 
 namespace moult::host {
 
-// Of those pages that are out (of `owner`, if given): true when none is busy, so that all is done.
-bool Pager::DropPages(absl::Span<const PageId> pages, std::optional<uint64_t> owner) {
+// Of those pages that are out (of `owner`, if given). `busy`: those that stay, as another call has them.
+void Pager::DropPages(absl::Span<const PageId> pages, std::optional<uint64_t> owner, std::vector<PageId>* busy) {
   std::vector<PoolSlot> slots;
   std::vector<PageId> wake;
   std::vector<uint64_t> chunks;
-  bool busy = false;
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     for (const PageId page : pages) {
@@ -18,7 +17,7 @@ bool Pager::DropPages(absl::Span<const PageId> pages, std::optional<uint64_t> ow
       if (record == nullptr || record->batch == nullptr) continue;
       if (owner.has_value() && record->batch->owner != *owner) continue;
       if (record->state == PageState::kLeaving || record->state == PageState::kComing) {
-        busy = true;
+        if (busy != nullptr) busy->push_back(page);
         continue;
       }
       // Whoever waits finds a hole when he tries again. A page that is kCopying stays where it is.
@@ -29,44 +28,47 @@ bool Pager::DropPages(absl::Span<const PageId> pages, std::optional<uint64_t> ow
   for (const PageId page : wake) Wake(page);
   if (!slots.empty()) config_.pool->Free(slots);
   Retire(chunks);
-  return !busy;
 }
 
-absl::Status Pager::Drop(GuestRange range, std::chrono::milliseconds wait, std::optional<uint64_t> owner) {
+absl::StatusOr<std::vector<GuestPhys>> Pager::Drop(GuestRange range) {
   const auto first = table_.First(range);
   if (!first.ok()) return Annotate(first.status(), "drop");
-  const Clock::time_point deadline = Clock::now() + wait;
   const uint64_t pages = range.length / kPage;
-  bool all = true;
+  std::vector<PageId> busy;
   for (uint64_t done = 0; done < pages; done += Chunk::kPages) {
     std::vector<PageId> piece;
     for (uint64_t i = done; i < std::min(done + Chunk::kPages, pages); ++i) piece.push_back(*first + i);
-    bool dropped = DropPages(piece, owner);
-    while (!dropped && Clock::now() < deadline) {
-      WaitForChange();
-      dropped = DropPages(piece, owner);
-    }
-    all &= dropped;
+    DropPages(piece, std::nullopt, &busy);
   }
-  if (all) return absl::OkStatus();
-  return absl::UnavailableError(absl::StrCat("drop ", range.Text(),
-                                             ": pages of it are on their way from or to the pool ",
-                                             config_.pool->name(), ", which does not answer"));
+  std::vector<GuestPhys> left;
+  for (const PageId page : busy) left.push_back(table_.Pages(page, 1).start);
+  return left;
+}
+
+// Of which the table may know some no more by the time that the caller looks.
+std::vector<PageId> Pager::PagesOf(uint64_t owner) {
+  std::vector<PageId> pages;
+  const std::lock_guard<std::mutex> lock(mutex_);
+  const auto known = owners_.find(owner);
+  if (known == owners_.end()) return pages;
+  for (const Batch& batch : known->second.batches) {
+    for (const Record& record : batch.records) {
+      if (record.state != PageState::kGone) pages.push_back(record.page);
+    }
+  }
+  return pages;
+}
+
+void Pager::DropUnwanted(uint64_t owner, const std::function<bool(GuestPhys)>& unwanted) {
+  std::vector<PageId> pages = PagesOf(owner);
+  std::erase_if(pages, [&](PageId page) { return !unwanted(table_.Pages(page, 1).start); });
+  // In pieces, between which others get the lock.
+  for (size_t done = 0; done < pages.size(); done += Chunk::kPages)
+    DropPages(absl::MakeSpan(pages).subspan(done, Chunk::kPages), owner);
 }
 
 bool Pager::DropOwner(uint64_t owner) {
-  std::vector<PageId> pages;
-  {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    const auto known = owners_.find(owner);
-    if (known == owners_.end()) return true;
-    for (const Batch& batch : known->second.batches) {
-      for (const Record& record : batch.records) {
-        if (record.state != PageState::kGone) pages.push_back(record.page);
-      }
-    }
-  }
-  DropPages(pages, owner);
+  DropPages(PagesOf(owner), owner);
   const std::lock_guard<std::mutex> lock(mutex_);
   const auto known = owners_.find(owner);
   if (known == owners_.end()) return true;
@@ -74,11 +76,6 @@ bool Pager::DropOwner(uint64_t owner) {
   if (!known->second.batches.empty()) return false;
   owners_.erase(known);
   return true;
-}
-
-void Pager::WaitForChange() {
-  std::unique_lock<std::mutex> lock(mutex_);
-  changed_.wait_for(lock, std::chrono::milliseconds(20));
 }
 
 // A lost page; it leaves that state.
@@ -93,11 +90,73 @@ void Pager::ResolveRecord(Record* record, Resolution resolution, std::vector<Poo
   }
   record->state = PageState::kOut;
   Count(owner, &PagerCounts::lost_pages, -1);
-  if (resolution == Resolution::kZero && record->slot != Record::kZero) {
-    slots->push_back(std::exchange(record->slot, Record::kZero));
-    Count(owner, &PagerCounts::offloaded_bytes, -static_cast<int64_t>(kPage));
-    Count(owner, &PagerCounts::zero_bytes, static_cast<int64_t>(kPage));
+  if (resolution == Resolution::kZero) MakeZero(record, slots);
+}
+
+// One that is out.
+void Pager::MakeZero(Record* record, std::vector<PoolSlot>* slots) {
+  if (record->slot == Record::kZero) return;
+  slots->push_back(std::exchange(record->slot, Record::kZero));
+  Count(record->batch->owner, &PagerCounts::zeroed_pages, 1);
+  Count(record->batch->owner, &PagerCounts::offloaded_bytes, -static_cast<int64_t>(kPage));
+  Count(record->batch->owner, &PagerCounts::zero_bytes, static_cast<int64_t>(kPage));
+}
+
+// After a read of one of its pages that failed, under the lock.
+bool Pager::GivesZeros(Owner* owner, PageId page) {
+  if (!owner->ended) return false;
+  const Clock::time_point now = Clock::now();
+  const auto within = std::min(config_.ended_deadline, config_.read_deadline);
+  if (!owner->zeros_from.has_value()) owner->zeros_from = now + within;
+  if (now >= *owner->zeros_from) return true;
+  // One that is damaged, while others come.
+  const auto failed = failures_.find(page);
+  return failed != failures_.end() && now - failed->second.first >= within;
+}
+
+void Pager::End(uint64_t owner) {
+  std::vector<PageId> wake;
+  std::vector<PoolSlot> slots;
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    const auto known = owners_.find(owner);
+    if (known == owners_.end() || known->second.ended) return;
+    Owner& state = known->second;
+    state.ended = true;
+    state.zeros_given = false;
+    for (Batch& batch : state.batches) {
+      for (Record& record : batch.records) {
+        if (record.state == PageState::kLost) {
+          ResolveRecord(&record, Resolution::kZero, &slots);
+          state.zeros_from = Clock::time_point::min();
+          state.zeros_given = true;
+          wake.push_back(record.page);
+        } else if (record.state == PageState::kFailed) {
+          // Tried again now, and the last time when the time of all is up.
+          const auto failed = failures_.find(record.page);
+          if (failed != failures_.end()) {
+            const auto from = failed->second.first + std::min(config_.ended_deadline, config_.read_deadline);
+            state.zeros_from = std::min(state.zeros_from.value_or(from), from);
+            failed->second.next = Clock::now();
+          }
+        }
+      }
+    }
+    state.told_lost = false;
+    ArmTimer();
   }
+  if (!slots.empty()) config_.pool->Free(slots);
+  for (const PageId page : wake) Wake(page);
+}
+
+bool Pager::Revive(uint64_t owner) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  const auto known = owners_.find(owner);
+  if (known == owners_.end() || !known->second.ended) return true;
+  if (known->second.zeros_given) return false;
+  known->second.ended = false;
+  known->second.zeros_from.reset();
+  return true;
 }
 
 absl::Status Pager::Resolve(uint64_t owner, Resolution resolution) {
@@ -121,6 +180,11 @@ absl::Status Pager::Resolve(uint64_t owner, Resolution resolution) {
     }
     for (const PageId page : pages) ResolveRecord(table_.Get(page), resolution, &slots);
     known->second.told_lost = false;
+    if (resolution == Resolution::kZero) {
+      // So its function has been killed: the next page need not wait.
+      known->second.ended = known->second.zeros_given = true;
+      known->second.zeros_from = Clock::time_point::min();
+    }
   }
   if (!slots.empty()) config_.pool->Free(slots);
   absl::Status status;

@@ -13,7 +13,7 @@ namespace moult::host {
 inline constexpr uint32_t kMostNeighbours = 255;
 
 // What a thread in Serve waits for.
-enum class Event : uint32_t { kStop, kTimer, kFault };
+enum class Event : uint32_t { kStop, kTimer, kFault, kJobs };
 
 // With `once` one thread wakes for each time that it becomes readable, and who reads reads all.
 inline absl::Status AddEvent(int epoll, int fd, Event event, bool once) {

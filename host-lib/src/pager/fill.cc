@@ -8,12 +8,22 @@
 
 namespace moult::host {
 
-absl::Status Pager::Bring(absl::Span<Record* const> records, Record* touched, PageBuffer* buffer) {
+absl::Status Pager::Bring(absl::Span<Record* const> records, Record* touched, PageBuffer* buffer, Busy* busy) {
   std::vector<bool> done(records.size());
   const absl::Status status = Fill(records, touched, buffer, &done);
+  Settle(records, touched, done, status, busy);
+  return status;
+}
+
+// The end of a claim: what is `done` is forgotten.
+void Pager::Settle(absl::Span<Record* const> records, Record* touched, const std::vector<bool>& done,
+                   const absl::Status& why, Busy* busy) {
   std::vector<PoolSlot> slots;
   std::vector<PageId> wake;
   std::vector<uint64_t> chunks;
+  slots.reserve(records.size());
+  wake.reserve(records.size());
+  chunks.reserve(records.size());
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     for (size_t i = 0; i < records.size(); ++i) {
@@ -21,25 +31,39 @@ absl::Status Pager::Bring(absl::Span<Record* const> records, Record* touched, Pa
       const bool noted = std::exchange(record->noted, false);
       if (!done[i]) {
         record->state = PageState::kOut;
+        Owner& owner = owners_.find(record->batch->owner)->second;
+        if (record == touched && record->slot != Record::kZero && GivesZeros(&owner, record->page)) {
+          if (!failures_.empty()) failures_.erase(record->page);
+          owner.zeros_given = true;
+          if (!std::exchange(owner.told_zeros, true)) losses_.push_back(LossOf(*record, why, Loss::kZeroed));
+          MakeZero(record, &slots);
+          wake.push_back(record->page);
+          continue;
+        }
         if (record == touched) {
-          Fail(record, status);  // Who waits goes on waiting.
+          Fail(record, why);  // Who waits goes on waiting.
           continue;
         }
       }
       if (noted) wake.push_back(record->page);
       if (!done[i]) continue;
       Owner& owner = owners_.find(record->batch->owner)->second;
+      if (record->slot != Record::kZero && owner.zeros_from > Clock::time_point::min()) owner.zeros_from.reset();
       if (touched != nullptr && Recording(owner)) owner.working_set.push_back({record->pid, record->va});
       Count(record->batch->owner,
             touched != nullptr ? &PagerCounts::fault_pages : &PagerCounts::prefetched_pages, 1);
       Forget(record, &slots, &chunks);
+    }
+    if (busy != nullptr) {
+      busy->claimed.clear();
+      busy->touched = nullptr;
+      busy->wake.insert(busy->wake.end(), wake.begin(), wake.end());
     }
   }
   changed_.notify_all();
   for (const PageId page : wake) Wake(page);
   if (!slots.empty()) config_.pool->Free(slots);
   Retire(chunks);
-  return status;
 }
 
 // One read for all; where that fails, page by page, and if somebody waits for one, that one alone.
@@ -64,7 +88,8 @@ absl::Status Pager::Fill(absl::Span<Record* const> records, Record* touched, Pag
     status.Update(CopyIn(records, stored, touched, buffer, done));
     return status;
   }
-  if (stored.size() == 1) return read;
+  // A pool that does not answer is not asked for each page.
+  if (stored.size() == 1 || absl::IsUnavailable(read)) return read;
   for (const size_t i : stored) {
     if (touched != nullptr && records[i] != touched) continue;
     absl::Status one = config_.pool->Read({&records[i]->slot, 1}, buffer->first(1));
@@ -155,7 +180,7 @@ absl::Status Pager::FillHoles(PageId first, uint64_t count) {
   return absl::OkStatus();
 }
 
-void Pager::EndHoles(absl::Span<const PageId> pages) {
+void Pager::EndHoles(absl::Span<const PageId> pages, Busy* busy) {
   std::vector<PageId> wake;
   std::vector<uint64_t> chunks;
   {
@@ -164,6 +189,10 @@ void Pager::EndHoles(absl::Span<const PageId> pages) {
       if (table_.Get(page) == &noted_hole_) wake.push_back(page);
       table_.Set(page, nullptr);
       if (table_.chunk(PageTable::ChunkOf(page))->records == 0) chunks.push_back(PageTable::ChunkOf(page));
+    }
+    if (busy != nullptr) {
+      busy->hole.reset();
+      busy->wake.insert(busy->wake.end(), wake.begin(), wake.end());
     }
   }
   changed_.notify_all();

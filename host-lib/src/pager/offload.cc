@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
+#include <array>
 #include <cstring>
+#include <new>
 
+#include "memory/mapping_error.h"
 #include "moult/base/status.h"
 #include "pager/offload_call.h"
 
@@ -39,12 +42,10 @@ absl::Status Pager::OffloadCall::Check(absl::Span<const OffloadRun> runs) {
 }
 
 absl::StatusOr<OffloadResult> Pager::OffloadCall::Run() {
+  Prepare();
   MOULT_RETURN_IF_ERROR(pager_.Use(chunks_));
   Claim();
-  absl::Status status = FillHoles();
-  if (status.ok()) status = Protect();
-  if (status.ok()) status = Copy();
-  if (status.ok()) status = Leave();
+  absl::Status status = Move();
   if (!status.ok()) {
     Return();
     const absl::Status back = BringBack();
@@ -64,15 +65,36 @@ absl::StatusOr<OffloadResult> Pager::OffloadCall::Run() {
   return result_;
 }
 
+void Pager::OffloadCall::Prepare() {
+  made_.emplace_back();
+  made_.front().owner = owner_;
+  made_.front().live = 1;
+  made_.front().records.resize(wanted_.size());
+  slots_.assign(wanted_.size(), Record::kZero);
+  sorted_.reserve(wanted_.size());
+  const std::lock_guard<std::mutex> lock(pager_.mutex_);
+  for (const uint64_t chunk : chunks_) pager_.table_.MakeChunk(chunk);
+  (void)pager_.owners_[owner_];
+}
+
+// A process that is short of mappings gets no large piece of memory either.
+absl::Status Pager::OffloadCall::Move() {
+  try {
+    MOULT_RETURN_IF_ERROR(FillHoles());
+    MOULT_RETURN_IF_ERROR(Protect());
+    MOULT_RETURN_IF_ERROR(Copy());
+    return Leave();
+  } catch (const std::bad_alloc&) {
+    return OutOfMemory();
+  }
+}
+
 void Pager::OffloadCall::Claim() {
   const std::lock_guard<std::mutex> lock(pager_.mutex_);
   Owner& owner = pager_.owners_[owner_];
   owner.recording_until = Clock::time_point::min();  // What faults from now on does not run.
-  batch_ = &owner.batches.emplace_back();
-  batch_->owner = owner_;
-  batch_->live = 1;
-  batch_->records.resize(wanted_.size());
-  slots_.assign(wanted_.size(), Record::kZero);
+  owner.batches.splice(owner.batches.end(), made_);
+  batch_ = &owner.batches.back();
   for (size_t i = 0; i < wanted_.size(); ++i) {
     const Wanted& wanted = wanted_[i];
     if (const Record* other = pager_.table_.Get(wanted.page); other != nullptr) {
@@ -96,12 +118,18 @@ void Pager::OffloadCall::Claim() {
 
 // Pages that a fault has taken away since are protected as well; that costs them one more fault.
 absl::Status Pager::OffloadCall::Protect() {
-  std::vector<PageId> pages;
-  for (const size_t i : sorted_) pages.push_back(wanted_[i].page);
-  for (const PageSpan& run : SortedRuns(pager_.table_, std::move(pages))) {
-    MOULT_RETURN_IF_ERROR(pager_.uffd_->Protect(pager_.table_.Host(run.first, run.count)));
+  for (size_t first = 0, end; first < sorted_.size(); first = end) {
+    const PageId page = wanted_[sorted_[first]].page;
+    for (end = first + 1; end < sorted_.size() && Follows(end); ++end) continue;
+    MOULT_RETURN_IF_ERROR(pager_.uffd_->Protect(pager_.table_.Host(page, end - first)));
   }
   return absl::OkStatus();
+}
+
+// Whether the pages at `i` of sorted_ and before it are neighbours of one region.
+bool Pager::OffloadCall::Follows(size_t i) const {
+  const PageId before = wanted_[sorted_[i - 1]].page;
+  return before + 1 == wanted_[sorted_[i]].page && pager_.table_.SameRegion(before, wanted_[sorted_[i]].page);
 }
 
 // Which of the records [first, first + count) are still ours.
@@ -115,16 +143,46 @@ std::vector<size_t> Pager::OffloadCall::Copying(size_t first, size_t count) {
 }
 
 absl::Status Pager::OffloadCall::Copy() {
+  Sent sent;
+  absl::Status status;
+  try {
+    status = CopyAll(&sent);
+  } catch (const std::bad_alloc&) {
+    status = OutOfMemory();
+  }
+  // In any case: its slots are ours then.
+  status.Update(AwaitSent(&sent));
+  return status;
+}
+
+absl::Status Pager::OffloadCall::CopyAll(Sent* sent) {
+  size_t turn = 0;
   for (size_t first = 0; first < wanted_.size(); first += kOffloadPiecePages) {
     const auto piece = Copying(first, std::min(kOffloadPiecePages, wanted_.size() - first));
-    if (!piece.empty()) MOULT_RETURN_IF_ERROR(CopyPiece(piece));
+    if (piece.empty()) continue;
+    const std::shared_ptr<PageBuffer>& buffer = buffers_[turn];
+    Sent next;
+    MOULT_RETURN_IF_ERROR(CopyPiece(piece, buffer.get(), &next.stored));
+    MOULT_RETURN_IF_ERROR(AwaitSent(sent));
+    if (next.stored.empty()) continue;
+    next.writing = pager_.config_.pool->BeginWrite(buffer, next.stored.size());
+    *sent = std::move(next);
+    turn ^= 1;
   }
   return absl::OkStatus();
 }
 
-absl::Status Pager::OffloadCall::CopyPiece(absl::Span<const size_t> piece) {
+absl::Status Pager::OffloadCall::AwaitSent(Sent* sent) {
+  if (sent->writing == nullptr) return absl::OkStatus();
+  std::array<PoolSlot, kOffloadPiecePages> slots;
+  const absl::Status status = std::exchange(sent->writing, nullptr)->Await(absl::MakeSpan(slots).first(sent->stored.size()));
+  for (size_t i = 0; status.ok() && i < sent->stored.size(); ++i) slots_[sent->stored[i]] = slots[i];
+  return status;
+}
+
+absl::Status Pager::OffloadCall::CopyPiece(absl::Span<const size_t> piece, PageBuffer* buffer,
+                                           std::vector<size_t>* stored) {
   size_t at = 0;
-  std::vector<size_t> stored;
   for (size_t i = 0; i < piece.size();) {
     size_t end = i + 1;
     while (end < piece.size() && wanted_[piece[end]].page == wanted_[piece[i]].page + (end - i) &&
@@ -132,19 +190,15 @@ absl::Status Pager::OffloadCall::CopyPiece(absl::Span<const size_t> piece) {
       ++end;
     }
     MOULT_RETURN_IF_ERROR(
-        pager_.memory_->Read(pager_.table_.Pages(wanted_[piece[i]].page, end - i), buffer_.page(i)));
+        pager_.memory_->Read(pager_.table_.Pages(wanted_[piece[i]].page, end - i), buffer->page(i)));
     for (; i < end; ++i) {
-      if (IsZero(buffer_.page(i))) continue;
+      if (IsZero(buffer->page(i))) continue;
       // Moved together in place; most pieces have no zeros.
-      if (at != i) std::memcpy(buffer_.page(at), buffer_.page(i), kPage);
+      if (at != i) std::memcpy(buffer->page(at), buffer->page(i), kPage);
       ++at;
-      stored.push_back(piece[i]);
+      stored->push_back(piece[i]);
     }
   }
-  if (stored.empty()) return absl::OkStatus();
-  std::vector<PoolSlot> slots(at, Record::kZero);
-  MOULT_RETURN_IF_ERROR(pager_.config_.pool->Write(buffer_.first(at), absl::MakeSpan(slots)));
-  for (size_t i = 0; i < stored.size(); ++i) slots_[stored[i]] = slots[i];
   return absl::OkStatus();
 }
 
@@ -187,13 +241,16 @@ absl::Status Pager::OffloadCall::FillHolesOf(absl::Span<const size_t> piece) {
 }
 
 absl::StatusOr<OffloadResult> Pager::Offload(uint64_t owner, absl::Span<const OffloadRun> runs) {
-  const std::string context = absl::StrCat("offload of function ", owner);
-  OffloadCall call(this, owner);
-  absl::Status status = call.Check(runs);
-  if (status.ok()) status = OpenUffd();
-  if (!status.ok()) return Annotate(status, context);
-  absl::StatusOr<OffloadResult> result = call.Run();
-  if (!result.ok()) return Annotate(result.status(), context);
+  absl::StatusOr<OffloadResult> result = OutOfMemory();
+  try {
+    OffloadCall call(this, owner);
+    absl::Status status = call.Check(runs);
+    if (status.ok()) status = OpenUffd();
+    result = status.ok() ? call.Run() : status;
+  } catch (const std::bad_alloc&) {
+    // Before anything was begun.
+  }
+  if (!result.ok()) return Annotate(result.status(), absl::StrCat("offload of function ", owner));
   return result;
 }
 

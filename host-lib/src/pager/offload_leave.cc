@@ -24,6 +24,8 @@ absl::Status Pager::OffloadCall::Leave() {
 absl::Status Pager::OffloadCall::LeavePiece(absl::Span<const size_t> piece) {
   std::vector<PageId> leaving;
   std::vector<PoolSlot> unused;
+  leaving.reserve(piece.size());
+  unused.reserve(piece.size());
   {
     const std::lock_guard<std::mutex> lock(pager_.mutex_);
     for (const size_t i : piece) {
@@ -66,10 +68,18 @@ absl::Status Pager::OffloadCall::LeavePiece(absl::Span<const size_t> piece) {
 
 // What has not left is as it was before.
 void Pager::OffloadCall::Return() {
+  const auto sorted = absl::MakeConstSpan(sorted_);
+  for (size_t first = 0; first < sorted.size(); first += kLeavingPages) ReturnPiece(sorted.subspan(first, kLeavingPages));
+  std::erase(slots_, Record::kZero);
+  if (!slots_.empty()) pager_.config_.pool->Free(slots_);
+}
+
+void Pager::OffloadCall::ReturnPiece(absl::Span<const size_t> piece) {
   std::vector<PageId> ours;
+  ours.reserve(piece.size());
   {
     const std::lock_guard<std::mutex> lock(pager_.mutex_);
-    for (const size_t i : sorted_) {
+    for (const size_t i : piece) {
       if (record(i).state != PageState::kCopying) continue;
       record(i).state = PageState::kComing;
       ours.push_back(record(i).page);
@@ -80,7 +90,6 @@ void Pager::OffloadCall::Return() {
     (void)pager_.uffd_->Unprotect(pager_.table_.Host(run.first, run.count));
   }
   std::vector<PageId> wake;
-  std::vector<PoolSlot> unused;
   {
     const std::lock_guard<std::mutex> lock(pager_.mutex_);
     std::vector<uint64_t> chunks;  // Ours until Unuse.
@@ -93,10 +102,6 @@ void Pager::OffloadCall::Return() {
   }
   pager_.changed_.notify_all();
   for (const PageId page : wake) pager_.Wake(page);
-  for (const PoolSlot slot : slots_) {
-    if (slot != Record::kZero) unused.push_back(slot);
-  }
-  if (!unused.empty()) pager_.config_.pool->Free(unused);
 }
 
 absl::Status Pager::OffloadCall::BringBack() {
@@ -111,7 +116,7 @@ absl::Status Pager::OffloadCall::BringBack() {
         claimed.push_back(&record(i));
       }
     }
-    if (!claimed.empty()) status.Update(pager_.Bring(claimed, nullptr, &buffer_));
+    if (!claimed.empty()) status.Update(pager_.Bring(claimed, nullptr, &back_));
   }
   return status;
 }

@@ -19,6 +19,9 @@ absl::StatusOr<std::unique_ptr<Pager>> Pager::Create(const GuestMemory* memory, 
     return absl::InvalidArgumentError(
         absl::StrCat("pager: neighbours ", config.neighbours, " is more than ", kMostNeighbours));
   }
+  if (config.threads == nullptr) {
+    MOULT_ASSIGN_OR_RETURN(config.threads, ServingThreads::Create());
+  }
   std::unique_ptr<Pager> pager(new Pager(memory, std::move(config)));
   pager->epoll_ = UniqueFd(epoll_create1(EPOLL_CLOEXEC));
   if (!pager->epoll_.valid()) return ErrnoStatus("pager: epoll_create1");
@@ -28,6 +31,7 @@ absl::StatusOr<std::unique_ptr<Pager>> Pager::Create(const GuestMemory* memory, 
   if (!pager->timer_.valid()) return ErrnoStatus("pager: timerfd_create");
   MOULT_RETURN_IF_ERROR(AddEvent(pager->epoll_.get(), pager->stop_.get(), Event::kStop, false));
   MOULT_RETURN_IF_ERROR(AddEvent(pager->epoll_.get(), pager->timer_.get(), Event::kTimer, false));
+  MOULT_RETURN_IF_ERROR(AddEvent(pager->epoll_.get(), pager->config_.threads->fd(), Event::kJobs, true));
   return pager;
 }
 

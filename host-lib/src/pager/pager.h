@@ -33,6 +33,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <stop_token>
 #include <utility>
 #include <vector>
@@ -47,14 +48,18 @@
 #include "pager/stats.h"
 #include "pager/uffd.h"
 #include "pool/page_pool.h"
+#include "serving/serving_threads.h"
 
 namespace moult::host {
 
 struct PagerConfig {
   std::shared_ptr<PagePool> pool;
+  std::shared_ptr<ServingThreads> threads;  // those in Serve, which the pool may have to do with; null: of its own
   // From the first failed read of a page until it is lost; tries are 10 ms apart, then twice as long, at most
-  // 1 s.
+  // 1 s. What bounds one try is the pool's to say (bounded_pool.h).
   std::chrono::milliseconds read_deadline{10'000};
+  // The same for all pages of a function that has ended (End): then they are zeros.
+  std::chrono::milliseconds ended_deadline{1000};
   // Pages that are fetched with one that is touched: those beside it in virtual addresses.
   uint32_t neighbours = 7;
   // Faults of the first so many ms after a recall are the function's working set.
@@ -65,6 +70,8 @@ struct PagerConfig {
   // Page `gpa` of `owner`, which was touched, is lost: who touched it waits until Resolve. Once for an owner
   // until then, on a thread of Serve, without a lock: must not block.
   std::function<void(uint64_t owner, GuestPhys gpa, const absl::Status& why)> lost;
+  // In the same way, of an owner that has ended (End): the page, whoever touched it, is zeros, as the pool did not give it.
+  std::function<void(uint64_t owner, GuestPhys gpa, const absl::Status& why)> zeroed;
 };
 
 // Pages of one function that follow each other in guest RAM and in its virtual addresses.
@@ -76,12 +83,12 @@ struct OffloadRun {
 
 enum class Prefetch { kNone, kWorkingSet, kAll };
 enum class Resolution {
-  kZero,    // zeros instead
+  kZero,    // zeros instead, and at once for what cannot be read from now on: its function has been killed
   kPoison,  // a machine check for who touches it; Linux 6.6
   kRetry,   // the pool is well again
 };
 
-// Safe for several threads. All but Serve, Resolve and stats may block on the pool, and belong on a worker
+// Safe for several threads. All but Serve, Drop, Resolve and stats may block on the pool, and belong on a worker
 // thread; faults are served by the threads in Serve, which must be there from the first Offload on until
 // RecallAll.
 class Pager {
@@ -99,11 +106,14 @@ class Pager {
   absl::StatusOr<OffloadResult> Offload(uint64_t owner, absl::Span<const OffloadRun> runs);
 
   // Serves faults until Stop; as many threads of the embedder as it likes. Takes no lock of the embedder. For a loop that
-  // serves others as well: ServeReady when fd() is readable, with a buffer of buffer_pages(); false: it was stopped.
+  // serves others as well: ServeReady when fd() is readable; false: it was stopped. What a thread that ends by itself
+  // (pthread_exit, killed by a filter of system calls) was in the midst of is taken up by another within ServingThreads::kLook, or by
+  // the next that comes: the access is made again. What it read from the pool for has failed once then, so a page that
+  // ends each thread that fetches it is lost at the deadline, as any other.
   void Serve();
   int fd() const { return epoll_.get(); }
-  size_t buffer_pages() const { return config_.neighbours + 1; }
-  bool ServeReady(PageBuffer* buffer);
+  class Serving;
+  bool ServeReady(Serving* serving);
   void Stop();
 
   // The owner runs again: fetches what `prefetch` says, and starts to record its working set: pages that
@@ -114,18 +124,29 @@ class Pager {
   absl::Status Recall(uint64_t owner, Prefetch prefetch, std::stop_token cancel = {});
   absl::Status RecallAll(std::stop_token cancel = {});
 
+  // For an owner that nobody runs again: fetches some of what is out, until then, or longer by what one read of the pool may
+  // take. True: nothing was out any more. Errors: kUnavailable: try it again; kDataLoss: what is left is lost pages.
+  absl::StatusOr<bool> RecallSome(uint64_t owner, std::chrono::steady_clock::time_point until);
+
   // After it the range can be read without a fault, in the library as well: needs no thread in Serve. Holes
   // are filled with zeros. Not for pages that are being offloaded. Errors as Recall; kOutOfRange.
   absl::Status Populate(GuestRange range);
 
   // Nobody wants the contents any more. What is out then reads as zero; what is not stays as it is (that is
-  // GuestMemory::Discard's). With `owner`: only what is that one's. kUnavailable: for as long as `wait`
-  // another call had some of it, one that waits for the pool; the rest is dropped.
-  absl::Status Drop(GuestRange range, std::chrono::milliseconds wait,
-                    std::optional<uint64_t> owner = std::nullopt);
-  // The same for all of an owner, which is forgotten; without waiting. False: other calls had some of it, and
-  // the owner is still known.
+  // GuestMemory::Discard's). Which pages are left, as another call has them, which may wait for the pool.
+  absl::StatusOr<std::vector<GuestPhys>> Drop(GuestRange range);
+  // The same for what of an owner `unwanted` says, page by page: what is on its way stays.
+  void DropUnwanted(uint64_t owner, const std::function<bool(GuestPhys)>& unwanted);
+  // The same for all of an owner, which is forgotten. False: other calls had some of it, and the owner is still known.
   bool DropOwner(uint64_t owner);
+
+  // The owner's function has ended, or stands still until it does: its page frames are, or will be, anybody's, who must not
+  // wait for a pool that gives nothing. So nothing of it is lost any more: what could not be read for `ended_deadline`, and
+  // what is lost already, is zeros, and so is, until a read goes well again, what is touched next. Others may have some
+  // of it (a memory file, a pipe), so what the pool gives still comes.
+  void End(uint64_t owner);
+  // It has not ended after all. False: zeros were given already, so it must not run.
+  bool Revive(uint64_t owner);
 
   // Of all lost pages of an owner. kNotFound: it has none. kUnimplemented: kPoison.
   absl::Status Resolve(uint64_t owner, Resolution resolution);
@@ -145,10 +166,22 @@ class Pager {
     std::chrono::milliseconds pause;
   };
 
-  struct Lost {
+  enum class Loss { kLost, kZeroed };
+  struct Told {
     uint64_t owner;
     GuestPhys gpa;
     absl::Status why;
+    Loss kind;
+  };
+
+  // What a thread in Serve is in the midst of.
+  struct Busy {
+    std::vector<Uffd::Fault> faults;  // that it has read
+    std::vector<Record*> claimed;
+    Record* touched = nullptr;  // of these
+    std::optional<PageId> hole;
+    std::vector<PageId> wake;  // perhaps not yet
+    bool idle() const { return faults.empty() && claimed.empty() && !hole.has_value() && wake.empty(); }
   };
 
   Pager(const GuestMemory* memory, PagerConfig config);
@@ -160,28 +193,39 @@ class Pager {
   absl::Status Use(absl::Span<const uint64_t> chunks);
   void Unuse(absl::Span<const uint64_t> chunks);
   void Retire(absl::Span<const uint64_t> chunks);
+  void RetireChunk(uint64_t chunk);
   absl::Status RegisterChunk(uint64_t chunk);
   bool Registered(uint64_t chunk);
   int64_t RangesMore(uint64_t chunk);
 
   // serve.cc
-  void ServeFault(const Uffd::Fault& fault, PageBuffer* buffer);
-  std::vector<Record*> ClaimWithNeighbours(Record* touched);
-  void ServeHole(PageId page, bool write_protected);
+  void ServeFaults(Serving* serving);
+  void ServeFault(const Uffd::Fault& fault, Serving* serving);
+  void ClaimWithNeighbours(Record* touched, std::vector<Record*>* claimed);
+  void ServeHole(PageId page, bool write_protected, Busy* busy);
   void Fail(Record* record, const absl::Status& why);
+  Told LossOf(const Record& record, const absl::Status& why, Loss kind) const;
   void TellLost();
-  void OnTimer();
+  void OnTimer(Busy* mine);
   void ArmTimer();
+
+  // takeover.cc: what threads have left undone
+  void Watch(Clock::time_point at);
+  void TakeOver(Busy* mine);
+  void EndWork(Busy* busy, const absl::Status& why);
 
   // fill.cc: the way in of records that the caller has claimed (kComing). `touched`: the one that somebody
   // waits for, or null. What could not be brought in is kOut again, but for `touched`, which Fail has.
-  absl::Status Bring(absl::Span<Record* const> records, Record* touched, PageBuffer* buffer);
+  // `busy`: what the thread has to do with them, if it serves a fault.
+  absl::Status Bring(absl::Span<Record* const> records, Record* touched, PageBuffer* buffer, Busy* busy = nullptr);
+  void Settle(absl::Span<Record* const> records, Record* touched, const std::vector<bool>& done, const absl::Status& why,
+              Busy* busy);
   absl::Status Fill(absl::Span<Record* const> records, Record* touched, PageBuffer* buffer,
                     std::vector<bool>* done);
   absl::Status CopyIn(absl::Span<Record* const> records, absl::Span<const size_t> stored,
                       const Record* touched, PageBuffer* buffer, std::vector<bool>* done);
   absl::Status FillHoles(PageId first, uint64_t count);
-  void EndHoles(absl::Span<const PageId> pages);
+  void EndHoles(absl::Span<const PageId> pages, Busy* busy = nullptr);
   // The table names it no more; the record may be freed. The caller wakes who waits for the page, frees the
   // slots, retires the chunks.
   void Forget(Record* record, std::vector<PoolSlot>* slots, std::vector<uint64_t>* chunks);
@@ -201,9 +245,11 @@ class Pager {
 
   // populate.cc, drop.cc
   absl::Status PopulatePiece(PageId first, uint64_t count, PageBuffer* buffer);
-  bool DropPages(absl::Span<const PageId> pages, std::optional<uint64_t> owner);
+  void DropPages(absl::Span<const PageId> pages, std::optional<uint64_t> owner, std::vector<PageId>* busy = nullptr);
+  std::vector<PageId> PagesOf(uint64_t owner);
+  bool GivesZeros(Owner* owner, PageId page);
+  void MakeZero(Record* record, std::vector<PoolSlot>* slots);
   void ResolveRecord(Record* record, Resolution resolution, std::vector<PoolSlot>* slots);
-  void WaitForChange();
 
   void Wake(PageId page) const { uffd_->Wake(table_.Host(page, 1)); }
   bool Recording(const Owner& owner) const {
@@ -216,6 +262,7 @@ class Pager {
 
   // Held over UFFDIO_REGISTER and _UNREGISTER, and taken before mutex_. Chunk::registered changes under both.
   std::mutex registration_mutex_;
+  std::set<uint64_t> unregister_;  // chunks that could not be, for want of mappings: tried again
   uint64_t ranges_ = 0;       // that are registered and do not touch
   std::optional<Uffd> uffd_;  // set once, before any page is recorded; then read without the lock
 
@@ -224,11 +271,29 @@ class Pager {
   PageTable table_;                  // its const part without the lock
   std::map<uint64_t, Owner> owners_;
   std::map<PageId, Failure> failures_;
-  std::vector<Lost> losses_;  // not yet
+  std::map<uint64_t, Busy> busy_;  // by thread
+  std::optional<Clock::time_point> watch_at_;  // then those that are busy are looked after
+  std::vector<Told> losses_;  // not yet
   PagerStats stats_;
   // Claims of pages that have no record: nobody waits, somebody waits.
   Record hole_{.state = PageState::kComing};
   Record noted_hole_{.state = PageState::kComing};
+};
+
+// This thread serves faults as long as it lives.
+class Pager::Serving {
+ public:
+  explicit Serving(Pager* pager);
+  ~Serving();
+  Serving(const Serving&) = delete;
+  Serving& operator=(const Serving&) = delete;
+
+ private:
+  friend class Pager;
+  Pager& pager_;
+  const ServingThreads::Serving thread_;
+  PageBuffer buffer_;
+  Busy* busy_;
 };
 
 }  // namespace moult::host

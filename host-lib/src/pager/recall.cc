@@ -15,6 +15,13 @@ bool Waits(const Record& record) {
   return record.state == PageState::kOut || record.state == PageState::kFailed;
 }
 
+// The pool does not answer, so it is not asked for the next page. All else is about the page.
+bool IsSilence(const absl::Status& read) { return absl::IsUnavailable(read) || absl::IsDeadlineExceeded(read); }
+
+absl::Status LostPages() {
+  return absl::DataLossError("some of its pages are lost; resolve them (zeros, poison, or another try)");
+}
+
 }  // namespace
 
 Pager::Absent Pager::AbsentOf(uint64_t owner) {
@@ -76,11 +83,37 @@ absl::Status Pager::RecallRest(uint64_t owner, const std::stop_token& cancel) {
       std::unique_lock<std::mutex> lock(mutex_);
       changed_.wait_for(lock, kBusyPause);
     } else if (absent.lost) {
-      return absl::DataLossError("some of its pages are lost; resolve them (zeros, poison, or another try)");
+      return LostPages();
     } else {
       return absl::OkStatus();
     }
   }
+}
+
+absl::StatusOr<bool> Pager::RecallSome(uint64_t owner, Clock::time_point until) {
+  const Absent absent = AbsentOf(owner);
+  if (absent.pages.empty() && absent.busy) {
+    std::unique_lock<std::mutex> lock(mutex_);
+    changed_.wait_for(lock, kBusyPause);
+    return false;
+  }
+  if (absent.pages.empty() && absent.lost) return LostPages();
+  PageBuffer buffer(kPiecePages);
+  std::vector<PageId> pages;
+  absl::Status bad;
+  for (const auto& [where, page] : absent.pages) {
+    pages.push_back(page);
+    if (pages.size() < kPiecePages && page != absent.pages.back().second) continue;
+    const std::vector<Record*> claimed = ClaimAbsent(owner, pages, /*drop_zeros=*/true);
+    const absl::Status brought = claimed.empty() ? absl::OkStatus() : Bring(claimed, nullptr, &buffer);
+    if (IsSilence(brought)) return brought;
+    bad.Update(brought);
+    pages.clear();
+    // Those that are bad come first each time: what is behind them has its turn all the same.
+    if (bad.ok() && Clock::now() >= until) break;
+  }
+  if (!bad.ok() && AbsentOf(owner).pages.size() == absent.pages.size()) return bad;
+  return absent.pages.empty();
 }
 
 // Zeros that nobody has asked for are not made: without a record a page reads as zero anyway.
@@ -111,19 +144,38 @@ std::vector<Record*> Pager::ClaimAbsent(uint64_t owner, absl::Span<const PageId>
 absl::Status Pager::BringAll(uint64_t owner, absl::Span<const PageId> pages, bool drop_zeros,
                              const std::stop_token& cancel) {
   PageBuffer buffer(kPiecePages);
-  std::optional<Clock::time_point> failing_since;
-  for (size_t first = 0; first < pages.size();) {
+  constexpr auto kNotFailing = Clock::time_point::max();
+  Clock::time_point failing_since = kNotFailing;
+  std::vector<PageId> wanted(pages.begin(), pages.end());
+  std::vector<PageId> bad;  // pieces with such pages, which are tried again when all behind them is here
+  Clock::time_point bad_since = kNotFailing;
+  absl::Status why_bad;
+  for (size_t first = 0; first < wanted.size() || !bad.empty();) {
     if (cancel.stop_requested())
       return absl::CancelledError("cancelled; what is still out comes when it is touched");
-    const std::vector<Record*> claimed = ClaimAbsent(owner, pages.subspan(first, kPiecePages), drop_zeros);
-    const absl::Status status = claimed.empty() ? absl::OkStatus() : Bring(claimed, nullptr, &buffer);
-    if (status.ok()) {
-      failing_since.reset();
-      first += kPiecePages;
-      continue;
+    absl::Status status = why_bad;
+    if (first < wanted.size()) {
+      const auto piece = absl::MakeConstSpan(wanted).subspan(first, kPiecePages);
+      const std::vector<Record*> claimed = ClaimAbsent(owner, piece, drop_zeros);
+      status = claimed.empty() ? absl::OkStatus() : Bring(claimed, nullptr, &buffer);
+      if (!status.ok() && !IsSilence(status)) {
+        bad.insert(bad.end(), piece.begin(), piece.end());
+        why_bad = std::exchange(status, absl::OkStatus());
+      } else if (status.ok()) {
+        failing_since = kNotFailing;
+      }
+      if (status.ok()) {
+        first += kPiecePages;
+        continue;
+      }
+    } else {
+      wanted = std::exchange(bad, {});
+      first = 0;
+      bad_since = std::min(bad_since, Clock::now());
+      failing_since = bad_since;
     }
-    if (!failing_since.has_value()) failing_since = Clock::now();
-    if (Clock::now() - *failing_since >= config_.read_deadline) {
+    failing_since = std::min(failing_since, Clock::now());
+    if (Clock::now() - failing_since >= config_.read_deadline) {
       return absl::DeadlineExceededError(
           absl::StrCat("what is still out comes when it is touched: ", status.message()));
     }

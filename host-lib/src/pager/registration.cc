@@ -75,23 +75,35 @@ void Pager::Unuse(absl::Span<const uint64_t> chunks) {
 }
 
 void Pager::Retire(absl::Span<const uint64_t> chunks) {
-  const auto idle = [&](uint64_t number) {
+  if (chunks.empty()) return;
+  for (const uint64_t number : chunks) RetireChunk(number);
+  std::set<uint64_t> again;
+  {
+    const std::lock_guard<std::mutex> lock(registration_mutex_);
+    again.swap(unregister_);
+  }
+  for (const uint64_t number : again) RetireChunk(number);
+}
+
+void Pager::RetireChunk(uint64_t number) {
+  const auto idle = [&] {
     const std::lock_guard<std::mutex> lock(mutex_);
     const Chunk& chunk = *table_.chunk(number);
     return chunk.registered && chunk.records == 0 && chunk.users == 0;
   };
-  for (const uint64_t number : chunks) {
-    if (!idle(number)) continue;
-    const std::lock_guard<std::mutex> lock(registration_mutex_);
-    // An Offload that is about to use it has counted itself under this lock; a claim of a hole that comes
-    // only now meets memory that is not registered, which does no harm.
-    if (!idle(number)) continue;
-    if (!uffd_->Unregister(table_.ChunkHost(number)).ok())
-      continue;  // Tried again when it is empty the next time.
-    const std::lock_guard<std::mutex> inner(mutex_);
-    table_.chunk(number)->registered = false;
-    ranges_ -= static_cast<uint64_t>(RangesMore(number));
+  if (!idle()) return;
+  const std::lock_guard<std::mutex> lock(registration_mutex_);
+  // An Offload that is about to use it has counted itself under this lock; a claim of a hole that comes only
+  // now meets memory that is not registered, which does no harm.
+  if (!idle()) return;
+  if (!uffd_->Unregister(table_.ChunkHost(number)).ok()) {
+    // Between two that are registered it is one mapping more.
+    unregister_.insert(number);
+    return;
   }
+  const std::lock_guard<std::mutex> inner(mutex_);
+  table_.chunk(number)->registered = false;
+  ranges_ -= static_cast<uint64_t>(RangesMore(number));
 }
 
 }  // namespace moult::host

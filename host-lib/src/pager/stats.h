@@ -16,6 +16,7 @@ struct PagerCounts {
   uint64_t faults = 0;            // that were served
   uint64_t fault_pages = 0;       // that faults brought in, neighbours among them
   uint64_t prefetched_pages = 0;  // that Recall and Populate brought in
+  uint64_t zeroed_pages = 0;      // that the pool did not give, and that are zeros instead: Resolve, End
 };
 
 struct PagerStats {

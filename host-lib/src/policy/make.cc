@@ -123,7 +123,7 @@ absl::StatusOr<std::unique_ptr<Policy>> MakePolicy(absl::string_view spec) {
     }
     return std::make_unique<SemiWarmPolicy>(p);
   }
-  return absl::NotFoundError(
+  return absl::InvalidArgumentError(
       absl::StrCat("there is no policy \"", name, "\"; there are none, fixed, semi-warm"));
 }
 

@@ -9,10 +9,10 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
-#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/types/span.h"
+#include "moult/protocol/digest.h"
 
 namespace moult::host {
 
@@ -30,9 +30,9 @@ class DirectPages {
   virtual absl::Status MapOver(std::byte* at, uint64_t room) const = 0;
   // Whether who writes to such a mapping gets a copy of his own. Else it is read-only, and he gets a SIGSEGV.
   virtual bool writable() const = 0;
-  // Holds all of them against `leaves`, of a manifest that was checked; once for a template and process.
+  // Holds all of them against `leaves`; once for a template and process.
   // Blocks. kDataLoss; kDeadlineExceeded.
-  virtual absl::Status Verify(const std::vector<uint8_t>& leaves, Clock::time_point deadline) const = 0;
+  virtual absl::Status Verify(const image::PageLeaves& leaves, Clock::time_point deadline) const = 0;
   // kOutOfRange: past the end.
   virtual absl::Status Read(uint64_t offset, absl::Span<std::byte> to) const = 0;
 };

@@ -6,6 +6,14 @@
 
 namespace moult::host {
 
+void Append(std::vector<SlotRun>* runs, uint64_t slot) {
+  if (!runs->empty() && runs->back().first + runs->back().count == slot) {
+    ++runs->back().count;
+  } else {
+    runs->push_back({slot, 1});
+  }
+}
+
 std::vector<SlotRun> SlotMap::Take(uint64_t count) {
   std::vector<SlotRun> runs;
   if (count == 0 || count > limit_ - used_) return runs;

@@ -13,6 +13,9 @@ struct SlotRun {
   uint64_t count;
 };
 
+// Adds a slot: to the last run where it follows that.
+void Append(std::vector<SlotRun>* runs, uint64_t slot);
+
 // Which of `limit` slots are free, as runs. Not thread-safe.
 class SlotMap {
  public:

@@ -41,6 +41,18 @@ class RemoteTemplate {
   // All pieces, in one round trip where the pool can. kUnavailable: not now, and kDeadlineExceeded: try again;
   // kNotFound: it was removed; kPermissionDenied: no longer this tenant's to read; all else is for good.
   virtual absl::Status Read(absl::Span<const PoolPiece> pieces, Clock::time_point deadline) = 0;
+  // Whether it has, beside its pages, the digests of them (image::PageDigest), one after another.
+  virtual bool has_page_digests() const { return false; }
+  // As Read, and in the same round trip pieces of those digests, by their place among them: whole ones.
+  virtual absl::Status ReadWithDigests(absl::Span<const PoolPiece> pieces, absl::Span<const PoolPiece> digests,
+                                       Clock::time_point deadline) {
+    if (digests.empty()) return Read(pieces, deadline);
+    return absl::UnimplementedError("the pool has no digests of single pages");
+  }
+  // As Read of one piece, for what can be had without waiting for a medium. False: it cannot.
+  virtual bool ReadNow(const PoolPiece&) { return false; }
+  // As PagePool's.
+  virtual bool lends() const { return false; }
   // Not null: its pages can be mapped from where they lie.
   virtual std::shared_ptr<const DirectPages> direct() const { return nullptr; }
 };
@@ -58,6 +70,8 @@ struct PoolUse {
   uint64_t templates = 0;
   uint64_t held_bytes = 0;  // of used_bytes, what is of removed templates that are still in use
   std::string medium{};     // "devdax"; "": the kind of pool has but one
+  uint64_t lent_bytes = 0;  // for offloaded pages of this tenant's VMs; beside used_bytes
+  uint64_t lend_limit_bytes = 0;  // of all tenants together; 0: the pool lends none
 };
 
 // Safe for several threads. All calls block, until the deadline at most.

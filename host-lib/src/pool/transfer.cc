@@ -41,8 +41,8 @@ absl::StatusOr<Opened> OpenIn(TemplatePool& pool, const std::string& name, Clock
 absl::Status ReadAll(const Opened& opened, const std::string& where, Clock::time_point deadline,
                      const TransferProgress& progress,
                      const std::function<absl::Status(absl::Span<const std::byte>)>& each) {
-  const image::ManifestT& manifest = opened.content->reader->manifest();
-  const uint64_t size = manifest.pages->size;
+  const image::TemplateReader& reader = *opened.content->reader;
+  const uint64_t size = reader.pages_size();
   PageBuffer buffer(kChunksAtOnce * kPagesChunk / kPage);
   for (uint64_t at = 0; at < size;) {
     const absl::Span<std::byte> piece =
@@ -51,9 +51,7 @@ absl::Status ReadAll(const Opened& opened, const std::string& where, Clock::time
     MOULT_RETURN_IF_ERROR(opened.source->Read({&wanted, 1}, deadline));
     for (uint64_t i = 0; i < piece.size(); i += kPagesChunk) {
       const uint64_t chunk = (at + i) / kPagesChunk;
-      const auto digest = image::LeafDigest(piece.subspan(i, std::min(kPagesChunk, piece.size() - i)));
-      if (std::memcmp(digest.data(), &manifest.pages_leaves[chunk * digest.size()], digest.size()) == 0)
-        continue;
+      if (reader.leaves().Match(piece.subspan(i, kPagesChunk), chunk)) continue;
       return absl::DataLossError(absl::StrCat("template ", where, ": pages: chunk ", chunk, " (offset ",
                                               at + i, ") does not match its digest; push it again"));
     }
@@ -70,7 +68,7 @@ absl::Status Pull(TemplatePool& pool, const std::string& name, Store* store, Clo
                   const TransferProgress& progress) {
   const std::string where = absl::StrCat(name, " in pool ", pool.uri());
   MOULT_ASSIGN_OR_RETURN(const Opened opened, OpenIn(pool, name, deadline));
-  MOULT_ASSIGN_OR_RETURN(const auto target, store->Create(name));
+  MOULT_ASSIGN_OR_RETURN(const auto target, store->Create(name, opened.content->reader->manifest().format_version));
   MOULT_RETURN_IF_ERROR(ReadAll(opened, where, deadline, progress, [&](absl::Span<const std::byte> piece) {
     // SAFETY: writev(2) does not write to what it is given.
     const struct iovec part = {const_cast<std::byte*>(piece.data()), piece.size()};

@@ -5,12 +5,17 @@
 
 #include "absl/algorithm/container.h"
 #include "absl/strings/numbers.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "moult/base/status.h"
+#include "pool/bounded_pool.h"
 #include "pool/dax/dax_templates.h"
+#include "pool/file/file_system.h"
 #include "pool/file/file_templates.h"
+#include "pool/file/page_file.h"
+#include "pool/rdma/lent_pages.h"
 #include "pool/rdma/rdma_pool.h"
 
 namespace moult::host {
@@ -97,6 +102,22 @@ absl::StatusOr<std::shared_ptr<TemplatePool>> OpenTemplatePool(absl::string_view
   MOULT_ASSIGN_OR_RETURN(const PoolUri uri, ParsePoolUri(text));
   if (uri.scheme == "file") return OpenFileTemplates(uri, access);
   return uri.scheme == "dax" ? OpenDaxTemplates(uri, access) : OpenRdmaTemplates(uri, access);
+}
+
+absl::StatusOr<std::shared_ptr<PagePool>> OpenPagePool(absl::string_view text, const PoolAccess& access, uint64_t limit) {
+  if (absl::StartsWith(text, "rdma:")) {
+    MOULT_ASSIGN_OR_RETURN(const PoolUri uri, ParsePoolUri(text));
+    return OpenLentPages(uri, access, limit);
+  }
+  absl::string_view folder = text;
+  if (!absl::ConsumePrefix(&folder, "file:") || folder.empty()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("pool ", text, ": no pages of guest RAM go there; give file:FOLDER or rdma://HOST[:PORT]/"));
+  }
+  MOULT_ASSIGN_OR_RETURN(std::shared_ptr<PagePool> file, PageFile::Create(std::string(folder), limit != 0 ? limit : UINT64_MAX));
+  // What is memory anyway answers.
+  if (access.threads == nullptr || IsInMemory(std::string(folder))) return file;
+  return std::make_shared<BoundedPool>(std::move(file), access.threads, BoundedPool::Limits());
 }
 
 absl::Status FormatTemplatePool(absl::string_view text, uint64_t size, bool force,

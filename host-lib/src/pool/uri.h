@@ -11,7 +11,9 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "pool/page_pool.h"
 #include "pool/template_pool.h"
+#include "serving/serving_threads.h"
 
 namespace moult::host {
 
@@ -40,12 +42,18 @@ absl::StatusOr<PoolUri> ParsePoolUri(absl::string_view text);
 struct PoolAccess {
   std::string tenant;
   std::string key_file;  // of pools that ask for one; "": none
+  // What may block without an end is theirs to do, if there are such: a vm's.
+  std::shared_ptr<ServingThreads> threads{};
 };
 
 // kInvalidArgument: no such URI, or a key is missing; else as the kind of pool has it. May block on a key
 // file, or a folder.
 absl::StatusOr<std::shared_ptr<TemplatePool>> OpenTemplatePool(absl::string_view uri,
                                                                const PoolAccess& access);
+
+// Where pages of guest RAM go: file:FOLDER, or rdma:// with one node. `limit` in bytes, 0: as much as fits, which is
+// no limit for rdma:. Errors likewise.
+absl::StatusOr<std::shared_ptr<PagePool>> OpenPagePool(absl::string_view uri, const PoolAccess& access, uint64_t limit);
 
 // Makes an empty pool of a device or a file (dax:). `size` 0: all of it. `force`: what is on it goes. Blocks.
 absl::Status FormatTemplatePool(absl::string_view uri, uint64_t size, bool force,

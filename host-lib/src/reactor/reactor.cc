@@ -60,7 +60,7 @@ void Reactor::CollectOthers() {
       strand->Ready(std::move(result));
       continue;
     }
-    absl::Status stop = strand->Interruption();
+    absl::Status stop = strand->interruption();
     if (stop.ok() && strand->deadline_ <= now) {
       stop = absl::DeadlineExceededError(absl::StrCat("no ", strand->what_, " in time"));
     }
@@ -139,7 +139,7 @@ void Strand::Abort(absl::Status status) {
 }
 
 // A guest that was reset has nothing any more that a shield could be for.
-absl::Status Strand::Interruption() const {
+absl::Status Strand::interruption() const {
   return shielded_ && !absl::IsAborted(interrupted_) ? absl::OkStatus() : interrupted_;
 }
 
@@ -239,7 +239,7 @@ Strand::Wait Strand::Work(std::function<absl::Status()> work) {
 }
 
 bool Strand::Wait::await_ready() {
-  absl::Status stop = strand_->Interruption();
+  absl::Status stop = strand_->interruption();
   // A deadline that has passed also ends waits that need not wait: a peer that sends a byte at a time, for
   // ever, must not.
   if (stop.ok() && strand_->kind_ != Kind::kWork && Clock::now() >= strand_->deadline_) {

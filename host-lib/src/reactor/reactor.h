@@ -73,6 +73,8 @@ class Strand {
   // The vm is told that all is over (guest reset): as Cancel, with another status, shield or not.
   void Abort(absl::Status status);
   void set_shielded(bool shielded) { shielded_ = shielded; }
+  // What a wait would end with, were one begun now; OK: it is not to stop.
+  absl::Status interruption() const;
 
   class [[nodiscard]] Wait {
    public:
@@ -109,7 +111,6 @@ class Strand {
   friend class Reactor;
   enum class Kind { kNone, kFd, kYield, kWake, kWork };
 
-  absl::Status Interruption() const;
   void Ready(absl::Status result);
 
   Reactor* const reactor_;

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What threads in Serve do when there is no fault: the working set of a slot is fetched and mapped, then the
-// rest fetched, and what was touched first is written down for the next attach.
+// What threads in Serve do when there is no fault: of chunks of which a page was touched the rest is fetched and mapped,
+// then the working set of a slot, then the digests of its pages are fetched, then all else, and what was touched first is
+// written down for the next attach.
 #include <algorithm>
 
-#include "absl/cleanup/cleanup.h"
 #include "moult/protocol/limits.h"
 #include "remote/remote_pager.h"
 
@@ -15,25 +15,32 @@ using image::kPagesChunk;
 namespace {
 
 constexpr size_t kPrefetchChunks = RemotePager::kBufferPages * kPage / kPagesChunk;  // chunks at a time
+constexpr uint64_t kDigestsAtOnce = 32;                                              // chunks
 constexpr uint64_t kLooksAtOnce = 64;                                                // chunks
 constexpr std::chrono::seconds kAfterPrefetchFailure{1};
 constexpr std::chrono::seconds kPrefetchWithin{2};
 
 }  // namespace
 
-bool RemotePager::Prefetching(const Slot& slot) const {
-  if (slot.fate != Fate::kServed) return false;
+bool RemotePager::WantsDigests(const Slot& slot) const {
+  return slot.pages->by_page() && slot.digests < slot.pages->chunks();
+}
+
+// When something is to be fetched of it that nobody waits for.
+RemotePager::Clock::time_point RemotePager::NextPrefetch(const Slot& slot) const {
+  if (slot.fate != Fate::kServed) return Clock::time_point::max();
+  if (!slot.begun.empty()) return slot.rest_at;
   // Memory that nobody shares is not spent on what may never be touched.
-  const bool behind = config_.prefetch_bytes_per_s > 0 && slot.pages->shared();
-  return !slot.urgent.empty() || (behind && slot.behind < slot.pages->chunks());
+  const bool behind = config_.prefetch_bytes_per_s > 0 && slot.pages->shared() && slot.behind < slot.pages->chunks();
+  return !slot.urgent.empty() || WantsDigests(slot) || behind ? slot.next_at : Clock::time_point::max();
 }
 
 RemotePager::Clock::time_point RemotePager::NextStep() const {
-  const bool may_prefetch = prefetching_ < std::max(1, servers_ - 1);
-  Clock::time_point next = Clock::time_point::max();
+  const bool may_prefetch = Prefetchers() < MostPrefetchers();
+  Clock::time_point next = watch_at_;
   for (const auto& [base, slot] : slots_) {
     if (slot->recording) next = std::min(next, slot->record_until);
-    if (may_prefetch && Prefetching(*slot)) next = std::min(next, slot->next_at);
+    if (may_prefetch) next = std::min(next, NextPrefetch(*slot));
   }
   return next;
 }
@@ -62,7 +69,9 @@ void RemotePager::Step(PageBuffer* buffer) {
       slot->pages->SetWorkingSet(set);
       return;
     }
-    if (!Prefetching(*slot) || slot->next_at > now || prefetching_ >= std::max(1, servers_ - 1)) continue;
+    if (NextPrefetch(*slot) > now || Prefetchers() >= MostPrefetchers()) continue;
+    if (!slot->begun.empty() && slot->rest_at <= now) return FetchRest(slot, buffer, &lock);
+    if (slot->urgent.empty() && WantsDigests(*slot)) return FetchDigests(slot, &lock);
     return PrefetchSome(slot, buffer, &lock);
   }
 }
@@ -89,15 +98,58 @@ std::vector<uint64_t> RemotePager::TakeChunks(Slot& slot, bool* urgent) {
     const uint64_t chunk = slot.behind++;
     if (!slot.busy[chunk] && !slot.pages->Has(chunk)) chunks.push_back(chunk);
   }
-  for (const uint64_t chunk : chunks) slot.busy[chunk] = true;
   return chunks;
+}
+
+// A page that the fault of another thread wants meanwhile is fetched by that one as well: it does not wait for the rest.
+void RemotePager::FetchRest(const SlotPtr& slot, PageBuffer* buffer, std::unique_lock<std::mutex>* lock) {
+  const uint64_t chunk = slot->begun.front();
+  slot->begun.pop_front();
+  PageSet rest = slot->pages->Missing(chunk);
+  const uint64_t first = chunk * kPagesChunk / kPage;
+  for (auto page = slot->alone.lower_bound(first); page != slot->alone.end() && *page - first < rest.size(); ++page) rest.reset(*page - first);
+  if (slot->busy[chunk] || rest.none()) return;
+  Begin({slot, {chunk}, nullptr});
+  lock->unlock();
+  const RemoteRetry retry{.deadline = kPrefetchWithin, .attempt = kPrefetchWithin, .stop = &stopping_};
+  const absl::Status read = slot->pages->ReadPages(chunk, rest, buffer, retry);
+  const bool kept = read.ok() && slot->pages->KeepPages(chunk, rest, buffer->page(0)).ok();
+  lock->lock();
+  busy_.erase(config_.threads->me());
+  slot->busy[chunk] = false;
+  if (!read.ok()) {
+    ++stats_.prefetch_failures;
+    slot->rest_at = Clock::now() + kAfterPrefetchFailure;
+    return;
+  }
+  slot->bytes.pool += rest.count() * kPage;
+  stats_.fetched_bytes += rest.count() * kPage;
+  if (!Live(*slot)) return;
+  absl::Status put;  // What could not be mapped is when it is touched.
+  Put(*slot, chunk, rest, buffer->page(0), kept, &put);
+}
+
+void RemotePager::FetchDigests(const SlotPtr& slot, std::unique_lock<std::mutex>* lock) {
+  const uint64_t first = slot->digests;
+  const uint64_t count = std::min(kDigestsAtOnce, slot->pages->chunks() - first);
+  // Also where they do not come: who waits for a page asks for those of its chunk.
+  slot->digests += count;
+  Begin({slot, {}, nullptr});
+  lock->unlock();
+  const RemoteRetry retry{.deadline = kPrefetchWithin, .attempt = kPrefetchWithin, .stop = &stopping_};
+  const absl::Status read = slot->pages->FetchDigests(first, count, retry);
+  lock->lock();
+  busy_.erase(config_.threads->me());
+  if (read.ok()) return;
+  ++stats_.prefetch_failures;
+  slot->next_at = Clock::now() + kAfterPrefetchFailure;
 }
 
 void RemotePager::PrefetchSome(const SlotPtr& slot, PageBuffer* buffer, std::unique_lock<std::mutex>* lock) {
   bool urgent = false;
   const std::vector<uint64_t> chunks = TakeChunks(*slot, &urgent);
   if (chunks.empty()) return;
-  ++prefetching_;
+  Begin({slot, chunks, nullptr});
   lock->unlock();
   const RemoteRetry retry{.deadline = kPrefetchWithin, .attempt = kPrefetchWithin, .stop = &stopping_};
   const absl::Status read = slot->pages->Read(chunks, buffer, retry);
@@ -108,7 +160,7 @@ void RemotePager::PrefetchSome(const SlotPtr& slot, PageBuffer* buffer, std::uni
     bytes += slot->pages->ChunkBytes(chunks[i]);
   }
   lock->lock();
-  --prefetching_;
+  busy_.erase(config_.threads->me());
   const Clock::time_point now = Clock::now();
   slot->bytes.pool += bytes;
   stats_.prefetched_bytes += bytes;

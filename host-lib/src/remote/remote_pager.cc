@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "memory/mapping_error.h"
 #include "moult/base/status.h"
 #include "moult/protocol/limits.h"
 #include "pager/events.h"
@@ -24,7 +25,14 @@ absl::Span<std::byte> RemotePager::Slot::chunk(uint64_t i) const {
   return {base + i * kPagesChunk, pages->ChunkBytes(i)};
 }
 
+PageSet RemotePager::Slot::ChunkPages(uint64_t i) const {
+  return ~PageSet() >> (kPagesChunk / kPage - pages->ChunkPages(i));
+}
+
 absl::StatusOr<std::unique_ptr<RemotePager>> RemotePager::Create(RemoteConfig config) {
+  if (config.threads == nullptr) {
+    MOULT_ASSIGN_OR_RETURN(config.threads, ServingThreads::Create());
+  }
   std::unique_ptr<RemotePager> pager(new RemotePager(std::move(config)));
   pager->epoll_ = UniqueFd(epoll_create1(EPOLL_CLOEXEC));
   if (!pager->epoll_.valid()) return ErrnoStatus("remote pager: epoll_create1");
@@ -33,19 +41,21 @@ absl::StatusOr<std::unique_ptr<RemotePager>> RemotePager::Create(RemoteConfig co
   if (!pager->stop_.valid() || !pager->wake_.valid()) return ErrnoStatus("remote pager: eventfd");
   MOULT_RETURN_IF_ERROR(AddEvent(pager->epoll_.get(), pager->stop_.get(), Event::kStop, false));
   MOULT_RETURN_IF_ERROR(AddEvent(pager->epoll_.get(), pager->wake_.get(), Event::kTimer, false));
+  MOULT_RETURN_IF_ERROR(AddEvent(pager->epoll_.get(), pager->config_.threads->fd(), Event::kJobs, true));
   return pager;
 }
 
 RemotePager::~RemotePager() {
-  for (const auto& [base, slot] : slots_) {
+  for (const auto& entry : slots_) {
+    const SlotPtr& slot = entry.second;
     for (uint64_t i = 0; i < slot->pages->chunks(); ++i) {
-      if (slot->pages->Has(i)) continue;
-      const absl::Span<std::byte> part = slot->chunk(i);
-      // SAFETY: within a slot that is ours. Without a userfaultfd an access would put zeros into the file.
-      void* const at = mmap(part.data(), part.size(), PROT_READ | PROT_WRITE,
-                            MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-      // Out of mappings: nobody may touch it, then.
-      if (at == MAP_FAILED) (void)mprotect(slot->base, slot->pages->size(), PROT_NONE);
+      EachRun(slot->pages->Missing(i), [&](size_t first, size_t count) {
+        // SAFETY: within a slot that is ours. Without a userfaultfd an access would put zeros into the file.
+        void* const at = mmap(slot->chunk(i).data() + first * kPage, count * kPage, PROT_READ | PROT_WRITE,
+                              MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        // Out of mappings: nobody may touch it, then.
+        if (at == MAP_FAILED) (void)mprotect(slot->base, slot->pages->size(), PROT_NONE);
+      });
     }
   }
 }
@@ -65,10 +75,10 @@ absl::Status RemotePager::Show(std::byte* at, std::shared_ptr<RemotePages> pages
   // SAFETY: `at` is a free slot of a window, which the embedder gave us whole, and as long as the file.
   // Without access until it is registered: no userfaultfd would catch one.
   if (mmap(at, size, PROT_NONE, MAP_FIXED | MAP_PRIVATE | MAP_NORESERVE, pages->fd(), 0) == MAP_FAILED) {
-    return ErrnoStatus(absl::StrCat(context, ": mmap"));
+    return MappingError(absl::StrCat(context, ": mmap"));
   }
   if (madvise(at, size, MADV_DONTFORK) != 0)
-    return ErrnoStatus(absl::StrCat(context, ": madvise(MADV_DONTFORK)"));
+    return MappingError(absl::StrCat(context, ": madvise(MADV_DONTFORK)"));
   MOULT_RETURN_IF_ERROR(Annotate(uffd_->RegisterFile({at, size}), context));
   auto slot = std::make_shared<Slot>();
   slot->base = at;
@@ -83,8 +93,9 @@ absl::Status RemotePager::Show(std::byte* at, std::shared_ptr<RemotePages> pages
     slots_.insert_or_assign(at, std::move(slot));
   }
   if (mprotect(at, size, PROT_READ | PROT_WRITE) != 0) {
+    const absl::Status refused = MappingError(absl::StrCat(context, ": mprotect"));
     Forget(at);
-    return ErrnoStatus(absl::StrCat(context, ": mprotect"));
+    return refused;
   }
   Wake();
   return absl::OkStatus();

@@ -14,7 +14,13 @@ namespace moult::host {
 namespace {
 
 constexpr size_t kMostPools = 16;
-constexpr size_t kMostKnown = 32;  // each has its manifest and image
+// Of what is known of templates: each has its manifest and image, twice, as bytes and unpacked.
+constexpr size_t kMostKnown = 32;
+constexpr size_t kMostKnownBytes = 64u << 20;
+
+size_t FileBytes(const Template& content) {
+  return content.reader->manifest_file().size() + content.reader->image_file().size();
+}
 
 std::shared_ptr<const Template> With(const Template& known, std::shared_ptr<const DirectPages> direct) {
   auto content = std::make_shared<Template>(known);
@@ -78,8 +84,15 @@ std::shared_ptr<const Template> RemoteStore::Known(const RemoteName& name, const
 
 void RemoteStore::Remember(const std::string& identity, std::shared_ptr<const Template> content) {
   const std::lock_guard<std::mutex> lock(mutex_);
-  if (known_.size() >= kMostKnown) known_.erase(known_.begin());
-  known_.insert_or_assign(identity, std::move(content));
+  const auto forget = [this](auto known) {
+    known_bytes_ -= FileBytes(*known->second);
+    known_.erase(known);
+  };
+  if (const auto old = known_.find(identity); old != known_.end()) forget(old);
+  const size_t bytes = FileBytes(*content);
+  while (!known_.empty() && (known_.size() >= kMostKnown || known_bytes_ + bytes > kMostKnownBytes)) forget(known_.begin());
+  known_bytes_ += bytes;
+  known_.emplace(identity, std::move(content));
 }
 
 absl::StatusOr<std::shared_ptr<const Template>> RemoteStore::Open(const RemoteName& wanted,
@@ -109,14 +122,14 @@ absl::StatusOr<std::shared_ptr<const Template>> RemoteStore::Open(const RemoteNa
   }
   if (manifest.pages->size == 0) return content;
   if (direct != nullptr) {
-    MOULT_RETURN_IF_ERROR(direct->Verify(manifest.pages_leaves, deadline));
+    MOULT_RETURN_IF_ERROR(direct->Verify(content->reader->leaves(), deadline));
     Remember(direct->identity(), content);
     return With(*content, std::move(direct));
   }
   std::shared_ptr<const TemplateCache> cache;
   MOULT_ASSIGN_OR_RETURN(CacheEntry entry, Entry(digest, manifest.pages->size, &cache, notes));
   if (!entry.shared()) cache = nullptr;
-  MOULT_ASSIGN_OR_RETURN(content->remote, RemotePages::Create(digest, manifest.pages_leaves, source,
+  MOULT_ASSIGN_OR_RETURN(content->remote, RemotePages::Create(digest, content->reader->leaves(), source,
                                                               std::move(entry), std::move(cache)));
   return content;
 }

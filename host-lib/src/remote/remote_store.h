@@ -42,11 +42,12 @@ class RemoteStore {
   // damaged, or not the one that was asked for.
   absl::StatusOr<std::shared_ptr<const Template>> Open(const RemoteName& name, Clock::time_point deadline,
                                                        std::vector<std::string>* notes);
+  // By its URI, with this vm's tenant and key.
+  absl::StatusOr<std::shared_ptr<TemplatePool>> Pool(const std::string& uri);
   // kNotFound: there is no cache.
   absl::StatusOr<CacheUse> Use() const;
 
  private:
-  absl::StatusOr<std::shared_ptr<TemplatePool>> Pool(const std::string& uri);
   absl::StatusOr<std::shared_ptr<const TemplateCache>> Cache();
   absl::StatusOr<CacheEntry> Entry(const std::string& digest, uint64_t size,
                                    std::shared_ptr<const TemplateCache>* cache,
@@ -62,6 +63,7 @@ class RemoteStore {
   std::shared_ptr<const TemplateCache> cache_;
   std::map<std::string, std::shared_ptr<const Template>>
       known_;  // by identity; without pages, which would be held
+  size_t known_bytes_ = 0;  // of their files
 };
 
 // Manifest and image of `source`, checked.

@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <bit>
 
-#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "moult/base/status.h"
 #include "moult/protocol/limits.h"
@@ -17,9 +16,14 @@ namespace moult::host {
 
 using image::kPagesChunk;
 
+namespace {
+
+constexpr uint64_t kPagesOfChunk = kPagesChunk / kPage;
+
+}  // namespace
+
 void RemotePager::Serve() {
-  ++servers_;
-  const absl::Cleanup gone = [this] { --servers_; };
+  const ServingThreads::Serving serving(config_.threads.get());
   PageBuffer buffer(kBufferPages);
   do {
     pollfd ready{fd(), POLLIN, 0};
@@ -28,6 +32,7 @@ void RemotePager::Serve() {
 }
 
 bool RemotePager::ServeReady(PageBuffer* buffer) {
+  TakeOver();
   epoll_event event;
   if (epoll_wait(epoll_.get(), &event, 1, 0) <= 0) {
     Step(buffer);
@@ -39,11 +44,15 @@ bool RemotePager::ServeReady(PageBuffer* buffer) {
       return false;
     case Event::kTimer: {
       uint64_t count;
-      (void)!read(wake_.get(), &count, sizeof(count));
+      const std::lock_guard<std::mutex> lock(mutex_);
+      if (read(wake_.get(), &count, sizeof(count)) > 0) watcher_ = config_.threads->me();
       break;
     }
     case Event::kFault:
       for (const Uffd::Fault& fault : uffd_->Read(1)) ServeFault(fault, buffer);
+      break;
+    case Event::kJobs:
+      config_.threads->RunJobs();
       break;
   }
   return true;
@@ -78,34 +87,22 @@ void RemotePager::ServeFault(const Uffd::Fault& fault, PageBuffer* buffer) {
     const SlotPtr slot = Find(fault.page);
     if (slot == nullptr) return uffd_->Wake({fault.page, kPage});
     if (ServeWithout(*slot, fault)) return;
-    const uint64_t chunk = static_cast<uint64_t>(fault.page - slot->base) / kPagesChunk;
+    const auto page = static_cast<uint64_t>(fault.page - slot->base) / kPage;
+    const uint64_t chunk = page / kPagesOfChunk;
     Touched(*slot, chunk);
-    if (fault.minor || slot->pages->Has(chunk)) {
+    if (fault.minor || slot->pages->HasPage(page)) {
       ++stats_.hits;
-      const uint64_t mapped = Put(*slot, chunk, nullptr, /*kept=*/true, nullptr);
+      // Of one that is being filled the page that is wanted: each hole would cost a call.
+      const PageSet there = slot->pages->Has(chunk) ? slot->ChunkPages(chunk) : PageSet().set(page % kPagesOfChunk);
+      const uint64_t mapped = Put(*slot, chunk, there, nullptr, /*kept=*/true, nullptr);
       slot->bytes.cache += mapped;
       stats_.hit_bytes += mapped;
-    } else if (slot->busy[chunk]) {
+    } else if (slot->pages->by_page() ? slot->alone.contains(page) : slot->busy[chunk]) {
       return;  // Who fetches it maps it, or wakes.
     } else {
-      slot->busy[chunk] = true;
-      lock.unlock();
-      RemoteRetry retry = config_.retry;
-      retry.stop = &stopping_;
-      const absl::Status read = slot->pages->Read({&chunk, 1}, buffer, retry);
-      const bool kept = read.ok() && slot->pages->Keep(chunk, buffer->page(0)).ok();
-      lock.lock();
-      slot->busy[chunk] = false;
-      if (!Live(*slot)) return;
-      if (!read.ok() && stopping_) return;
-      if (!read.ok()) {
-        Lose(*slot, fault.page, read, &lost);
-      } else {
-        absl::Status put;  // One that failed is tried again by the access.
-        Put(*slot, chunk, buffer->page(0), kept, &put);
-        slot->bytes.pool += slot->pages->ChunkBytes(chunk);
-        stats_.fetched_bytes += slot->pages->ChunkBytes(chunk);
-      }
+      const absl::Status read = Fetch(slot, chunk, fault.page, buffer, &lock);
+      if (!Live(*slot) || (!read.ok() && stopping_)) return;
+      if (!read.ok()) Lose(*slot, fault.page, read, &lost);
     }
     if (lost.page == nullptr) {
       // Also where that one page could not be mapped: the access is made again.
@@ -119,15 +116,49 @@ void RemotePager::ServeFault(const Uffd::Fault& fault, PageBuffer* buffer) {
   Tell(lost);
 }
 
-// Maps a chunk: from the file, or, when that could not take it, from `content`, for this slot alone.
-uint64_t RemotePager::Put(Slot& slot, uint64_t chunk, const std::byte* content, bool kept,
+// Fetches a page that was touched, or its chunk, and maps what it got if the slot is still there. The lock is not held meanwhile.
+absl::Status RemotePager::Fetch(const SlotPtr& slot, uint64_t chunk, const std::byte* page, PageBuffer* buffer,
+                                std::unique_lock<std::mutex>* lock) {
+  RemotePages& pages = *slot->pages;
+  const bool alone = pages.by_page();
+  const auto number = static_cast<uint64_t>(page - slot->base) / kPage;
+  const PageSet wanted = alone ? PageSet().set(number % kPagesOfChunk) : slot->ChunkPages(chunk);
+  Begin({slot, alone ? std::vector<uint64_t>() : std::vector<uint64_t>{chunk}, page});
+  lock->unlock();
+  RemoteRetry retry = config_.retry;
+  retry.stop = &stopping_;
+  const absl::Status read = alone ? pages.ReadPages(chunk, wanted, buffer, retry) : pages.Read({&chunk, 1}, buffer, retry);
+  const bool kept = read.ok() && pages.KeepPages(chunk, wanted, buffer->page(0)).ok();
+  lock->lock();
+  busy_.erase(config_.threads->me());
+  if (alone) {
+    slot->alone.erase(number);
+  } else {
+    slot->busy[chunk] = false;
+  }
+  if (!read.ok() || !Live(*slot)) return read;
+  absl::Status put;  // One that failed is tried again by the access.
+  Put(*slot, chunk, wanted, buffer->page(0), kept, &put);
+  slot->bytes.pool += wanted.count() * kPage;
+  stats_.fetched_bytes += wanted.count() * kPage;
+  if (alone && !absl::c_linear_search(slot->begun, chunk)) slot->begun.push_back(chunk);
+  return read;
+}
+
+// Maps pages of a chunk: from the file, or, when that could not take them, from `content`, where each has its place, for
+// this slot alone.
+uint64_t RemotePager::Put(Slot& slot, uint64_t chunk, const PageSet& pages, const std::byte* content, bool kept,
                           absl::Status* status) {
-  const absl::Span<std::byte> part = slot.chunk(chunk);
-  const uint64_t mapped = uffd_->Continue(part);
-  if (kept) return mapped;
-  stats_.unkept_bytes += part.size();
-  *status = uffd_->Copy(part, content);
-  if (!status->ok()) uffd_->Wake(part);
+  uint64_t mapped = 0;
+  EachRun(pages, [&](size_t first, size_t count) {
+    const absl::Span<std::byte> part = slot.chunk(chunk).subspan(first * kPage, count * kPage);
+    mapped += uffd_->Continue(part);
+    if (kept) return;
+    stats_.unkept_bytes += part.size();
+    const absl::Status copied = uffd_->Copy(part, content + first * kPage);
+    if (!copied.ok()) uffd_->Wake(part);
+    status->Update(copied);
+  });
   return mapped;
 }
 
@@ -176,7 +207,7 @@ absl::Status RemotePager::Populate(absl::Span<const std::byte> range) {
       stats_.fetched_bytes += slot->pages->ChunkBytes(chunk);
     }
     absl::Status put;
-    Put(*slot, chunk, buffer.page(0), kept, &put);
+    Put(*slot, chunk, slot->ChunkPages(chunk), buffer.page(0), kept, &put);
     MOULT_RETURN_IF_ERROR(put);
   }
   return absl::OkStatus();

@@ -12,7 +12,7 @@ struct RemoteStats {
   uint64_t faults = 0;            // that were served
   uint64_t hits = 0;              // of these, what the host had
   uint64_t hit_bytes = 0;         // mapped without a read of the pool
-  uint64_t fetched_bytes = 0;     // by faults, and for the library's own reads
+  uint64_t fetched_bytes = 0;     // by faults, with the rest of their chunks, and for the library's own reads
   uint64_t prefetched_bytes = 0;  // read before anybody asked for it
   uint64_t unkept_bytes = 0;      // fetched, for which the cache had no room
   uint64_t lost_slots = 0;        // whose pool did not give a page

@@ -90,9 +90,12 @@ std::unique_ptr<Connection> Vm::TakeIdle() {
 
 void Vm::TookHello(rpc::HelloReplyT hello) {
   if (hello_.version != 0 && hello_.boot_id != hello.boot_id) {
-    Log(1, "the guest has booted again: its functions are gone");
-    for (Window& window : windows_) window.Clear();
-    ForgetOffloaded();
+    Log(1, absl::StrCat("the guest has booted again, boot ", hello.boot_id, " after ", hello_.boot_id, ": its functions are gone"));
+    // What was to be done to one of them must not be done to one of the new guest that has its number.
+    for (const auto& op : ops_) {
+      if (op->result().function != 0) op->strand()->Abort(absl::AbortedError("the guest has booted again: its functions are gone"));
+    }
+    ForgetGuest();
   }
   hello_ = std::move(hello);
   const bool asks = absl::c_linear_search(hello_.features, "release");
@@ -137,6 +140,7 @@ Task<absl::StatusOr<Lease>> Vm::Acquire(Op* op) {
       connection = *std::move(made);
     }
     Lease lease(this, std::move(connection));
+    MOULT_CO_RETURN_IF_ERROR(op->strand()->interruption());  // the guest may have turned out to be another
     op->EndPhase("connect");
     co_return std::move(lease);
   }

@@ -65,9 +65,11 @@ std::optional<SlotHold> TakeSlot(Vm* vm, const Template& content, absl::Status* 
   *why = absl::FailedPreconditionError(
       "no window that both this VM and the guest's driver have; load the driver, or use copy mode");
   if (!absl::c_linear_search(vm->hello().features, "window")) return std::nullopt;
-  if (content.remote != nullptr && vm->fault_servers() == 0) {
-    *why = absl::FailedPreconditionError("no thread serves faults of this vm; let one run moult_pager_run()");
-    return std::nullopt;
+  if (content.remote != nullptr) {
+    if (const absl::Status servers = vm->NeedServers(content.remote->lends()); !servers.ok()) {
+      *why = servers;
+      return std::nullopt;
+    }
   }
   for (Window& window : vm->windows()) {
     const uint64_t usable = Usable(vm, window);

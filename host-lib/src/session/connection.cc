@@ -134,7 +134,8 @@ Task<absl::StatusOr<std::unique_ptr<rpc::ResponseT>>> Connection::Receive(Strand
   if (!response.ok()) co_return Annotate(response.status(), rpc::VerbName(verb));
   broken_ = false;
   if (const auto* error = (*response)->body.AsError()) {
-    co_return Annotate(rpc::StatusOf(*error), absl::StrCat("agent: ", rpc::VerbName(verb)));
+    // It names the verb itself.
+    co_return Annotate(rpc::StatusOf(*error), "agent");
   }
   co_return std::move(response);
 }

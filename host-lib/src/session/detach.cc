@@ -4,7 +4,9 @@
 // that nobody else can have them; then they are discarded, while another function may be running already.
 // What is not discarded, for whatever reason, the guest fills with zeros.
 #include <algorithm>
+#include <utility>
 
+#include "absl/algorithm/container.h"
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "memory/cut_runs.h"
@@ -19,8 +21,9 @@ namespace {
 constexpr size_t kRangesPerLook = 64;
 constexpr uint64_t kBytesPerLook = 16 << 20;
 constexpr std::chrono::microseconds kStep(2000);
-// For a page that is on its way to or from the pool; the vm's thread waits.
-constexpr std::chrono::milliseconds kDropTime(100);
+// For pages that are on their way to or from the pool when all others have been discarded.
+constexpr std::chrono::seconds kOnTheirWayTime(3);
+constexpr std::chrono::milliseconds kOnTheirWayPause(5);
 // To find out what became of the function, beyond the operation's own deadline.
 constexpr std::chrono::seconds kRecovery(10);
 constexpr std::chrono::milliseconds kRetry(20);
@@ -42,25 +45,46 @@ absl::Status CheckRanges(Vm* vm, const rpc::DetachReportT& report) {
 
 // Whole ranges, or a part of a long one.
 struct Progress {
+  std::vector<GuestRange> ranges;
   size_t next = 0;
   uint64_t done_of_next = 0;
   uint64_t zeroed = 0;
+  std::vector<GuestRange> busy;  // pages that were on their way
+  bool done() const { return next == ranges.size(); }
 };
 
-absl::Status DiscardSome(Vm* vm, Op* op, const rpc::DetachReportT& report, Progress* progress) {
+uint64_t Address(GuestPhys gpa) { return static_cast<uint64_t>(gpa); }
+
+absl::Status DiscardRange(Vm* vm, Op* op, GuestRange range, Progress* progress) {
+  std::vector<GuestPhys> busy;
+  // What is in the pool is not fetched for that.
+  if (vm->pager() != nullptr) {
+    MOULT_ASSIGN_OR_RETURN(busy, vm->pager()->Drop(range));
+  }
+  uint64_t at = Address(range.start);
+  const auto discard_to = [&](uint64_t end) -> absl::Status {
+    if (end == at) return absl::OkStatus();
+    MOULT_RETURN_IF_ERROR(vm->memory().Discard({GuestPhys(at), end - at}, &progress->zeroed));
+    op->result().discarded_bytes += end - at;
+    return absl::OkStatus();
+  };
+  for (const GuestPhys page : busy) {
+    MOULT_RETURN_IF_ERROR(discard_to(Address(page)));
+    progress->busy.push_back({page, kPage});
+    at = Address(page) + kPage;
+  }
+  return discard_to(Address(range.start) + range.length);
+}
+
+absl::Status DiscardSome(Vm* vm, Op* op, Progress* progress) {
   uint64_t bytes = 0;
-  for (size_t i = 0; i < kRangesPerLook && bytes < kBytesPerLook; ++i) {
-    if (progress->next == report.exclusive.size()) break;
-    const rpc::GpaRun& run = report.exclusive[progress->next];
-    const uint64_t length = std::min(run.length() - progress->done_of_next, kBytesPerLook);
-    const GuestRange range{GuestPhys(run.gpa() + progress->done_of_next), length};
-    // What is in the pool is not fetched for that.
-    if (vm->pager() != nullptr) MOULT_RETURN_IF_ERROR(vm->pager()->Drop(range, kDropTime));
-    MOULT_RETURN_IF_ERROR(vm->memory().Discard(range, &progress->zeroed));
+  for (size_t i = 0; i < kRangesPerLook && bytes < kBytesPerLook && !progress->done(); ++i) {
+    const GuestRange& whole = progress->ranges[progress->next];
+    const uint64_t length = std::min(whole.length - progress->done_of_next, kBytesPerLook);
+    MOULT_RETURN_IF_ERROR(DiscardRange(vm, op, {GuestPhys(Address(whole.start) + progress->done_of_next), length}, progress));
     bytes += length;
-    op->result().discarded_bytes += length;
     progress->done_of_next += length;
-    if (progress->done_of_next == run.length()) {
+    if (progress->done_of_next == whole.length) {
       ++progress->next;
       progress->done_of_next = 0;
     }
@@ -68,10 +92,9 @@ absl::Status DiscardSome(Vm* vm, Op* op, const rpc::DetachReportT& report, Progr
   return absl::OkStatus();
 }
 
-Task<absl::Status> DiscardAll(Vm* vm, Op* op, Connection* connection, const rpc::DetachReportT* report) {
-  Progress progress;
+Task<absl::Status> DiscardRanges(Vm* vm, Op* op, Connection* connection, Progress* progress) {
   auto step_end = Clock::now() + kStep;
-  while (progress.next < report->exclusive.size()) {
+  while (!progress->done()) {
     if (!connection->IsQuiet()) {
       connection->Break();
       co_return absl::UnavailableError("the agent closed the connection while pages were discarded");
@@ -79,10 +102,28 @@ Task<absl::Status> DiscardAll(Vm* vm, Op* op, Connection* connection, const rpc:
     if (Clock::now() >= op->strand()->deadline()) {
       co_return absl::DeadlineExceededError("the pages could not be discarded in time");
     }
-    MOULT_CO_RETURN_IF_ERROR(DiscardSome(vm, op, *report, &progress));
+    MOULT_CO_RETURN_IF_ERROR(DiscardSome(vm, op, progress));
     if (Clock::now() < step_end) continue;
     MOULT_CO_RETURN_IF_ERROR(co_await op->strand()->Yield());
     step_end = Clock::now() + kStep;
+  }
+  co_return absl::OkStatus();
+}
+
+Task<absl::Status> DiscardAll(Vm* vm, Op* op, Connection* connection, const rpc::DetachReportT* report) {
+  Progress progress;
+  for (const rpc::GpaRun& run : report->exclusive) progress.ranges.push_back({GuestPhys(run.gpa()), run.length()});
+  MOULT_CO_RETURN_IF_ERROR(co_await DiscardRanges(vm, op, connection, &progress));
+  const auto until = std::min(Clock::now() + kOnTheirWayTime, op->strand()->deadline() - kOnTheirWayPause);
+  while (!progress.busy.empty()) {
+    if (Clock::now() >= until) {
+      co_return absl::UnavailableError(absl::StrCat("on their way from or to the pool ", vm->config().pool->name(),
+                                                    ", which does not answer, stay pages: ", progress.busy.size()));
+    }
+    MOULT_CO_RETURN_IF_ERROR(co_await Pause(op, kOnTheirWayPause, "pool"));
+    progress.ranges = std::exchange(progress.busy, {});
+    progress.next = 0;
+    MOULT_CO_RETURN_IF_ERROR(co_await DiscardRanges(vm, op, connection, &progress));
   }
   op->result().json["counters"]["ranges"] = report->exclusive.size();
   op->result().json["counters"]["zeroed_bytes"] = progress.zeroed;
@@ -176,18 +217,26 @@ Task<absl::Status> ReclaimInBackground(Vm* vm, Op* op, std::shared_ptr<Lease> le
 }  // namespace
 
 Task<absl::Status> EndFunction(Vm* vm, Op* op, Connection* connection, uint64_t function) {
+  // With the driver its page frames are nobody's until they are discarded here. Without, the guest fills them with zeros.
+  Doom doom;
+  if (!absl::c_linear_search(vm->hello().features, "window")) {
+    MOULT_CO_ASSIGN_OR_RETURN(doom, co_await Condemn(vm, op, function));
+  }
   rpc::DetachT detach;
   detach.function = function;
   auto done = co_await connection->Call<rpc::DoneT>(op->strand(), std::move(detach));
   if (done.ok()) {
     op->AddAgentPhases(done->phases);
   } else {
-    if (!connection->broken()) co_return done.status();  // it runs on
+    if (!connection->broken()) co_return co_await Spare(vm, op, function, doom, done.status());  // it runs on
     (void)connection->TakeFd();  // closed at once: that is what makes the agent give up
-    MOULT_CO_RETURN_IF_ERROR(co_await FindOut(vm, op, function, done.status()));
+    absl::Status found = co_await FindOut(vm, op, function, done.status());
+    if (!found.ok()) co_return co_await Spare(vm, op, function, doom, std::move(found));
     op->result().json["notes"].push_back(
         absl::StrCat("its memory is wiped by the guest, not given back: ", done.status().message()));
   }
+  // Should its frames get to others before they are discarded.
+  if (vm->pager() != nullptr) vm->pager()->End(function);
   op->EndPhase("end_function");
   op->result().detached = true;
   op->result().json["detached"] = true;
@@ -203,12 +252,14 @@ Task<absl::Status> Reclaim(Vm* vm, Op* op, Connection* connection, uint64_t func
     if (!status.ok()) (void)connection->TakeFd();
     if (!status.ok()) connection->Break();
   }
+  // What is wiped the host has to give memory for again.
+  if (!status.ok()) op->result().discarded_bytes = 0;
   op->result().json["discarded_bytes"] = op->result().discarded_bytes;
   vm->FunctionGone(function);
   // The guest wipes what is left. An agent that lies is another matter.
   if (status.ok() || absl::IsDataLoss(status) || absl::IsCancelled(status)) co_return status;
   op->result().json["notes"].push_back(
-      absl::StrCat("not all of its memory was given back, the guest wipes the rest: ", status.message()));
+      absl::StrCat("its memory was not given back, the guest wipes it: ", status.message()));
   co_return absl::OkStatus();
 }
 

@@ -13,7 +13,7 @@ namespace moult::host::ops {
 namespace {
 
 constexpr std::chrono::seconds kThawTime(10);
-constexpr std::chrono::seconds kSweepWait(1);
+constexpr std::chrono::milliseconds kThawRetry(20);
 
 using rpc::PageClass;
 using rpc::PageFlag;
@@ -25,25 +25,40 @@ absl::Status NeedPager(const Vm& vm) {
       "this vm has no pool for pages; give it one when it is created, and RAM regions");
 }
 
+bool IsAccessed(const PageRun& run) { return (run.flags() & PageFlag::Accessed) != PageFlag{}; }
+
 bool IsWanted(const PageRun& run, const OffloadConfig& config) {
   const bool own = run.page_class() == PageClass::UserPrivate || run.page_class() == PageClass::UserShared;
-  const bool accessed = (run.flags() & PageFlag::Accessed) != PageFlag{};
   const bool of_segment = config.segments == 0 || (config.segments >> static_cast<unsigned>(run.segment()) & 1) != 0;
-  return own && of_segment && !(config.cold_only && accessed);
+  return own && of_segment && !(config.cold_only && IsAccessed(run));
 }
 
 // In the order of virtual addresses, so that neighbours there are neighbours in the pool; what nobody maps
-// comes last.
+// comes last. When not all may go, what was not touched does first.
 std::vector<OffloadRun> Plan(const PageLedger& ledger, const OffloadConfig& config) {
-  std::vector<OffloadRun> runs;
+  std::vector<OffloadRun> runs, touched;
   for (const PageRun& run : ledger.runs()) {
-    if (IsWanted(run, config))
-      runs.push_back({{GuestPhys(run.gpa()), run.length()}, run.va(), run.pid()});
+    if (!IsWanted(run, config)) continue;
+    std::vector<OffloadRun>& to = config.most_bytes != 0 && IsAccessed(run) ? touched : runs;
+    to.push_back({{GuestPhys(run.gpa()), run.length()}, run.va(), run.pid()});
   }
-  std::stable_sort(runs.begin(), runs.end(), [](const OffloadRun& a, const OffloadRun& b) {
-    return std::make_tuple(a.pid == 0, a.pid, a.va) < std::make_tuple(b.pid == 0, b.pid, b.va);
-  });
+  for (std::vector<OffloadRun>* some : {&runs, &touched}) {
+    std::stable_sort(some->begin(), some->end(), [](const OffloadRun& a, const OffloadRun& b) {
+      return std::make_tuple(a.pid == 0, a.pid, a.va) < std::make_tuple(b.pid == 0, b.pid, b.va);
+    });
+  }
+  runs.insert(runs.end(), touched.begin(), touched.end());
   return runs;
+}
+
+// What it moves, and later drops with the function, must be that function's: an agent that says otherwise errs, or lies.
+absl::Status CheckOwner(const PageLedger& ledger, uint64_t function) {
+  for (const PageRun& run : ledger.runs()) {
+    if (run.function() == function) continue;
+    return absl::DataLossError(absl::StrCat("the agent's report of function ", function, " tells of pages of function ", run.function(),
+                                            ", at ", GuestRange{GuestPhys(run.gpa()), run.length()}.Text(), "; nothing is offloaded"));
+  }
+  return absl::OkStatus();
 }
 
 // The first `most` bytes that are not out yet.
@@ -88,22 +103,30 @@ class Moving {
   const bool begun_;
 };
 
-absl::StatusOr<rpc::FunctionState> StateOf(const rpc::ListReplyT& list, uint64_t function) {
-  for (const auto& info : list.functions) {
-    if (info->id == function) return info->state;
-  }
-  return absl::NotFoundError(absl::StrCat("no function ", function));
-}
-
 Task<absl::Status> Thaw(Op* op, Connection* connection, uint64_t function) {
   auto reply = co_await connection->Call<rpc::FunctionReplyT>(op->strand(), Of<rpc::ThawT>(function));
   if (reply.ok()) op->EndPhase("thaw");
   co_return reply.status();
 }
 
-Task<absl::Status> ThawAnew(Vm* vm, Op* op, uint64_t function) {
+Task<absl::Status> ThawOverAnother(Vm* vm, Op* op, uint64_t function) {
   MOULT_CO_ASSIGN_OR_RETURN(Lease lease, co_await vm->Acquire(op));
   co_return co_await Thaw(op, &*lease, function);
+}
+
+// Its connection was lost. An agent that is started again needs a moment, and finds the function standing still.
+Task<absl::Status> ThawAnew(Vm* vm, Op* op, uint64_t function) {
+  const auto deadline = op->strand()->deadline();
+  absl::Status last;
+  do {
+    op->strand()->set_deadline(deadline);
+    last = co_await ThawOverAnother(vm, op, function);
+    if (last.ok() || absl::IsAborted(last) || absl::IsNotFound(last)) co_return last;
+    op->strand()->set_deadline(std::min(deadline, Clock::now() + kThawRetry));
+    const absl::Status waited = co_await op->strand()->ForWake("agent");
+    if (absl::IsAborted(waited)) co_return waited;  // the guest was reset
+  } while (!vm->single_connection() && Clock::now() < deadline);
+  co_return Annotate(last, absl::StrCat("function ", function, " may stand still; thaw it when the agent is back"));
 }
 
 Task<absl::Status> Fetch(Vm* vm, Op* op, uint64_t function, Prefetch prefetch) {
@@ -129,6 +152,7 @@ void Tell(Op* op, const OffloadResult& moved, const PagerStats& stats) {
 Task<absl::Status> Move(Vm* vm, Op* op, Connection* connection, const OffloadConfig* config) {
   MOULT_CO_ASSIGN_OR_RETURN(const PageLedger ledger,
                             co_await FetchLedger(vm, op, connection, config->function));
+  MOULT_CO_RETURN_IF_ERROR(CheckOwner(ledger, config->function));
   std::vector<OffloadRun> runs = Plan(ledger, *config);
   if (config->most_bytes != 0) runs = FirstOf(std::move(runs), config->most_bytes, *vm->pager());
   absl::StatusOr<OffloadResult> moved = OffloadResult();
@@ -140,6 +164,7 @@ Task<absl::Status> Move(Vm* vm, Op* op, Connection* connection, const OffloadCon
   };
   MOULT_CO_RETURN_IF_ERROR(co_await op->strand()->Work(std::move(work)));
   op->EndPhase("offload");
+  op->result().json["access"] = ledger.AccessOf(config->function);
   Tell(op, *moved, vm->pager()->stats());
   co_return absl::OkStatus();
 }
@@ -149,15 +174,17 @@ Task<absl::Status> Move(Vm* vm, Op* op, Connection* connection, const OffloadCon
 Task<absl::Status> Offload(Vm* vm, Op* op, OffloadConfig config) {
   op->result().function = config.function;
   MOULT_CO_RETURN_IF_ERROR(NeedPager(*vm));
-  if (vm->fault_servers() == 0) {
-    co_return absl::FailedPreconditionError(
-        "no thread serves faults of this vm; let one run moult_pager_run()");
-  }
+  MOULT_CO_RETURN_IF_ERROR(vm->NeedServers(vm->config().pool->lends()));
   const Moving moving(vm, config.function);
   MOULT_CO_RETURN_IF_ERROR(moving.status());
+  MOULT_CO_RETURN_IF_ERROR(MayLive(vm, config.function));
   MOULT_CO_ASSIGN_OR_RETURN(Lease lease, co_await vm->Acquire(op));
   MOULT_CO_ASSIGN_OR_RETURN(const rpc::ListReplyT list, co_await ListFunctions(op, &*lease));
   MOULT_CO_ASSIGN_OR_RETURN(const rpc::FunctionState state, StateOf(list, config.function));
+  // The room of those that have ended may be what this one needs.
+  vm->LearnEnded(list);
+  const absl::Status dropped = co_await DropFreed(vm, op, &*lease);
+  if (!dropped.ok() && lease->broken()) co_return dropped;
   auto frozen = co_await lease->Call<rpc::FunctionReplyT>(op->strand(), Of<rpc::FreezeT>(config.function));
   if (!frozen.ok() && !lease->broken()) co_return frozen.status();
   op->EndPhase("freeze");
@@ -168,10 +195,13 @@ Task<absl::Status> Offload(Vm* vm, Op* op, OffloadConfig config) {
   // It must not stay frozen because our time is up, or somebody does not want to wait.
   op->strand()->set_shielded(true);
   op->strand()->set_deadline(std::max(op->strand()->deadline(), Clock::now() + kThawTime));
+  absl::Status thawed;
+  if (!lease->broken()) thawed = co_await Thaw(op, &*lease, config.function);
+  // It may have broken long ago: nothing was said over it while pages were copied.
   const bool broken = lease->broken();
-  if (!broken) moved.Update(co_await Thaw(op, &*lease, config.function));
   lease.Return();  // before another is asked for
-  if (broken) moved.Update(co_await ThawAnew(vm, op, config.function));
+  if (broken) thawed = co_await ThawAnew(vm, op, config.function);
+  moved.Update(thawed);
   op->strand()->set_shielded(false);
   co_return moved;
 }
@@ -181,6 +211,7 @@ Task<absl::Status> Recall(Vm* vm, Op* op, RecallConfig config) {
   MOULT_CO_RETURN_IF_ERROR(NeedPager(*vm));
   const Moving moving(vm, config.function);
   MOULT_CO_RETURN_IF_ERROR(moving.status());
+  MOULT_CO_RETURN_IF_ERROR(MayLive(vm, config.function));
   MOULT_CO_ASSIGN_OR_RETURN(Lease lease, co_await vm->Acquire(op));
   const uint64_t before = vm->pager()->owner_stats(config.function).prefetched_pages;
   // With the working set there it can run while the rest comes.
@@ -199,12 +230,19 @@ Task<absl::Status> Recall(Vm* vm, Op* op, RecallConfig config) {
 
 Task<absl::Status> RecallAll(Vm* vm, Op* op) {
   MOULT_CO_RETURN_IF_ERROR(NeedPager(*vm));
+  const auto out = [vm] {
+    const PagerCounts counts = vm->pager()->stats().total;
+    return counts.offloaded_bytes + counts.zero_bytes;
+  };
+  const uint64_t before = out();
   std::function<absl::Status()> work = [vm, stop = op->strand()->stop_token()] {
     return vm->pager()->RecallAll(stop);
   };
-  MOULT_CO_RETURN_IF_ERROR(co_await op->strand()->Work(std::move(work)));
+  const absl::Status recalled = co_await op->strand()->Work(std::move(work));
   op->EndPhase("recall");
-  co_return absl::OkStatus();
+  // Somebody may have offloaded more meanwhile.
+  op->result().json["recalled_bytes"] = before - std::min(before, out());
+  co_return recalled;
 }
 
 Task<absl::Status> BringBack(Vm* vm, Op* op, uint64_t function) {
@@ -212,35 +250,6 @@ Task<absl::Status> BringBack(Vm* vm, Op* op, uint64_t function) {
   absl::Status back = co_await Fetch(vm, op, function, Prefetch::kAll);
   op->EndPhase("recall");
   co_return Annotate(back, absl::StrCat("bring the pages of function ", function, " back from the pool"));
-}
-
-Task<absl::Status> SweepEnded(Vm* vm, Op* op, Connection* connection, const rpc::ListReplyT* list) {
-  std::vector<uint64_t> ended;
-  for (const uint64_t function : vm->offloaded()) {
-    const auto state = StateOf(*list, function);
-    const bool over = !state.ok() || *state == rpc::FunctionState::Ended;
-    if (over && !vm->moving().contains(function)) ended.push_back(function);
-  }
-  if (ended.empty()) co_return absl::OkStatus();
-  const auto ledger = co_await FetchLedger(vm, op, connection, 0);
-  if (!ledger.ok()) co_return ledger.status();
-  const std::stop_token stop = op->strand()->stop_token();
-  std::function<absl::Status()> work = [&]() -> absl::Status {
-    for (const uint64_t function : ended) {
-      // What is free now was written before it comes to be anybody's, or nobody cares what is in it.
-      for (const PageRun& run : ledger->runs()) {
-        if (run.page_class() != PageClass::Free) continue;
-        MOULT_RETURN_IF_ERROR(vm->pager()->Drop({GuestPhys(run.gpa()), run.length()}, kSweepWait, function));
-      }
-      // The rest may be the kernel's, a pipe's, a neighbour's: it comes back.
-      MOULT_RETURN_IF_ERROR(vm->pager()->Recall(function, Prefetch::kAll, stop));
-      (void)vm->pager()->DropOwner(function);
-    }
-    return absl::OkStatus();
-  };
-  MOULT_CO_RETURN_IF_ERROR(co_await op->strand()->Work(std::move(work)));
-  for (const uint64_t function : ended) vm->offloaded().erase(function);
-  co_return absl::OkStatus();
 }
 
 }  // namespace moult::host::ops

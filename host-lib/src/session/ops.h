@@ -28,7 +28,7 @@ Task<absl::Status> Logs(Vm* vm, Op* op, uint64_t function, uint64_t tail_bytes, 
 
 struct OffloadConfig {
   uint64_t function = 0;
-  bool cold_only = false;  // only what the guest's kernel has not seen accessed
+  bool cold_only = false;  // only pages without PageFlag::Accessed
   bool run_on = false;     // the function runs on afterwards; else it stays frozen until Recall or Thaw
   uint32_t segments = 0;   // bits by rpc::Segment; 0: all, and what has none
   uint64_t most_bytes = 0; // of guest RAM; 0: all
@@ -41,6 +41,8 @@ struct RecallConfig {
 Task<absl::Status> Recall(Vm* vm, Op* op, RecallConfig config);
 // Of all functions; none is thawed.
 Task<absl::Status> RecallAll(Vm* vm, Op* op);
+// Gives back all room in the pool that functions had which have ended (vm->unswept()).
+Task<absl::Status> Sweep(Vm* vm, Op* op);
 
 struct PagesConfig {
   uint64_t function = 0;  // 0: all of the guest
@@ -56,6 +58,13 @@ struct CaptureConfig {
   PageMode pages = PageMode::kAuto;
 };
 Task<absl::Status> Capture(Vm* vm, Op* op, CaptureConfig config);
+
+struct ForkConfig {
+  CaptureConfig capture;  // `end` is false
+  std::string to;         // URI of a pool
+  bool keep = false;      // in the vm's store, too
+};
+Task<absl::Status> Fork(Vm* vm, Op* op, ForkConfig config);
 
 struct AttachConfig {
   std::string name;
@@ -87,9 +96,24 @@ Task<absl::StatusOr<PageLedger>> FetchLedger(Vm* vm, Op* op, Connection* connect
 Task<absl::StatusOr<rpc::ListReplyT>> ListFunctions(Op* op, Connection* connection);
 // All that is out of this function comes in, so that it can be read.
 Task<absl::Status> BringBack(Vm* vm, Op* op, uint64_t function);
-// Gives pool space back that functions had which have ended: what the guest has freed since nobody wants any more. An error
-// only means that it is still there.
-Task<absl::Status> SweepEnded(Vm* vm, Op* op, Connection* connection, const rpc::ListReplyT* list);
+// What is out of a function that is about to be ended: nobody who gets its page frames after it is to wait for a pool that does
+// not answer (Pager::End). Only when it stands still, as it would see the zeros. Where that cannot be had soon, it ends without.
+struct Doom {
+  bool begun = false;
+  bool thaws = false;    // when it is not ended after all
+  bool clashes = false;  // it does not come to stand, which the agent may be at for a moment more
+};
+Task<absl::StatusOr<Doom>> Condemn(Vm* vm, Op* op, uint64_t function);
+// It was not ended, because of `cause`, which comes back with what became of it.
+Task<absl::Status> Spare(Vm* vm, Op* op, uint64_t function, Doom doom, absl::Status cause);
+// It is to run, or to be offloaded, so nothing of it may be zeros.
+absl::Status MayLive(Vm* vm, uint64_t function);
+// OK: it is over. `what` is waited for.
+Task<absl::Status> Pause(Op* op, std::chrono::milliseconds time, const char* what);
+absl::StatusOr<rpc::FunctionState> StateOf(const rpc::ListReplyT& list, uint64_t function);
+// Of vm->unswept(), what the guest has freed, which nobody wants any more: its room in the pool is given back, without a read
+// of the pool. An error only means that it is still there.
+Task<absl::Status> DropFreed(Vm* vm, Op* op, Connection* connection);
 
 // The function ends; the agent holds what it had, until Reclaim on the same connection. On success, also when the
 // connection was lost but the agent did it, result().detached is set.

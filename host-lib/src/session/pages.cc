@@ -28,8 +28,12 @@ uint64_t MostRuns(const Vm& vm) {
   return bytes / kPage;
 }
 
-// Of each function, how much of what is its own is of which segment, and how much of that is out.
-void AddSegments(const PageLedger& ledger, Pager* pager, Json* json) {
+void MarkOffloaded(Pager* pager, PageLedger* ledger) {
+  if (pager != nullptr) ledger->MarkOffloaded([pager](GuestRange range) { return pager->Out(range); });
+}
+
+// Of each function, how much of what is its own is of which segment, and how much of that, and of all, is out.
+void AddSegments(const PageLedger& ledger, Json* json) {
   struct Sums {
     uint64_t bytes = 0;
     uint64_t offloaded_bytes = 0;
@@ -37,16 +41,16 @@ void AddSegments(const PageLedger& ledger, Pager* pager, Json* json) {
   constexpr size_t kNumbers = static_cast<size_t>(rpc::Segment::MAX) + 1;
   std::map<uint64_t, std::array<Sums, kNumbers>> functions;
   for (const rpc::PageRun& run : ledger.runs()) {
-    if (run.segment() == rpc::Segment::None) continue;
+    if (run.page_class() != rpc::PageClass::UserPrivate && run.page_class() != rpc::PageClass::UserShared) continue;
     Sums& sums = functions[run.function()][static_cast<size_t>(run.segment())];
     sums.bytes += run.length();
-    if (pager == nullptr) continue;
-    const std::vector<bool> out = pager->Out({GuestPhys(run.gpa()), run.length()});
-    sums.offloaded_bytes += static_cast<uint64_t>(absl::c_count(out, true)) * kPage;
+    if ((run.flags() & kOffloaded) != rpc::PageFlag{}) sums.offloaded_bytes += run.length();
   }
   for (Json& function : (*json)["functions"]) {
+    const auto& all = functions[function["id"].get<uint64_t>()];
+    function["offloaded"] = absl::c_accumulate(all, uint64_t{0}, [](uint64_t out, const Sums& sums) { return out + sums.offloaded_bytes; });
     for (size_t i = static_cast<size_t>(rpc::Segment::Runtime); i < kNumbers; ++i) {
-      const Sums& sums = functions[function["id"].get<uint64_t>()][i];
+      const Sums& sums = all[i];
       const std::string name = absl::AsciiStrToLower(rpc::EnumNameSegment(static_cast<rpc::Segment>(i)));
       function["segments"][name] = {{"bytes", sums.bytes}, {"offloaded_bytes", sums.offloaded_bytes}};
     }
@@ -98,13 +102,29 @@ Task<absl::StatusOr<rpc::ListReplyT>> ListFunctions(Op* op, Connection* connecti
   co_return co_await connection->Call<rpc::ListReplyT>(op->strand(), std::move(list), rpc::kMaxResponse);
 }
 
+Task<absl::Status> Pause(Op* op, std::chrono::milliseconds time, const char* what) {
+  const auto deadline = op->strand()->deadline();
+  op->strand()->set_deadline(std::min(deadline, Clock::now() + time));
+  const absl::Status waited = co_await op->strand()->ForWake(what);
+  op->strand()->set_deadline(deadline);
+  co_return absl::IsDeadlineExceeded(waited) ? absl::OkStatus() : waited;
+}
+
+absl::StatusOr<rpc::FunctionState> StateOf(const rpc::ListReplyT& list, uint64_t function) {
+  for (const auto& info : list.functions) {
+    if (info->id == function) return info->state;
+  }
+  return absl::NotFoundError(absl::StrCat("no function ", function));
+}
+
 Task<absl::Status> Pages(Vm* vm, Op* op, PagesConfig config) {
   op->result().function = config.function;
   MOULT_CO_ASSIGN_OR_RETURN(Lease lease, co_await vm->Acquire(op));
   MOULT_CO_ASSIGN_OR_RETURN(PageLedger ledger, co_await FetchLedger(vm, op, &*lease, config.function));
   MOULT_CO_ASSIGN_OR_RETURN(const rpc::ListReplyT list, co_await ListFunctions(op, &*lease));
+  MarkOffloaded(vm->pager(), &ledger);
   op->result().json.update(ledger.Summary(list));
-  AddSegments(ledger, vm->pager(), &op->result().json);
+  AddSegments(ledger, &op->result().json);
   if (config.runs) op->result().json.update(ledger.RunsJson());
   op->result().ledger = std::make_shared<const PageLedger>(std::move(ledger));
   co_return absl::OkStatus();
@@ -113,6 +133,7 @@ Task<absl::Status> Pages(Vm* vm, Op* op, PagesConfig config) {
 Task<absl::Status> Why(Vm* vm, Op* op, GuestPhys gpa) {
   MOULT_CO_ASSIGN_OR_RETURN(Lease lease, co_await vm->Acquire(op));
   MOULT_CO_ASSIGN_OR_RETURN(PageLedger ledger, co_await FetchLedger(vm, op, &*lease, 0));
+  MarkOffloaded(vm->pager(), &ledger);
   const auto page = GuestPhys(static_cast<uint64_t>(gpa) & ~(kPage - 1));
   const rpc::PageRun* run = ledger.Find(page);
   if (run == nullptr) {

@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "memory/guest_memory.h"
+#include "memory/mapping_error.h"
 #include "moult/base/status.h"
 
 namespace moult::host {
@@ -24,7 +25,10 @@ StagedPages::StagedPages(image::TemplateWriter* writer, uint64_t most) : writer_
   const uint64_t size = most + kHugePage;
   void* memory =
       mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (memory == MAP_FAILED) return;
+  if (memory == MAP_FAILED) {
+    error_ = errno;
+    return;
+  }
   mapped_ = {static_cast<std::byte*>(memory), size};
   // From where a huge page begins: one fault for 512 pages. There may be none, which is no harm.
   buffer_ = mapped_.subspan((kHugePage - reinterpret_cast<uintptr_t>(memory) % kHugePage) % kHugePage, most);
@@ -44,7 +48,8 @@ bool StagedPages::Prepare() {
 
 absl::Status StagedPages::Take(absl::Span<const std::byte> memory, PagePlan* plan) {
   if (buffer_.empty())
-    return absl::ResourceExhaustedError("no memory for the pages of the function; free some");
+    return absl::ResourceExhaustedError(
+        absl::StrCat("no place for the pages of the function: mmap: ", ErrnoName(error_), kMappingRemedy));
   for (size_t at = 0; at < memory.size(); at += kPage) {
     const std::byte* page = memory.data() + at;
     if (!plan->Take(page)) continue;

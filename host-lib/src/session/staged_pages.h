@@ -35,6 +35,7 @@ class StagedPages {
 
  private:
   image::TemplateWriter* const writer_;
+  int error_ = 0;  // why there is no buffer
   absl::Span<std::byte> mapped_;
   absl::Span<std::byte> buffer_;  // in it
   uint64_t prepared_ = 0;

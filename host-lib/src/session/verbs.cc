@@ -8,6 +8,10 @@
 namespace moult::host::ops {
 namespace {
 
+// While the agent is still at what was given up.
+constexpr std::chrono::seconds kClashes(1);
+constexpr std::chrono::milliseconds kClashPause(20);
+
 // A verb that is answered with a function.
 template <typename Body>
 Task<absl::Status> AskForFunction(Vm* vm, Op* op, Body body) {
@@ -51,6 +55,12 @@ Json Check(const char* name, bool ok, std::string detail, const char* remedy) {
   return {{"name", name}, {"ok", ok}, {"detail", std::move(detail)}, {"remedy", ok ? "" : remedy}};
 }
 
+// No fault, but good to know.
+Json Note(Json check) {
+  check["note"] = true;
+  return check;
+}
+
 // What only the host can see.
 void AddHostChecks(Vm* vm, Json* checks) {
   checks->push_back(Check("host.ram", !vm->memory().empty(),
@@ -60,9 +70,11 @@ void AddHostChecks(Vm* vm, Json* checks) {
   checks->push_back(Check("host.store", vm->config().store != nullptr,
                           vm->config().store != nullptr ? vm->config().store->path() : "none",
                           "give the library a store: without, no capture and no attach"));
-  checks->push_back(Check("host.window", !vm->windows().empty(),
-                          absl::StrCat(vm->windows().size(), " windows registered"),
-                          "give the VM a window device: without, templates are copied"));
+  if (vm->windows().empty()) {
+    checks->push_back(Note(Check("host.window", true, "this VM has none: templates are copied, and a detach wipes in the guest", "")));
+  } else {
+    checks->push_back(Check("host.window", true, absl::StrCat(vm->windows().size(), " windows registered"), ""));
+  }
   for (const Window& window : vm->windows()) {
     const auto& theirs = vm->hello().windows;
     const uint32_t number = window.config().number;
@@ -98,8 +110,10 @@ Task<absl::Status> Doctor(Vm* vm, Op* op) {
   op->EndPhase("agent");
   Json checks = Json::array();
   for (const auto& check : reply->checks) {
-    checks.push_back(
-        {{"name", check->name}, {"ok", check->ok}, {"detail", check->detail}, {"remedy", check->remedy}});
+    // The driver is for windows: a VM that was given none has no device for it.
+    const bool needless = check->name == "driver" && !check->ok && vm->windows().empty();
+    Json one = {{"name", check->name}, {"ok", check->ok || needless}, {"detail", check->detail}, {"remedy", needless ? "" : check->remedy}};
+    checks.push_back(needless ? Note(std::move(one)) : std::move(one));
   }
   AddHostChecks(vm, &checks);
   op->result().json["checks"] = std::move(checks);
@@ -116,6 +130,14 @@ Task<absl::Status> List(Vm* vm, Op* op) {
   Json functions = Json::array();
   for (const auto& function : reply->functions) {
     functions.push_back(ToJson(*function));
+    Json& told = functions.back();
+    if (const std::string why = vm->LostBecause(function->id); told.contains("end_reason") && !why.empty())
+      told["end_reason"] = absl::StrCat(function->end_reason, "; ", why);
+    if (!vm->windows().empty()) {
+      uint64_t shown = 0;
+      for (const Window& window : vm->windows()) shown += window.ShownTo(function->id);
+      functions.back()["template_bytes"] = shown;
+    }
     if (vm->pager() == nullptr) continue;
     const PagerCounts counts = vm->pager()->owner_stats(function->id);
     functions.back()["offloaded_bytes"] = counts.offloaded_bytes + counts.zero_bytes;
@@ -123,10 +145,6 @@ Task<absl::Status> List(Vm* vm, Op* op) {
     functions.back()["lost_pages"] = counts.lost_pages;
   }
   op->result().json["functions"] = std::move(functions);
-  if (vm->pager() != nullptr) {
-    const absl::Status swept = co_await SweepEnded(vm, op, &*lease, &*reply);
-    if (!swept.ok()) vm->Log(1, absl::StrCat("pool space of functions that have ended: ", swept.message()));
-  }
   co_return absl::OkStatus();
 }
 
@@ -141,13 +159,22 @@ Task<absl::Status> Freeze(Vm* vm, Op* op, uint64_t function) {
 }
 
 Task<absl::Status> Thaw(Vm* vm, Op* op, uint64_t function) {
-  return AskForFunction(vm, op, Of<rpc::ThawT>(function));
+  MOULT_CO_RETURN_IF_ERROR(MayLive(vm, function));
+  co_return co_await AskForFunction(vm, op, Of<rpc::ThawT>(function));
 }
 
 Task<absl::Status> Kill(Vm* vm, Op* op, uint64_t function) {
+  op->result().function = function;
+  MOULT_CO_ASSIGN_OR_RETURN(const Doom doom, co_await Condemn(vm, op, function));
+  const auto until = doom.clashes ? Clock::now() + kClashes : Clock::time_point::min();
   absl::Status killed = co_await Ask(vm, op, Of<rpc::KillT>(function));
-  if (killed.ok()) vm->FunctionGone(function);
-  co_return killed;
+  while (absl::IsFailedPrecondition(killed) && Clock::now() < until) {
+    MOULT_CO_RETURN_IF_ERROR(co_await Pause(op, kClashPause, "agent"));
+    killed = co_await Ask(vm, op, Of<rpc::KillT>(function));
+  }
+  if (!killed.ok()) co_return co_await Spare(vm, op, function, doom, std::move(killed));
+  vm->FunctionGone(function);
+  co_return absl::OkStatus();
 }
 
 Task<absl::Status> Forget(Vm* vm, Op* op, uint64_t function) {

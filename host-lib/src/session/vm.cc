@@ -14,9 +14,13 @@ absl::StatusOr<std::unique_ptr<Vm>> Vm::Create(VmConfig config) {
   MOULT_RETURN_IF_ERROR(Transport::Check(config.transport));
   MOULT_ASSIGN_OR_RETURN(GuestMemory memory, GuestMemory::Create(config.regions));
   MOULT_ASSIGN_OR_RETURN(auto reactor, Reactor::Create());
+  if (config.threads == nullptr) {
+    MOULT_ASSIGN_OR_RETURN(config.threads, ServingThreads::Create());
+  }
   std::unique_ptr<Vm> vm(new Vm(std::move(config), std::move(memory), std::move(reactor)));
   if (!vm->config_.windows.empty()) {
     RemoteConfig remote = vm->config_.remote_pager;
+    remote.threads = vm->config_.threads;
     remote.lost = [self = vm.get()](uint64_t function, const std::byte* page, const absl::Status& why) {
       self->OnRemoteLost(function, page, why);
     };
@@ -26,7 +30,14 @@ absl::StatusOr<std::unique_ptr<Vm>> Vm::Create(VmConfig config) {
   if (vm->config_.pool != nullptr && !vm->memory_.empty()) {
     PagerConfig pager;
     pager.pool = vm->config_.pool;
-    pager.lost = vm->config_.page_lost;
+    pager.threads = vm->config_.threads;
+    pager.read_deadline = vm->config_.read_deadline;
+    pager.lost = [self = vm.get()](uint64_t function, GuestPhys gpa, const absl::Status& why) {
+      self->OnLost(function, gpa, why);
+    };
+    pager.zeroed = [self = vm.get()](uint64_t function, GuestPhys, const absl::Status& why) {
+      self->Log(1, absl::StrCat("function ", function, " is ended: ", why.message(), "; so is what it does not give next, until it gives again"));
+    };
     MOULT_ASSIGN_OR_RETURN(vm->pager_, Pager::Create(&vm->memory_, std::move(pager)));
   }
   return vm;
@@ -84,9 +95,10 @@ Vm::~Vm() {
   ops_.clear();
 }
 
-std::shared_ptr<Op> Vm::Start(const char* verb, uint32_t timeout_ms, uint32_t default_ms, Body body) {
+std::shared_ptr<Op> Vm::Start(const char* verb, uint32_t timeout_ms, uint32_t default_ms, Body body, uint64_t function) {
   const auto deadline = Clock::now() + std::chrono::milliseconds(timeout_ms != 0 ? timeout_ms : default_ms);
   auto op = std::make_shared<Op>(verb, reactor_.get(), deadline);
+  op->result().function = function;
   // A strand that yields begins in the next round, as all later steps do. The coroutine's parameters are
   // copies, so `body` need not outlive this call.
   op->task.emplace(body(this, op.get()));
@@ -133,15 +145,22 @@ size_t Vm::Process() {
 
 void Vm::GuestReset() {
   for (const auto& op : ops_) op->strand()->Abort(absl::AbortedError("the guest was reset"));
+  hello_ = {};
+  ForgetGuest();
+}
+
+void Vm::ForgetGuest() {
+  ++boots_;
   open_ -= idle_.size();
   idle_.clear();
-  hello_ = {};
   for (Window& window : windows_) window.Clear();
   ForgetOffloaded();
+  ForgetLost({});
 }
 
 // Whatever firmware and kernel find in RAM now is as good as any.
 void Vm::ForgetOffloaded() {
+  unswept_.clear();
   // One that an offload still works on is swept with those that have ended.
   std::erase_if(offloaded_, [this](uint64_t function) { return pager_->DropOwner(function); });
 }
@@ -195,7 +214,8 @@ Json Vm::Info() const {
     const PagerCounts counts = pager_->owner_stats(function);
     offloaded.push_back({{"function", function},
                          {"offloaded_bytes", counts.offloaded_bytes + counts.zero_bytes},
-                         {"faults", counts.faults}});
+                         {"faults", counts.faults},
+                         {"ended", unswept_.contains(function)}});
   }
   info["offloaded"] = std::move(offloaded);
   return info;
@@ -203,11 +223,42 @@ Json Vm::Info() const {
 
 void Vm::FunctionGone(uint64_t function) {
   for (Window& window : windows_) window.Drop(function);
+  LearnEnded(function);
+}
+
+void Vm::LearnEnded(uint64_t function) {
+  if (!offloaded_.contains(function)) return;
+  pager_->End(function);
+  const PagerCounts counts = pager_->owner_stats(function);
+  const bool out = counts.offloaded_bytes + counts.zero_bytes != 0;
+  if (!out && !moving_.contains(function) && pager_->DropOwner(function)) {
+    offloaded_.erase(function);
+    unswept_.erase(function);
+  } else {
+    unswept_.try_emplace(function, false);
+  }
+}
+
+// What is being given back is not swept as well: that ends with FunctionGone.
+void Vm::LearnEnded(const rpc::ListReplyT& list) {
+  std::vector<uint64_t> ended;
+  for (const uint64_t function : offloaded_) {
+    const auto found = std::find_if(list.functions.begin(), list.functions.end(), [&](const auto& one) {
+      return one->id == function && one->state != rpc::FunctionState::Ended;
+    });
+    const bool lives = found != list.functions.end();
+    if (!lives && !reclaiming_.contains(function)) ended.push_back(function);
+    // An earlier list may have lacked it. One that is about to be ended stands still.
+    if (lives && (*found)->state == rpc::FunctionState::Running) (void)pager_->Revive(function);
+  }
+  for (const uint64_t function : ended) LearnEnded(function);
 }
 
 void Vm::Reconcile(const rpc::ListReplyT& list) {
   std::set<uint64_t> live;
   std::set<std::string_view> names;
+  ForgetLost(list);
+  LearnEnded(list);
   for (const auto& function : list.functions) {
     if (function->state == rpc::FunctionState::Ended) continue;
     live.insert(function->id);

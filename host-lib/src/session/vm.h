@@ -9,7 +9,9 @@
 #include <deque>
 #include <functional>
 #include <list>
+#include <map>
 #include <memory>
+#include <mutex>
 #include <set>
 #include <string>
 #include <utility>
@@ -23,6 +25,7 @@
 #include "remote/remote_pager.h"
 #include "remote/remote_store.h"
 #include "session/connection.h"
+#include "serving/serving_threads.h"
 #include "session/op.h"
 #include "transport/transport.h"
 #include "window/window.h"
@@ -41,8 +44,10 @@ struct VmConfig {
   // Where offloaded pages go; null: nowhere, no offload.
   std::shared_ptr<PagePool> pool;
   std::function<void(uint64_t function, GuestPhys gpa, const absl::Status& why)> page_lost;
+  std::chrono::milliseconds read_deadline = PagerConfig().read_deadline;
   RemoteStoreConfig remote;
   RemoteConfig remote_pager;  // `lost` is the vm's own
+  std::shared_ptr<ServingThreads> threads;  // those in ServeFaults, which pools may have to do with; null: the vm's own
   std::function<void(Op*)> work;  // empty: none
   std::function<void(int, const std::string&)> log = [](int, const std::string&) {};
 };
@@ -72,13 +77,15 @@ class Vm {
   // Ends what runs, with kCancelled.
   ~Vm();
 
-  // Runs `body` from the next Process on. `timeout_ms` 0: `default_ms`.
-  std::shared_ptr<Op> Start(const char* verb, uint32_t timeout_ms, uint32_t default_ms, Body body);
+  // Runs `body` from the next Process on. `timeout_ms` 0: `default_ms`. `function`: that it is about, 0: none that is there.
+  std::shared_ptr<Op> Start(const char* verb, uint32_t timeout_ms, uint32_t default_ms, Body body, uint64_t function = 0);
   int fd() const { return reactor_->fd(); }
   bool processing() const { return processing_; }
   // How many operations still run.
   size_t Process();
   void GuestReset();
+  // How often the guest has begun anew, whoever said so.
+  uint64_t boots() const { return boots_; }
   Json Info() const;
 
   // For operations.
@@ -93,14 +100,23 @@ class Vm {
   // Serves faults, of pages that are out and of remote templates, until StopFaults. Any number of threads.
   void ServeFaults();
   void StopFaults();
-  int fault_servers() const { return fault_servers_; }
+  int fault_servers() const { return config_.threads->count(); }
+  // None can be waited for by a pool that has threads read and write for each other.
+  absl::Status NeedServers(bool lends) const;
   // Of a function of either kind.
   absl::Status ResolveLost(uint64_t function, Resolution resolution);
+  // Why the first of its lost pages was; empty: none was.
+  std::string LostBecause(uint64_t function) const;
   // An attach waits for its function, which may be what touches pages of the slot at `at`.
   void Attaching(const std::byte* at, Op* op) { attaching_.insert({at, op}); }
   void NotAttaching(const std::byte* at, Op* op) { attaching_.erase({at, op}); }
   // Functions that may have pages out.
   std::set<uint64_t>& offloaded() { return offloaded_; }
+  // Those of them that have ended, and whether what the guest has freed of them was dropped already. The rest comes back
+  // by ops::Sweep.
+  std::map<uint64_t, bool>& unswept() { return unswept_; }
+  size_t unswept_count() const { return unswept_.size(); }
+  void LearnEnded(const rpc::ListReplyT& list);
   // Functions whose pages an operation moves or reads now: one at a time.
   std::set<uint64_t>& moving() { return moving_; }
   // What is out in this range, or of a remote template and not here, comes in, without a fault. Blocks on the pool.
@@ -133,9 +149,14 @@ class Vm {
   std::unique_ptr<Connection> TakeIdle();
   void Return(std::unique_ptr<Connection> connection);
   void TookHello(rpc::HelloReplyT hello);
+  void ForgetGuest();
   void ForgetOffloaded();
+  void LearnEnded(uint64_t function);
+  void ForgetLost(const rpc::ListReplyT& list);
+  void OnLost(uint64_t function, GuestPhys gpa, const absl::Status& why);
   void OnRemoteLost(uint64_t function, const std::byte* page, const absl::Status& why);
   void EndLostAttaches();
+  void TellDied() const;
 
   const VmConfig config_;
   const GuestMemory memory_;
@@ -144,8 +165,10 @@ class Vm {
   RemoteStore remote_store_;
   std::set<std::pair<const std::byte*, Op*>> attaching_;
   std::atomic<bool> attach_lost_ = false;
-  std::atomic<int> fault_servers_ = 0;
+  mutable std::mutex lost_mutex_;
+  std::map<uint64_t, std::string> lost_because_;  // by function; guarded by it
   std::set<uint64_t> offloaded_;
+  std::map<uint64_t, bool> unswept_;
   std::set<uint64_t> moving_;
   const std::unique_ptr<Reactor> reactor_;
   Transport transport_;
@@ -154,6 +177,7 @@ class Vm {
   std::set<uint64_t> reclaiming_;
   uint64_t reclaimed_bytes_ = 0;  // since create, of these
   uint64_t operations_ = 0;  // since create
+  uint64_t boots_ = 0;
 
   size_t open_ = 0;  // connections, idle and on loan
   std::vector<std::unique_ptr<Connection>> idle_;

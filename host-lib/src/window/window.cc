@@ -11,6 +11,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "memory/guest_memory.h"
+#include "memory/mapping_error.h"
 #include "moult/base/status.h"
 #include "moult/base/unique_fd.h"
 
@@ -81,8 +82,8 @@ absl::Status Window::ShowFile(const Slot& slot, const SlotContent& content) {
   // past the end of the file, where an access would be a SIGBUS of the VMM.
   void* at = config_.hva + slot.offset;
   if (mmap(at, size, PROT_READ | PROT_WRITE, MAP_FIXED | MAP_PRIVATE | MAP_NORESERVE, fd, 0) == MAP_FAILED) {
-    return ErrnoStatus(absl::StrCat("map ", size, " bytes of ", slot.template_name, " into window ",
-                                    config_.number, " at offset ", slot.offset));
+    return MappingError(absl::StrCat("map ", size, " bytes of ", slot.template_name, " into window ",
+                                     config_.number, " at offset ", slot.offset));
   }
   return absl::OkStatus();
 }
@@ -100,7 +101,7 @@ absl::Status Window::Hide(const Slot& slot) {
   void* at = config_.hva + slot.offset;
   if (mmap(at, slot.length, PROT_READ | PROT_WRITE, MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
            -1, 0) == MAP_FAILED) {
-    return ErrnoStatus(absl::StrCat("empty window ", config_.number, " at offset ", slot.offset));
+    return MappingError(absl::StrCat("empty window ", config_.number, " at offset ", slot.offset));
   }
   return absl::OkStatus();
 }
@@ -132,6 +133,7 @@ absl::StatusOr<Slot*> Window::Take(const SlotContent& content, uint64_t limit) {
   }
   Slot slot{};
   slot.length = SlotLength(content.size);
+  slot.size = content.size;
   slot.digest = content.digest;
   slot.template_name = content.template_name;
   slot.attaching = 1;
@@ -145,6 +147,12 @@ absl::StatusOr<Slot*> Window::Take(const SlotContent& content, uint64_t limit) {
   const auto next = std::find_if(slots_.begin(), slots_.end(),
                                  [&](const Slot& other) { return other.offset > slot.offset; });
   return &*slots_.insert(next, std::move(slot));
+}
+
+uint64_t Window::ShownTo(uint64_t function) const {
+  uint64_t bytes = 0;
+  for (const Slot& slot : slots_) bytes += slot.users.contains(function) ? slot.size : 0;
+  return bytes;
 }
 
 void Window::TellUsers(const Slot& slot) {

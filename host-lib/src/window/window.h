@@ -33,6 +33,7 @@ struct WindowConfig {
 struct Slot {
   uint64_t offset;
   uint64_t length;            // a multiple of kSlotAlign
+  uint64_t size;              // of the template's pages
   std::string digest;         // of the template's manifest: names the content
   std::string template_name;  // as the agent knows it
   std::set<uint64_t> users;   // functions
@@ -86,6 +87,8 @@ class Window {
   void Uncertain(Slot* slot);
   // `function` is gone, and its page tables with it.
   void Drop(uint64_t function);
+  // How much of templates the function is shown.
+  uint64_t ShownTo(uint64_t function) const;
   // What the agent says now: `live` tells whether a function with this id, or one of a template with this
   // name, may be there.
   void Reconcile(const std::function<bool(uint64_t)>& is_live,

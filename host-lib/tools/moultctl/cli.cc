@@ -2,6 +2,7 @@
 #include "cli.h"
 
 #include <bit>
+#include <climits>
 #include <cstdint>
 
 #include "absl/strings/numbers.h"
@@ -87,7 +88,11 @@ void Cli::AddQuestions() {
       "moultctl status", RunStatus);
   Add(app_, "metrics", "The numbers of status as OpenMetrics text, for a collector", "moultctl metrics",
       RunMetrics);
-  Add(app_, "ps", "List the functions", "moultctl ps", RunPs);
+  Add(app_, "ps", "List the functions",
+      "moultctl ps\n\n"
+      "MEMORY is all that the guest's kernel counts for it, USER anonymous and shared memory; both, be it in RAM or out.\n"
+      "OFFLOADED is out. SHOWN is how much of its TEMPLATE it was given to see, whatever it has written since.",
+      RunPs);
   AddFunction(Add(app_, "freeze", "Stop a function where it is", "moultctl freeze web", RunFreeze));
   AddFunction(Add(app_, "thaw", "Let a frozen function run on", "moultctl thaw web", RunThaw));
   AddFunction(Add(app_, "kill", "End a function; its pages go to the guest's kernel as they are",
@@ -144,6 +149,12 @@ void Cli::AddInvoke() {
                               "request body: text, @FILE, or @- for stdin; makes it a POST");
   invoke_command_->add_option("-X,--method", invoke_.method, "GET, PUT, ...");
   invoke_command_->add_option("-H,--header", invoke_.headers, "\"Name: value\"; may be repeated")
+      ->check(CLI::Validator(
+          [](std::string& text) {
+            const size_t colon = text.find(':');
+            return colon != std::string::npos && colon > 0 ? std::string() : text + ": must be \"Name: value\"";
+          },
+          "HEADER"))
       ->expected(1)
       ->allow_extra_args(false)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
@@ -151,7 +162,7 @@ void Cli::AddInvoke() {
   invoke_command_->add_flag("--fail", invoke_.fail, "exit 1 when the answer's status is 400 or more");
   invoke_command_->add_option("--timeout", invoke_.timeout_ms, "milliseconds")
       ->capture_default_str()
-      ->check(CLI::PositiveNumber);
+      ->check(CLI::Range(1, INT_MAX));
 }
 
 void Cli::AddSwaps() {
@@ -161,6 +172,15 @@ void Cli::AddSwaps() {
   AddTemplate(capture);
   capture->add_flag("--end", arguments_.end, "end the function once the template is durable");
   AddPages(capture);
+  CLI::App* fork = Add(app_, "fork", "Put a running function's template into a pool, for other hosts; it runs on",
+                       "moultctl fork web --to file:/mnt/templates\n"
+                       "  moultctl attach web --from file:/mnt/templates       (on another host)", RunFork);
+  AddFunction(fork);
+  fork->add_option("--to", arguments_.to, "the pool: file:/PATH, dax:/PATH or rdma://HOST[:PORT][,HOST[:PORT]]/")->required();
+  fork->add_option("--name", arguments_.name, "of the template there; by default the function's");
+  fork->add_flag("--keep", arguments_.keep,
+                 "leave it in the VM's store, too; else it is removed there, also when it did not get into the pool");
+  AddPages(fork);
   CLI::App* attach =
       Add(app_, "attach", "Make a running function of a template", "moultctl attach web-template", RunAttach);
   AddTemplate(attach);
@@ -172,7 +192,7 @@ void Cli::AddSwaps() {
       Add(app_, "offload", "Move an idle function's pages out of the guest; it stands still until recall",
           "moultctl offload web", RunOffload);
   AddFunction(offload);
-  offload->add_flag("--cold-only", arguments_.cold_only, "leave what the guest's kernel has seen accessed");
+  offload->add_flag("--cold-only", arguments_.cold_only, "only pages that it has not touched since it was ready or last thawed; without the guest's driver, mappings that it has not");
   offload->add_flag("--run-on", arguments_.run_on, "let it run on: what it touches comes back");
   offload
       ->add_option("--segment", arguments_.segment,
@@ -188,6 +208,8 @@ void Cli::AddSwaps() {
                    "fetch ahead what it touched after the last recall, all, or nothing")
       ->check(CLI::IsMember({"working-set", "all", "none"}))
       ->capture_default_str();
+  Add(app_, "recall-all", "Bring all pages of all functions back, and let none run: the pool is not needed any more", "moultctl recall-all",
+      RunRecallAll);
   CLI::App* policy =
       Add(app_, "policy",
           "What is done with a function between requests that come by invoke; without arguments: of which there is one",
@@ -242,6 +264,8 @@ void Cli::AddPools() {
         ->required();
     if (one.named) added->add_option("NAME", pool_.name, "the template")->required();
     added->add_option("--key", pool_.key, "file with the tenant's key, for pools that ask for one");
+    added->add_option("--silence-s", pool_.silence_s, "of a file: pool: give up when nothing is read or written for so long, 0: never")
+        ->capture_default_str();
   }
   CLI::App* const format = Add(*pool_command_, "format", "Make an empty pool of a DAX device or file",
                                "moultctl pool format dax:/dev/dax0.0", nullptr);
@@ -276,7 +300,12 @@ void Cli::AddVm() {
           },
           "MIB"))
       ->capture_default_str();
-  vm_command_->add_option("--cpus", vm_.cpus, "virtual CPUs")
+  vm_command_
+      ->add_option("--window-device", vm_.window_device,
+                   "what shows the window to the guest: ivshmem, or virtio-pmem as Firecracker and Cloud Hypervisor have it")
+      ->check(CLI::IsMember({"ivshmem", "virtio-pmem"}))
+      ->capture_default_str();
+  vm_command_->add_option("--cpus", vm_.cpus, "virtual CPUs; to emulate more than one take QEMU 8.1 or newer")
       ->check(CLI::Range(1, 255))
       ->capture_default_str();
   vm_command_->add_option("--dir", vm_.dir, "folder for sockets and logs; a new one by default");
@@ -294,9 +323,10 @@ void Cli::AddVm() {
       ->allow_extra_args(false)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   vm_command_->add_option("--pool", vm_.pool,
-                          "folder for pages of offloaded functions; by default the one of sockets and logs");
-  vm_command_->add_option("--pool-mib", vm_.pool_mib, "MiB that these may take; 0: as much as fits")
-      ->check(CLI::NonNegativeNumber)
+                          "where pages of offloaded functions go: a folder, by default the one of sockets and logs, or "
+                          "rdma://HOST[:PORT]/, memory that a memory node lends, with --pool-mib and --set pool_key=FILE");
+  vm_command_->add_option("--pool-mib", vm_.pool_mib, "MiB that these may take; 0: as much as fits (not with rdma:)")
+      ->check(CLI::Range(0, INT_MAX))
       ->capture_default_str();
   vm_command_
       ->add_option("--set", vm_.settings, "KEY=VALUE of MOULT_QEMU (host-lib/README.md), as cache=/dev/shm/mine; may be repeated")
@@ -304,6 +334,9 @@ void Cli::AddVm() {
       ->allow_extra_args(false)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   vm_command_->add_option("--append", vm_.append, "more of the kernel's command line");
+  vm_command_->add_option("--timeout", vm_.timeout_ms, "milliseconds until the agent must answer; more for an emulated VM within an emulated one")
+      ->capture_default_str()
+      ->check(CLI::Range(1, INT_MAX));
   vm_command_->add_flag("--detach", vm_.detach, "leave the VM running, and end");
 }
 

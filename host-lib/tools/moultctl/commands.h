@@ -2,6 +2,7 @@
 #ifndef MOULT_TOOLS_MOULTCTL_COMMANDS_H_
 #define MOULT_TOOLS_MOULTCTL_COMMANDS_H_
 
+#include <chrono>
 #include <string>
 #include <vector>
 
@@ -17,6 +18,8 @@ struct Arguments {
   std::string function;  // id, or name of one that lives
   std::string name;      // of a template
   std::string from;      // the URI of the pool that has it
+  std::string to;        // fork: the URI of the pool that gets it
+  bool keep = false;     // fork
   std::string digest;    // that it must have
   std::string pages = "auto";
   bool end = false;
@@ -30,6 +33,7 @@ struct Arguments {
   uint64_t tail_bytes = 0;
   RunFlags run;
   bool runs = false;    // pages
+  std::string against;  // file of an earlier report
   std::string address;  // why
   bool hva = false;
   std::string png, svg;  // map: files
@@ -37,6 +41,7 @@ struct Arguments {
   bool hilbert = false;
   double interval = 2;  // top: seconds
   uint64_t count = 0;   // rounds; 0: without end
+  bool no_pages = false;
 };
 
 struct PoolArguments {
@@ -48,6 +53,8 @@ struct PoolArguments {
   bool force = false;     // format
   Where where;  // store, tenant
   bool json = false;
+  // Of a file: pool, after which it does not answer any more; 0: never. A sync of all that was written is silent, too.
+  uint32_t silence_s = 1800;
 };
 
 struct InvokeArguments {
@@ -64,10 +71,11 @@ struct VmArguments {
   std::string kernel = "6.1";
   int memory_mb = 512;
   int window_mb = 2048;
+  std::string window_device = "ivshmem";  // or virtio-pmem
   int cpus = 1;
   std::string dir;    // of sockets and logs; a new one when empty
   std::string store;  // default: DIR/templates
-  std::string pool;   // of offloaded pages; default: DIR
+  std::string pool;   // of offloaded pages: a folder, or rdma://HOST[:PORT]/; default: DIR
   int pool_mib = 0;   // 0: as much as fits
   std::vector<std::string> settings;  // KEY=VALUE of MOULT_QEMU
   std::string tenant;
@@ -77,6 +85,7 @@ struct VmArguments {
   std::string agent;                 // the agent's binary
   std::vector<std::string> payload;  // NAME=FILE
   std::string append;
+  int timeout_ms = 180000;  // until the agent answers
   bool detach = false;
   bool json = false;
 };
@@ -99,11 +108,13 @@ int RunWhy(Backend& backend, const Arguments& arguments);
 int RunMap(Backend& backend, const Arguments& arguments);
 int RunTop(Backend& backend, const Arguments& arguments);
 int RunCapture(Backend& backend, const Arguments& arguments);
+int RunFork(Backend& backend, const Arguments& arguments);
 int RunAttach(Backend& backend, const Arguments& arguments);
 int RunDetach(Backend& backend, const Arguments& arguments);
 int RunRepurpose(Backend& backend, const Arguments& arguments);
 int RunOffload(Backend& backend, const Arguments& arguments);
 int RunRecall(Backend& backend, const Arguments& arguments);
+int RunRecallAll(Backend& backend, const Arguments& arguments);
 int RunPolicy(Backend& backend, const Arguments& arguments);
 int RunTemplatesList(Backend& backend, const Arguments& arguments);
 int RunTemplatesShow(Backend& backend, const Arguments& arguments);

@@ -16,10 +16,12 @@ namespace {
 
 // The ledger of each single page of an 8 GiB guest fits.
 constexpr size_t kMaxAnswer = 256u << 20;
+// The server says something twice a second as long as a call goes on.
+constexpr time_t kMostSilenceSeconds = 20;
 
 class Control final : public Backend {
  public:
-  Control(UniqueFd fd, std::string path) : fd_(std::move(fd)), path_(std::move(path)) {}
+  Control(UniqueFd fd, std::string path) : fd_(std::move(fd)), path_(std::move(path)) { LimitSilence(kMostSilenceSeconds); }
 
   absl::StatusOr<Json> Call(const std::string& method, const Json& params) override {
     MOULT_RETURN_IF_ERROR(Send(method, params));
@@ -30,10 +32,22 @@ class Control final : public Backend {
     MOULT_RETURN_IF_ERROR(Send(method, params));
     // What follows the answer is the stream's, so nothing may be read ahead.
     MOULT_RETURN_IF_ERROR(Answer(method, /*at_once=*/true).status());
+    LimitSilence(0);  // A stream may be silent.
     return std::move(fd_);
   }
 
  private:
+  // 0: without a limit.
+  void LimitSilence(time_t seconds) {
+    const timeval limit{seconds, 0};
+    for (const int side : {SO_RCVTIMEO, SO_SNDTIMEO}) setsockopt(fd_.get(), SOL_SOCKET, side, &limit, sizeof(limit));
+  }
+
+  absl::Status Silent() const {
+    return absl::UnavailableError(absl::StrCat("control socket ", path_, ": the VM's process has said nothing for ", kMostSilenceSeconds,
+                                               " s; let it go on if it is stopped, end some of its clients if they are many, then try again"));
+  }
+
   absl::Status Send(const std::string& method, const Json& params) {
     const std::string line = Json{{"id", ++id_}, {"method", method}, {"params", params}}.dump(
                                  -1, ' ', false, Json::error_handler_t::replace) +
@@ -41,6 +55,7 @@ class Control final : public Backend {
     for (size_t sent = 0; sent < line.size();) {
       const ssize_t put = send(fd_.get(), line.data() + sent, line.size() - sent, MSG_NOSIGNAL);
       if (put < 0 && errno == EINTR) continue;
+      if (put < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return Silent();
       if (put < 0) return ErrnoStatus(absl::StrCat(method, ": send to control socket ", path_));
       sent += static_cast<size_t>(put);
     }
@@ -55,6 +70,7 @@ class Control final : public Backend {
       searched = in_.size();
       const ssize_t got = recv(fd_.get(), chunk.data(), byte_by_byte ? 1 : chunk.size(), 0);
       if (got < 0 && errno == EINTR) continue;
+      if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return Silent();
       if (got < 0) return ErrnoStatus(absl::StrCat("read from control socket ", path_));
       if (got == 0)
         return absl::UnavailableError(

@@ -7,8 +7,6 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <chrono>
-#include <thread>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -17,11 +15,24 @@
 #include "commands.h"
 #include "ledger_view.h"
 #include "moult/base/status.h"
+#include "moult/moult.h"
+#include "moult/policy.h"
 #include "output.h"
 #include "top.h"
 
 namespace moult::ctl {
 namespace {
+
+// What came out other than it was asked for, or will: a line each.
+std::string Notes(const Json& result) {
+  std::string lines;
+  for (const Json* told : {&result, &Member(result, "template")}) {
+    for (const Json& note : Member(*told, "notes")) {
+      if (note.is_string()) absl::StrAppend(&lines, "note: ", Printable(note.get<std::string>()), "\n");
+    }
+  }
+  return lines;
+}
 
 // Calls, and prints the result as `format` has it.
 template <typename Format>
@@ -29,7 +40,7 @@ int CallAndPrint(Backend& backend, const Arguments& arguments, const std::string
                  Format format) {
   const absl::StatusOr<Json> result = backend.Call(method, params);
   if (!result.ok()) return Fail(result.status(), arguments.json);
-  return Print(*result, format(*result), arguments.json);
+  return Print(*result, absl::StrCat(format(*result), Notes(*result)), arguments.json);
 }
 
 std::string FunctionLine(const Json& result) {
@@ -60,24 +71,40 @@ void PrintLog(const std::string& piece, bool json) {
   std::fflush(stdout);
 }
 
-// Until the function runs, and is left alone.
-absl::Status AwaitPolicyLeft(Backend& backend, uint64_t function) {
-  constexpr std::chrono::seconds kMost(60);
-  const auto deadline = std::chrono::steady_clock::now() + kMost;
-  for (;;) {
-    MOULT_ASSIGN_OR_RETURN(const Json status, backend.Call("status", Json::object()));
-    const Json& policies = Member(status, "policies");
-    if (std::none_of(policies.begin(), policies.end(), [&](const Json& one) { return Number(one, "function") == function; })) return absl::OkStatus();
-    if (std::chrono::steady_clock::now() > deadline)
-      return absl::DeadlineExceededError(absl::StrCat("policy: function ", function, " is not let run after ", kMost.count(), " s; see moultctl policy"));
-    std::this_thread::sleep_for(std::chrono::milliseconds(20));
-  }
+// Before anything is started for it.
+absl::Status CheckPolicy(const std::string& spec) {
+  moult_policy* policy = nullptr;
+  if (spec.empty()) return absl::OkStatus();
+  if (moult_policy_open(spec.c_str(), &policy) < 0) return absl::InvalidArgumentError(absl::StrCat("--policy ", spec, ": ", moult_last_error()));
+  moult_policy_close(policy);
+  return absl::OkStatus();
 }
 
 Json WithFrom(Json params, const Arguments& arguments) {
   if (!arguments.from.empty()) params["from"] = arguments.from;
   if (!arguments.digest.empty()) params["digest"] = arguments.digest;
   return params;
+}
+
+bool Lives(const Json& function) {
+  std::string state = Text(function, "state");
+  std::transform(state.begin(), state.end(), state.begin(), [](unsigned char c) { return std::tolower(c); });
+  return state != "ended";
+}
+
+struct Function {
+  uint64_t id = 0;
+  std::string name;
+};
+
+// One that lives, with its name.
+absl::StatusOr<Function> FindFunction(Backend& backend, const std::string& function) {
+  MOULT_ASSIGN_OR_RETURN(const uint64_t id, FunctionId(backend, function));
+  MOULT_ASSIGN_OR_RETURN(const Json result, backend.Call("ps", Json::object()));
+  for (const Json& candidate : Member(result, "functions")) {
+    if (Number(candidate, "id") == id && Lives(candidate)) return Function{id, FunctionName(candidate)};
+  }
+  return absl::NotFoundError(absl::StrCat("function ", id, ": does not live; see moultctl ps"));
 }
 
 // ", 1.2 MiB from the pool, 3.4 MiB from the cache" of a template that lies elsewhere.
@@ -96,10 +123,7 @@ absl::StatusOr<uint64_t> FunctionId(Backend& backend, const std::string& functio
   MOULT_ASSIGN_OR_RETURN(const Json result, backend.Call("ps", Json::object()));
   std::vector<uint64_t> found;
   for (const Json& candidate : Member(result, "functions")) {
-    std::string state = Text(candidate, "state");
-    std::transform(state.begin(), state.end(), state.begin(),
-                   [](unsigned char c) { return std::tolower(c); });
-    if (FunctionName(candidate) == function && state != "ended") found.push_back(Number(candidate, "id"));
+    if (FunctionName(candidate) == function && Lives(candidate)) found.push_back(Number(candidate, "id"));
   }
   if (found.size() == 1) return found[0];
   if (found.empty())
@@ -137,7 +161,7 @@ int RunDoctor(Backend& backend, const Arguments& arguments) {
   for (const Json& check : Member(*result, "checks")) {
     const bool ok = Member(check, "ok") == true;
     healthy = healthy && ok;
-    absl::StrAppend(&text, ok ? "ok    " : "FAIL  ", Text(check, "name"), ": ", Text(check, "detail"), "\n");
+    absl::StrAppend(&text, !ok ? "FAIL  " : Member(check, "note") == true ? "note  " : "ok    ", Text(check, "name"), ": ", Text(check, "detail"), "\n");
     if (!ok && !Text(check, "remedy").empty())
       absl::StrAppend(&text, "      remedy: ", Text(check, "remedy"), "\n");
   }
@@ -164,6 +188,7 @@ int RunMetrics(Backend& backend, const Arguments& arguments) {
 int RunRun(Backend& backend, const Arguments& arguments) {
   const absl::StatusOr<Json> spec = SpecOf(arguments.run);
   if (!spec.ok()) return Fail(spec.status(), arguments.json);
+  if (const absl::Status policy = CheckPolicy(arguments.policy); !policy.ok()) return Fail(policy, arguments.json);
   if (arguments.policy.empty()) return CallAndPrint(backend, arguments, "run", {{"function", *spec}}, FunctionLine);
   const absl::StatusOr<Json> result = backend.Call("run", {{"function", *spec}});
   if (!result.ok()) return Fail(result.status(), arguments.json);
@@ -177,12 +202,12 @@ int RunRun(Backend& backend, const Arguments& arguments) {
 int RunPs(Backend& backend, const Arguments& arguments) {
   return CallAndPrint(backend, arguments, "ps", Json::object(), [](const Json& result) {
     std::vector<std::vector<std::string>> rows{
-        {"ID", "NAME", "STATE", "PID", "MEMORY", "USER", "OFFLOADED", "TEMPLATE", "END"}};
+        {"ID", "NAME", "STATE", "PID", "MEMORY", "USER", "OFFLOADED", "TEMPLATE", "SHOWN", "END"}};
     for (const Json& f : Member(result, "functions")) {
       rows.push_back({Text(f, "id"), FunctionName(f), Text(f, "state"), Text(f, "pid"),
                       Bytes(Number(f, "memory_bytes")), BytesOrNone(UserBytes(f)),
                       BytesOrNone(Whole(f, "offloaded_bytes")),
-                      Text(f, "template").empty() ? "-" : Text(f, "template"), Text(f, "end_reason")});
+                      Text(f, "template").empty() ? "-" : Text(f, "template"), BytesOrNone(Whole(f, "template_bytes")), Text(f, "end_reason")});
     }
     return Table(rows);
   });
@@ -235,6 +260,20 @@ int RunCapture(Backend& backend, const Arguments& arguments) {
   });
 }
 
+int RunFork(Backend& backend, const Arguments& arguments) {
+  const absl::StatusOr<Function> function = FindFunction(backend, arguments.function);
+  if (!function.ok()) return Fail(function.status(), arguments.json);
+  const std::string name = arguments.name.empty() ? function->name : arguments.name;
+  const Json params{{"function", function->id}, {"name", name}, {"to", arguments.to}, {"keep", arguments.keep}, {"pages", arguments.pages}};
+  return CallAndPrint(backend, arguments, "fork", params, [&](const Json& result) {
+    const Json& made = Member(result, "template");
+    const std::string kept = Text(result, "kept") == "true" ? ", and in the store" : "";
+    return absl::StrCat(name, " is in ", arguments.to, kept, ": ", Bytes(Number(made, "user_state_bytes")),
+                        " of user state, digest ", Text(made, "digest"), "; stopped ", Millis(Number(result, "stopped_us")), ", ",
+                        Millis(Number(result, "total_us")), " in all\n");
+  });
+}
+
 int RunAttach(Backend& backend, const Arguments& arguments) {
   const Json params = WithFrom({{"name", arguments.name}, {"pages", arguments.pages}}, arguments);
   return CallAndPrint(backend, arguments, "attach", params, [&](const Json& result) {
@@ -263,7 +302,7 @@ int RunRepurpose(Backend& backend, const Arguments& arguments) {
                                   ? absl::StrCat(Bytes(Number(result, "discarded_bytes")), " given back ")
                                   : "";
     return absl::StrCat(*id, " is now ", Text(Member(result, "function"), "id"), " ", arguments.name, " in ",
-                        Millis(Number(result, "total_us")), ", ", given, "(", Phases(result), ")", Sources(result), "\n");
+                        Millis(Number(result, "total_us")), given.empty() ? " (" : absl::StrCat(", ", given, "("), Phases(result), ")", Sources(result), "\n");
   });
 }
 
@@ -294,14 +333,18 @@ int RunRecall(Backend& backend, const Arguments& arguments) {
                       });
 }
 
+int RunRecallAll(Backend& backend, const Arguments& arguments) {
+  return CallAndPrint(backend, arguments, "recall_all", Json::object(), [](const Json& result) {
+    return absl::StrCat(Bytes(Number(result, "recalled_bytes")), " recalled in ", Millis(Number(result, "total_us")), "\n");
+  });
+}
+
 int RunPolicy(Backend& backend, const Arguments& arguments) {
   if (!arguments.policy.empty()) {
     const absl::StatusOr<uint64_t> id = FunctionId(backend, arguments.function);
     if (!id.ok()) return Fail(id.status(), arguments.json);
     const absl::StatusOr<Json> set = backend.Call("policy", {{"function", *id}, {"policy", arguments.policy}});
     if (!set.ok()) return Fail(set.status(), arguments.json);
-    const absl::Status left = arguments.policy == "off" ? AwaitPolicyLeft(backend, *id) : absl::OkStatus();
-    if (!left.ok()) return Fail(left, arguments.json);
     return Print(*set, absl::StrCat(*id, " ", arguments.policy, "\n"), arguments.json);
   }
   const absl::StatusOr<Json> status = backend.Call("status", Json::object());

@@ -8,11 +8,9 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstddef>
-#include <fstream>
-#include <iostream>
-#include <iterator>
 #include <memory>
 #include <thread>
 
@@ -24,6 +22,7 @@
 #include "moult/base/unique_fd.h"
 #include "output.h"
 #include "progress.h"
+#include "read_file.h"
 
 namespace moult::ctl {
 namespace {
@@ -113,16 +112,13 @@ class Relay {
 
 absl::StatusOr<std::string> Data(const std::string& data) {
   if (data.empty() || data[0] != '@') return data;
-  if (data == "@-") return std::string(std::istreambuf_iterator<char>(std::cin), {});
-  std::ifstream file(data.substr(1), std::ios::binary);
-  if (!file) return ErrnoStatus(absl::StrCat("--data: read ", data.substr(1)));
-  return std::string(std::istreambuf_iterator<char>(file), {});
+  return ReadFile(data.substr(1), absl::StrCat("--data ", data));
 }
 
 absl::Status CurlError(CURLcode code, const std::string& function) {
   const std::string text = absl::StrCat("invoke function ", function, ": ", curl_easy_strerror(code));
   if (code == CURLE_OPERATION_TIMEDOUT)
-    return absl::DeadlineExceededError(absl::StrCat(text, "; a larger --timeout may help"));
+    return absl::DeadlineExceededError(absl::StrCat(text, "; a larger --timeout may help, and moultctl ps tells whether the function runs"));
   if (code == CURLE_GOT_NOTHING || code == CURLE_RECV_ERROR || code == CURLE_SEND_ERROR)
     return absl::UnavailableError(text);
   if (code == CURLE_UNSUPPORTED_PROTOCOL || code == CURLE_WEIRD_SERVER_REPLY)
@@ -181,10 +177,27 @@ Json AsJson(const Answer& answer) {
 
 }  // namespace
 
+// The kernel would accept the connection, and nobody answer: unless a policy lets the function run for it, which only the
+// VMM's control socket knows.
+absl::Status CheckRuns(Backend& backend, uint64_t function) {
+  MOULT_ASSIGN_OR_RETURN(const Json listed, backend.Call("ps", Json::object()));
+  const auto is_it = [&](const Json& one, const char* key) { return Number(one, key) == function; };
+  const Json& functions = Member(listed, "functions");
+  const bool frozen = std::any_of(functions.begin(), functions.end(),
+                                  [&](const Json& one) { return is_it(one, "id") && Text(one, "state") == "frozen"; });
+  if (!frozen) return absl::OkStatus();
+  const absl::StatusOr<Json> status = backend.Call("status", Json::object());
+  const Json& policies = status.ok() ? Member(*status, "policies") : Json();
+  if (std::any_of(policies.begin(), policies.end(), [&](const Json& one) { return is_it(one, "function"); })) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      absl::StrCat("invoke: function ", function, " is frozen; thaw it, or recall it if it is offloaded"));
+}
+
 int RunInvoke(Backend& backend, const Arguments& arguments, const InvokeArguments& invoke) {
   const auto start = std::chrono::steady_clock::now();
   const absl::StatusOr<uint64_t> id = FunctionId(backend, arguments.function);
   if (!id.ok()) return Fail(id.status(), arguments.json);
+  if (const absl::Status runs = CheckRuns(backend, *id); !runs.ok()) return Fail(runs, arguments.json);
   absl::StatusOr<UniqueFd> tunnel = backend.Stream("invoke", {{"function", *id}});
   if (!tunnel.ok()) return Fail(tunnel.status(), arguments.json);
   absl::StatusOr<Answer> answer = Request(*std::move(tunnel), arguments, invoke);

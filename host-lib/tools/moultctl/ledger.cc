@@ -3,7 +3,7 @@
 
 #include <algorithm>
 #include <array>
-#include <limits>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "moult/base/status.h"
@@ -44,6 +44,17 @@ absl::StatusOr<std::vector<std::string>> Names(const Json& result, const char* k
   return names;
 }
 
+// Of another version's function some may be missing.
+Segments SegmentsOf(const Json& function) {
+  Segments segments;
+  for (size_t i = 0; i < segments.size(); ++i) {
+    const Json& one = Member(Member(function, "segments"), kSegments[i]);
+    const std::optional<uint64_t> bytes = Whole(one, "bytes");
+    if (bytes) segments[i] = {.bytes = *bytes, .offloaded = Whole(one, "offloaded_bytes").value_or(0)};
+  }
+  return segments;
+}
+
 absl::StatusOr<std::vector<FunctionPages>> Functions(const Json& result) {
   std::vector<FunctionPages> functions;
   const Json& member = Member(result, "functions");
@@ -61,7 +72,8 @@ absl::StatusOr<std::vector<FunctionPages>> Functions(const Json& result) {
                          .user_file = Whole(f, "user_file"),
                          .template_bytes = Whole(f, "template"),
                          .offloaded = Whole(f, "offloaded"),
-                         .on_behalf = Whole(f, "on_behalf")});
+                         .on_behalf = Whole(f, "on_behalf"),
+                         .segments = SegmentsOf(f)});
   }
   return functions;
 }
@@ -98,6 +110,8 @@ absl::StatusOr<std::array<size_t, kColumns>> Places(const Json& result) {
   return places;
 }
 
+constexpr uint64_t kAddresses = uint64_t{1} << 52;  // no CPU has more
+
 class RunParser {
  public:
   RunParser(const Ledger& ledger, const std::array<size_t, kColumns>& places)
@@ -120,14 +134,18 @@ class RunParser {
     }
     if (values[kGpa] % kPageBytes != 0 || values[kLength] % kPageBytes != 0 || values[kLength] == 0)
       return Wrong("is not of whole pages");
-    if (values[kLength] > std::numeric_limits<uint64_t>::max() - values[kGpa])
+    if (values[kGpa] > kAddresses || values[kLength] > kAddresses - values[kGpa])
       return Wrong("ends beyond all addresses");
-    if (values[kGpa] < end_) return Wrong("begins before the one before it ends");
     if (values[kClass] >= ledger_.class_names.size()) return Wrong("has a class without a name");
     if (values[kKind] >= ledger_.kind_names.size()) return Wrong("has a kind without a name");
     if (values[kSegment] >= ledger_.segment_names.size()) return Wrong("has a segment without a name");
     if (has_file && values[kFile] >= ledger_.files.size()) return Wrong("has a file without a name");
-    end_ = values[kGpa] + values[kLength];
+    const bool of_template = ledger_.class_names[values[kClass]] == kTemplateClass;
+    if (templates_ && !of_template) return Wrong("is of RAM, and comes after templates");
+    if (!std::exchange(templates_, of_template) && of_template) least_ = 0;
+    if (values[kGpa] < least_) return Wrong("begins before the one before it ends");
+    // Several may show a template's page.
+    least_ = of_template ? values[kGpa] : values[kGpa] + values[kLength];
     ++number_;
     return PageRun{.gpa = values[kGpa],
                    .length = values[kLength],
@@ -148,7 +166,8 @@ class RunParser {
 
   const Ledger& ledger_;
   const std::array<size_t, kColumns> places_;
-  uint64_t end_ = 0;
+  uint64_t least_ = 0;  // where the next may begin
+  bool templates_ = false;
   size_t number_ = 0;
 };
 

@@ -5,6 +5,7 @@
 #ifndef MOULT_TOOLS_MOULTCTL_LEDGER_H_
 #define MOULT_TOOLS_MOULTCTL_LEDGER_H_
 
+#include <array>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -18,11 +19,21 @@ namespace moult::ctl {
 using control::Json;
 
 inline constexpr uint64_t kPageBytes = 4096;
+inline constexpr char kTemplateClass[] = "template";  // the class whose pages lie in a window, and may be shown to several
 
 struct Amount {
   std::string name;
   uint64_t bytes = 0;
 };
+
+// What a function's own pages are by the time that they came: before its runtime was up, before it was ready, later.
+inline constexpr std::array<const char*, 3> kSegments{"runtime", "init", "exec"};
+struct SegmentPages {
+  uint64_t bytes = 0;
+  uint64_t offloaded = 0;  // of these
+  bool operator==(const SegmentPages&) const = default;
+};
+using Segments = std::array<std::optional<SegmentPages>, kSegments.size()>;
 
 // Bytes; what was not told is nullopt.
 struct FunctionPages {
@@ -31,6 +42,7 @@ struct FunctionPages {
   std::string state;
   bool exact = false;  // it stood still while it was looked at
   std::optional<uint64_t> user_private, user_shared, user_file, template_bytes, offloaded, on_behalf;
+  Segments segments;
 };
 
 // Neighbouring pages that have everything in common. Whole pages; gpa + length does not overflow.

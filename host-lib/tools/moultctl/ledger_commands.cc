@@ -12,6 +12,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "commands.h"
+#include "ledger_changes.h"
 #include "ledger_view.h"
 #include "moult/base/status.h"
 #include "output.h"
@@ -105,6 +106,36 @@ int WritePicture(const Picture& picture, const PictureOptions& options, const Ar
   return Print(json, told, arguments.json);
 }
 
+// What is no longer as an earlier report has it.
+int PrintChanges(Backend& backend, const Arguments& arguments) {
+  const absl::StatusOr<Ledger> before = ReadReport(arguments.against);
+  if (!before.ok()) return Fail(before.status(), arguments.json);
+  const absl::StatusOr<uint64_t> function = arguments.function.empty() ? 0 : FunctionId(backend, arguments.function);
+  if (!function.ok()) return Fail(function.status(), arguments.json);
+  // All of RAM: the report of one function does not tell whose a page is now that was its.
+  const absl::StatusOr<Json> result = AskPages(backend, "", true);
+  if (!result.ok()) return Fail(result.status(), arguments.json);
+  const absl::StatusOr<Ledger> now = ParseLedger(*result);
+  if (!now.ok()) return Fail(now.status(), arguments.json);
+  if (*function == 0 && before->ram_bytes != now->ram_bytes) {
+    return Fail(absl::FailedPreconditionError(
+                    absl::StrCat("--against ", arguments.against, ": tells of ", before->ram_bytes,
+                                 " bytes of RAM, the VM has ", now->ram_bytes,
+                                 ": it is of one function, or of another VM; give the FUNCTION, or a report of all "
+                                 "of this VM's RAM")),
+                arguments.json);
+  }
+  const LedgerChanges changes(*before, *now, *function);
+  if (*function != 0 && changes.functions().empty()) {
+    return Fail(absl::NotFoundError(absl::StrCat("function ", *function, ": neither ", arguments.against,
+                                                 " nor the VM tells of it")),
+                arguments.json);
+  }
+  Json json = changes.ToJson(arguments.runs);
+  json["against"] = arguments.against;
+  return Print(json, changes.Text(arguments.runs), arguments.json);
+}
+
 absl::StatusOr<uint64_t> ParseAddress(const std::string& text) {
   const bool hex = absl::StartsWithIgnoreCase(text, "0x");
   const std::string digits = hex ? text.substr(2) : text;
@@ -121,6 +152,7 @@ absl::StatusOr<uint64_t> ParseAddress(const std::string& text) {
 }  // namespace
 
 int RunPages(Backend& backend, const Arguments& arguments) {
+  if (!arguments.against.empty()) return PrintChanges(backend, arguments);
   const absl::StatusOr<Json> result = AskPages(backend, arguments.function, arguments.runs);
   if (!result.ok()) return Fail(result.status(), arguments.json);
   if (arguments.json) return Print(*result, "", true);
@@ -135,6 +167,8 @@ int RunWhy(Backend& backend, const Arguments& arguments) {
   const absl::StatusOr<uint64_t> address = ParseAddress(arguments.address);
   if (!address.ok()) return Fail(address.status(), arguments.json);
   const absl::StatusOr<Json> result = backend.Call("why", {{arguments.hva ? "hva" : "gpa", *address}});
+  // Of an address of the VMM's; to who asks it is the same as one of the guest that nothing is at.
+  if (absl::IsOutOfRange(result.status())) return Fail(absl::NotFoundError(result.status().message()), arguments.json);
   if (!result.ok()) return Fail(result.status(), arguments.json);
   return Print(*result, WhyText(*result), arguments.json);
 }

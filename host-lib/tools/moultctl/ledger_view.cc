@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
@@ -38,6 +39,26 @@ std::string FunctionTable(const Ledger& ledger) {
                     BytesOrNone(f.offloaded), BytesOrNone(f.on_behalf), f.exact ? "yes" : "no"});
   }
   return Table(rows, {0, 3, 4, 5, 6, 7, 8});
+}
+
+bool HasSegments(const FunctionPages& function) {
+  return std::any_of(function.segments.begin(), function.segments.end(), [](const auto& one) { return one.has_value(); });
+}
+
+std::string SegmentTable(const Ledger& ledger) {
+  Rows rows{{"FUNCTION", "NAME"}};
+  for (const char* segment : kSegments) {
+    rows[0].push_back(absl::AsciiStrToUpper(segment));
+    rows[0].push_back("OUT");
+  }
+  for (const FunctionPages& f : ledger.functions) {
+    std::vector<std::string>& row = rows.emplace_back(std::vector<std::string>{absl::StrCat(f.id), f.name});
+    for (const auto& segment : f.segments) {
+      row.push_back(segment ? Bytes(segment->bytes) : "-");
+      row.push_back(segment ? Bytes(segment->offloaded) : "-");
+    }
+  }
+  return Table(rows, {0, 2, 3, 4, 5, 6, 7});
 }
 
 std::string FlagWords(const Ledger& ledger, uint64_t flags) {
@@ -92,6 +113,10 @@ std::string PagesText(const Ledger& ledger, bool whole) {
                   "CAUSED: page tables, kernel stacks and slab that the function causes.\n");
   if (std::any_of(ledger.functions.begin(), ledger.functions.end(), [](const auto& f) { return !f.exact; }))
     absl::StrAppend(&text, "EXACT no: it ran on while it was looked at; freeze it for numbers that hold.\n");
+  if (std::any_of(ledger.functions.begin(), ledger.functions.end(), HasSegments))
+    absl::StrAppend(&text, "\n", SegmentTable(ledger),
+                    "Private and shared pages that came before the runtime was up, before the function was ready, and later;\n"
+                    "OUT: of these, what is offloaded.\n");
   return text;
 }
 

@@ -5,6 +5,7 @@
 #include <cstdio>
 
 #include "cli.h"
+#include "moult/base/status.h"
 #include "output.h"
 
 int main(int argc, char** argv) {
@@ -12,7 +13,6 @@ int main(int argc, char** argv) {
   moult::ctl::Cli cli;
   const int code = cli.Run(argc, argv);
   // A result that could not be told is not a success.
-  if (std::fflush(stdout) != 0 && code == 0)
-    return moult::ctl::Fail(absl::InternalError("write the result to stdout"), false);
+  if (std::fflush(stdout) != 0 && code == 0) return moult::ctl::Fail(moult::ErrnoStatus("write the result to stdout"), false);
   return code;
 }

@@ -3,6 +3,7 @@
 #define MOULT_TOOLS_MOULTCTL_OUTPUT_H_
 
 #include <cstdint>
+#include <optional>
 #include <set>
 #include <string>
 #include <string_view>
@@ -44,6 +45,11 @@ std::string Table(const std::vector<std::vector<std::string>>& rows, const std::
 std::string Text(const Json& json, const char* key);
 uint64_t Number(const Json& json, const char* key);
 const Json& Member(const Json& json, const char* key);
+
+template <typename T>
+Json OrNull(const std::optional<T>& value) {
+  return value ? Json(*value) : Json(nullptr);
+}
 
 // "detach 1.20 ms, attach 3.10 ms": the result's phases.
 std::string Phases(const Json& result);

@@ -41,7 +41,7 @@ class Sorter {
       const size_t entry = entries_[KeyOf(run)];
       const uint64_t pages = run.length / kPageBytes;
       legend_[entry].pages += pages;
-      (legend_[entry].page_class == "template" ? templates : ram).push_back({entry, pages});
+      (legend_[entry].page_class == kTemplateClass ? templates : ram).push_back({entry, pages});
     }
   }
 

@@ -1,10 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // moultctl pool: by libmoult in this process, without a VM.
+#include <unistd.h>
+
+#include <atomic>
+#include <cstdio>
+#include <fstream>
 #include <future>
+#include <iostream>
 #include <memory>
 #include <mutex>
+#include <optional>
+#include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "commands.h"
 #include "control/methods.h"
@@ -28,7 +37,23 @@ struct Transfer {
   uint64_t total = 0;
 };
 
+// What a thread has read and written until now; empty: the kernel does not count it.
+std::optional<uint64_t> MovedBy(pid_t thread) {
+  std::ifstream file(absl::StrCat("/proc/self/task/", thread, "/io"));
+  uint64_t all = 0;
+  int found = 0;
+  for (std::string name; file >> name;) {
+    uint64_t bytes = 0;
+    if (!(file >> bytes)) break;
+    if (name != "rchar:" && name != "wchar:") continue;
+    all += bytes;
+    ++found;
+  }
+  return found == 2 ? std::optional(all) : std::nullopt;
+}
+
 struct Pool {
+  std::atomic<pid_t> thread{0};  // that does it
   const PoolArguments& arguments;
   moult_pool* pool = nullptr;
   moult_store* store = nullptr;
@@ -100,6 +125,8 @@ absl::StatusOr<PoolAnswer> StatInPool(Pool& on) {
   if (Number(stat, "held_bytes") != 0)
     absl::StrAppend(&line, ", ", Bytes(Number(stat, "held_bytes")), " of it removed and still in use");
   if (!Text(stat, "medium").empty()) absl::StrAppend(&line, "; ", Text(stat, "medium"));
+  if (Number(stat, "lend_limit_bytes") != 0)
+    absl::StrAppend(&line, "; ", Bytes(Number(stat, "lent_bytes")), " lent to VMs of this tenant, of ", Bytes(Number(stat, "lend_limit_bytes")), " for all");
   line += "\n";
   return PoolAnswer{std::move(stat), std::move(line)};
 }
@@ -153,13 +180,42 @@ absl::StatusOr<PoolAnswer> OnPool(Pool& on) {
 
 }  // namespace
 
+namespace {
+
+absl::Status Silent(const PoolArguments& arguments) {
+  return absl::UnavailableError(absl::StrCat(
+      "pool ", arguments.verb, arguments.name.empty() ? "" : " ", arguments.name, ": pool ", arguments.uri,
+      " does not answer: nothing has been read or written for ", arguments.silence_s,
+      " s (--silence-s); look at its file system. A template that was on its way is there whole, or not at all (moultctl pool ls); what "
+      "was begun is removed when the folder is opened next"));
+}
+
+}  // namespace
+
 int RunPool(const PoolArguments& arguments) {
   Pool pool(arguments);
   // On a thread of its own, so that the time goes on where a pool does not tell how far it is.
   std::future<absl::StatusOr<PoolAnswer>> running =
-      std::async(std::launch::async, [&pool] { return OnPool(pool); });
+      std::async(std::launch::async, [&pool] {
+    pool.thread = gettid();
+    return OnPool(pool);
+  });
   Progress progress(absl::StrCat("pool ", arguments.verb));
+  // No deadline ends a system call in a file system that hangs, so this process ends instead.
+  const bool may_hang = absl::StartsWith(arguments.uri, "file:");
+  std::optional<uint64_t> moved;
+  auto since = std::chrono::steady_clock::now();
   while (running.wait_for(std::chrono::milliseconds(Progress::kEveryMs)) != std::future_status::ready) {
+    const auto now = std::chrono::steady_clock::now();
+    const std::optional<uint64_t> by_now = MovedBy(pool.thread);
+    if (!may_hang || !by_now.has_value() || by_now != std::exchange(moved, by_now)) since = now;
+    if (arguments.silence_s != 0 && now - since >= std::chrono::seconds(arguments.silence_s)) {
+      progress.Wipe();
+      const int code = Fail(Silent(arguments), arguments.json);
+      std::fflush(nullptr);
+      std::cout.flush();
+      _exit(code);  // the thread cannot be waited for
+    }
     const std::lock_guard<std::mutex> lock(pool.transfer.mutex);
     if (pool.transfer.total != 0)
       progress.Tick(pool.transfer.done, pool.transfer.total);

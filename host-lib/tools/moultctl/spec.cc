@@ -2,15 +2,13 @@
 #include "spec.h"
 
 #include <cmath>
-#include <fstream>
-#include <iostream>
-#include <iterator>
 
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "moult/base/status.h"
+#include "read_file.h"
 
 namespace moult::ctl {
 namespace {
@@ -69,14 +67,7 @@ absl::StatusOr<uint64_t> Size(const std::string& text) {
 }
 
 absl::StatusOr<Json> ReadSpec(const std::string& path) {
-  std::string text;
-  if (path == "-") {
-    text.assign(std::istreambuf_iterator<char>(std::cin), {});
-  } else {
-    std::ifstream file(path, std::ios::binary);
-    if (!file) return ErrnoStatus(absl::StrCat("read specification ", path));
-    text.assign(std::istreambuf_iterator<char>(file), {});
-  }
+  MOULT_ASSIGN_OR_RETURN(const std::string text, ReadFile(path, absl::StrCat("specification ", path)));
   const absl::StatusOr<Json> spec = control::ParseJson(text);
   if (!spec.ok() || !spec->is_object())
     return absl::InvalidArgumentError(absl::StrCat("specification ", path, ": is no JSON object"));

@@ -16,9 +16,15 @@ std::string RateText(const std::optional<double>& rate) {
   return rate ? absl::StrFormat("%.1f", *rate) : "-";
 }
 
-template <typename T>
-Json OrNull(const std::optional<T>& value) {
-  return value ? Json(*value) : Json(nullptr);
+std::string SegmentText(const std::optional<SegmentPages>& segment) { return segment ? Bytes(segment->bytes) : "-"; }
+
+Json SegmentsJson(const Segments& segments) {
+  Json json = Json::object();
+  for (size_t i = 0; i < segments.size(); ++i) {
+    Json& one = json[kSegments[i]];
+    if (segments[i]) one = {{"bytes", segments[i]->bytes}, {"offloaded_bytes", segments[i]->offloaded}};
+  }
+  return json;
 }
 
 }  // namespace
@@ -34,24 +40,33 @@ std::optional<uint64_t> UserBytes(const Json& function) {
   return anonymous.value_or(0) + shared.value_or(0);
 }
 
+std::optional<uint64_t> ResidentBytes(const Json& function) {
+  const auto memory = Whole(function, "memory_bytes");
+  if (!memory) return std::nullopt;
+  // Of pages that the guest has freed since, some may count as out still.
+  return *memory - std::min(*memory, Whole(function, "offloaded_bytes").value_or(0));
+}
+
 absl::StatusOr<std::vector<Load>> ParseLoads(const Json& result) {
   const Json& functions = Member(result, "functions");
   if (!functions.is_array()) return absl::DataLossError("ps: the answer has no list of functions");
   std::vector<Load> loads;
   for (const Json& f : functions) {
     const std::string state = Text(f, "state");
-    if (absl::AsciiStrToLower(state) == "ended") continue;
+    // Of one that has ended there may be room in the pool that is not given back yet.
+    if (absl::AsciiStrToLower(state) == "ended" && Whole(f, "offloaded_bytes").value_or(0) == 0) continue;
     loads.push_back({.id = Number(f, "id"),
                      .name = FunctionName(f),
                      .state = state,
                      .user_bytes = UserBytes(f),
-                     .resident_bytes = Whole(f, "memory_bytes"),
+                     .resident_bytes = ResidentBytes(f),
                      .offloaded_bytes = Whole(f, "offloaded_bytes"),
-                     .template_bytes = Whole(f, "template_bytes"),
+                     .template_bytes = {},
                      .faults = Whole(f, "faults"),
                      .recalls = Whole(f, "recall_faults"),
                      .fault_rate = {},
-                     .recall_rate = {}});
+                     .recall_rate = {},
+                     .segments = {}});
   }
   return loads;
 }
@@ -76,16 +91,27 @@ std::vector<Load> WithRates(const std::vector<Load>& before, std::vector<Load> n
   return now;
 }
 
+void AddPages(const Ledger& ledger, std::vector<Load>* loads) {
+  for (Load& load : *loads) {
+    const auto same = [&](const FunctionPages& pages) { return pages.id == load.id && pages.name == load.name; };
+    const auto pages = std::find_if(ledger.functions.begin(), ledger.functions.end(), same);
+    if (pages == ledger.functions.end()) continue;
+    load.segments = pages->segments;
+    load.template_bytes = pages->template_bytes;
+  }
+}
+
 std::string TopText(const std::vector<Load>& loads, size_t max_lines) {
   std::vector<std::vector<std::string>> rows{
-      {"ID", "NAME", "STATE", "USER", "RESIDENT", "OFFLOADED", "TEMPLATE", "FAULTS/S", "RECALLS/S"}};
+      {"ID", "NAME", "STATE", "USER", "RESIDENT", "OFFLOADED", "TEMPLATE", "RUNTIME", "INIT", "EXEC", "FAULTS/S", "RECALLS/S"}};
   for (const Load& load : loads) {
     if (rows.size() >= max_lines) break;
     rows.push_back({absl::StrCat(load.id), load.name, load.state, BytesOrNone(load.user_bytes),
                     BytesOrNone(load.resident_bytes), BytesOrNone(load.offloaded_bytes),
-                    BytesOrNone(load.template_bytes), RateText(load.fault_rate), RateText(load.recall_rate)});
+                    BytesOrNone(load.template_bytes), SegmentText(load.segments[0]), SegmentText(load.segments[1]),
+                    SegmentText(load.segments[2]), RateText(load.fault_rate), RateText(load.recall_rate)});
   }
-  return Table(rows, {0, 3, 4, 5, 6, 7, 8});
+  return Table(rows, {0, 3, 4, 5, 6, 7, 8, 9, 10, 11});
 }
 
 Json TopJson(const std::vector<Load>& loads) {
@@ -98,6 +124,7 @@ Json TopJson(const std::vector<Load>& loads) {
                          {"resident_bytes", OrNull(load.resident_bytes)},
                          {"offloaded_bytes", OrNull(load.offloaded_bytes)},
                          {"template_bytes", OrNull(load.template_bytes)},
+                         {"segments", SegmentsJson(load.segments)},
                          {"faults_per_second", OrNull(load.fault_rate)},
                          {"recalls_per_second", OrNull(load.recall_rate)}});
   }

@@ -82,9 +82,43 @@ absl::Status Show(const std::vector<Load>& loads, bool json, bool first) {
   return absl::OkStatus();
 }
 
+// Looks at all of guest RAM, so it takes no more than a part of the time; between two looks the last one holds.
+class PageLooks {
+ public:
+  explicit PageLooks(bool wanted) : wanted_(wanted) {}
+
+  absl::Status AddTo(Backend& backend, std::vector<Load>* loads) {
+    constexpr int kPart = 20;
+    const Clock::time_point begin = Clock::now();
+    if (wanted_ && begin >= next_) {
+      const absl::StatusOr<Json> result = backend.Call("pages", Json::object());
+      // An agent may have no ledger, or not be let have one, or not now. The rest is shown all the same.
+      wanted_ = !absl::IsUnimplemented(result.status()) && !absl::IsPermissionDenied(result.status());
+      absl::Status seen = result.status();
+      if (seen.ok()) {
+        auto ledger = ParseLedger(*result);
+        seen = ledger.status();
+        if (ledger.ok()) ledger_ = *std::move(ledger);
+      }
+      if (wanted_ && !seen.ok() && !std::exchange(told_, true))
+        std::fprintf(stderr, "moultctl: note: top without pages: %s\n", Printable(std::string(seen.message())).c_str());
+      next_ = Clock::now() + kPart * (Clock::now() - begin);
+    }
+    AddPages(ledger_, loads);
+    return absl::OkStatus();
+  }
+
+ private:
+  bool wanted_;
+  bool told_ = false;  // that there was none now
+  Clock::time_point next_{};
+  Ledger ledger_;
+};
+
 absl::Status Watch(Backend& backend, const Arguments& arguments, const Interrupt& interrupt) {
   const auto every =
       std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(arguments.interval));
+  PageLooks looks(!arguments.no_pages);
   std::vector<Load> before;
   Clock::time_point then;
   for (uint64_t round = 0; arguments.count == 0 || round < arguments.count; ++round) {
@@ -93,6 +127,7 @@ absl::Status Watch(Backend& backend, const Arguments& arguments, const Interrupt
     const Clock::time_point now = Clock::now();
     MOULT_ASSIGN_OR_RETURN(std::vector<Load> loads, ParseLoads(result));
     loads = WithRates(before, std::move(loads), std::chrono::duration<double>(now - then).count());
+    MOULT_RETURN_IF_ERROR(looks.AddTo(backend, &loads));
     MOULT_RETURN_IF_ERROR(Show(loads, arguments.json, round == 0));
     before = std::move(loads);
     then = now;

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/file.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -15,9 +16,11 @@
 #include <optional>
 #include <thread>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
 #include "backend.h"
 #include "commands.h"
 #include "moult/base/status.h"
@@ -31,8 +34,6 @@ namespace {
 namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
 constexpr std::chrono::seconds kDeviceStarts{10};
-constexpr std::chrono::seconds kAgentAnswers{180};
-constexpr std::chrono::seconds kAgentIsReady{120};
 
 struct Vm {
   VmArguments arguments;
@@ -123,12 +124,21 @@ absl::Status MakePayload(const Vm& vm) {
 
 absl::Status Prepare(Vm* vm, Progress* progress) {
   const VmArguments& arguments = vm->arguments;
+  absl::string_view pool = arguments.pool;
+  absl::ConsumePrefix(&pool, "file:");
+  if (!pool.empty() && !absl::StartsWith(pool, "rdma:") && !fs::is_directory(std::string(pool)))
+    return absl::NotFoundError(absl::StrCat("--pool ", pool, ": is no folder; make it first"));
   vm->library = OwnFolder().parent_path() / "lib" / "libmoult-qemu.so";
-  vm->agent = arguments.agent.empty() ? OwnFolder() / "moult-agent" : fs::path(arguments.agent);
-  for (const fs::path& needed : {vm->library, vm->agent}) {
-    if (!fs::exists(needed))
-      return absl::NotFoundError(absl::StrCat(needed.string(), ": is not there; build the tree"));
+  // In a build folder it is beside us, installed it is among the daemons.
+  vm->agent = arguments.agent;
+  if (arguments.agent.empty()) {
+    vm->agent = OwnFolder() / "moult-agent";
+    if (!fs::exists(vm->agent)) vm->agent = OwnFolder().parent_path() / "sbin" / "moult-agent";
   }
+  if (!fs::exists(vm->library))
+    return absl::NotFoundError(absl::StrCat(vm->library.string(), ": is not there; build the tree, or install host-tools"));
+  if (!fs::exists(vm->agent))
+    return absl::NotFoundError(absl::StrCat(vm->agent.string(), ": is not there; name the agent with --agent-binary, build the tree, or install guest-agent"));
   MOULT_ASSIGN_OR_RETURN(vm->kernel, Rootfs("kernel", {arguments.kernel}, progress));
   progress->Becomes("vm: the guest's image");
   MOULT_ASSIGN_OR_RETURN(vm->image, Rootfs("build", {}, progress));
@@ -183,6 +193,8 @@ absl::Status AddVsock(Vm* vm, std::vector<std::string>* argv, std::string* setti
   return absl::OkStatus();
 }
 
+bool IsPmem(const VmArguments& arguments) { return arguments.window_mb > 0 && arguments.window_device == "virtio-pmem"; }
+
 absl::Status StartQemu(Vm* vm) {
   const VmArguments& a = vm->arguments;
   const std::string ram = absl::StrCat("size=", a.memory_mb, "M");
@@ -195,12 +207,12 @@ absl::Status StartQemu(Vm* vm) {
       absl::StrCat("q35,accel=", vm->accel, ",memory-backend=ram"),
       // Under emulation zeroing by `rep stosb` takes twice the time, and QEMU 7.2's cmpxchg16b is not safe
       // with 6.12.
-      "-cpu", !a.cpu.empty() ? a.cpu : vm->accel == "kvm" ? "host" : "max,-erms,-fsrm,-cx16", "-smp", std::to_string(a.cpus), "-m",
-      std::to_string(a.memory_mb), "-object", "memory-backend-memfd,id=ram,share=on," + ram, "-kernel",
+      "-cpu", !a.cpu.empty() ? a.cpu : vm->accel == "kvm" ? "host" : "max,-erms,-fsrm,-cx16", "-smp", std::to_string(a.cpus), "-object", "memory-backend-memfd,id=ram,share=on," + ram, "-kernel",
       vm->kernel / "vmlinuz", "-append",
-      absl::StrCat("console=ttyS0 quiet root=/dev/nvme0n1 rw init=/sbin/moult-init panic=-1 reboot=t "
+      // A guest that is emulated on a busy host may wait for so long for its timer that it takes it for broken, and panics.
+      absl::StrCat("console=ttyS0 quiet root=/dev/nvme0n1 rw init=/sbin/moult-init panic=-1 reboot=t no_timer_check "
                    "moult.payload=/dev/vda ",
-                   a.append),
+                   IsPmem(a) ? "moult.driver=pci=0,virtio_pmem=1 " : "", a.append),
       "-drive", absl::StrCat("file=", vm->image.string(), ",format=raw,if=none,id=root,snapshot=on"),
       "-drive",
       absl::StrCat("file=", (vm->dir / "payload.tar").string(), ",format=raw,if=none,id=payload,readonly=on"),
@@ -213,8 +225,11 @@ absl::Status StartQemu(Vm* vm) {
   if (a.window_mb > 0) {
     argv.insert(argv.end(),
                 {"-object", absl::StrCat("memory-backend-ram,id=window,reserve=off,size=", a.window_mb, "M"),
-                 "-device", "ivshmem-plain,memdev=window"});
+                 "-device", absl::StrCat(IsPmem(a) ? "virtio-pmem-pci" : "ivshmem-plain", ",memdev=window")});
   }
+  // Beside RAM such a device needs room for memory that could be plugged in.
+  argv.insert(argv.end(), {"-m", IsPmem(a) ? absl::StrCat(a.memory_mb, ",slots=1,maxmem=", a.memory_mb + 2 * a.window_mb, "M")
+                                           : absl::StrCat(a.memory_mb)});
   std::string vsock;
   MOULT_RETURN_IF_ERROR(AddVsock(vm, &argv, &vsock));
   const std::string store =
@@ -223,8 +238,11 @@ absl::Status StartQemu(Vm* vm) {
       absl::StrCat("control=", absl::StrReplaceAll(vm->control().string(), {{",", ",,"}}), ",ram=ram,", vsock,
                    ",store=", absl::StrReplaceAll(store, {{",", ",,"}}),
                    ",tenant=", absl::StrReplaceAll(a.tenant, {{",", ",,"}}));
-  const std::string pool = a.pool.empty() ? vm->dir.string() : fs::absolute(a.pool).string();
-  absl::StrAppend(&settings, ",pool=file:", absl::StrReplaceAll(pool, {{",", ",,"}}), ",pool_mib=", a.pool_mib);
+  absl::string_view folder = a.pool;
+  absl::ConsumePrefix(&folder, "file:");
+  const std::string pool = absl::StartsWith(a.pool, "rdma:") ? a.pool
+                           : "file:" + (folder.empty() ? vm->dir : fs::absolute(std::string(folder))).string();
+  absl::StrAppend(&settings, ",pool=", absl::StrReplaceAll(pool, {{",", ",,"}}), ",pool_mib=", a.pool_mib);
   if (a.window_mb > 0) settings += ",window=window";
   for (const std::string& setting : a.settings) absl::StrAppend(&settings, ",", absl::StrReplaceAll(setting, {{",", ",,"}}));
   const std::vector<std::string> env{"LD_PRELOAD=" + vm->library.string(), "MOULT_QEMU=" + settings,
@@ -245,10 +263,11 @@ bool AgentSaysItIsReady(const Vm& vm) {
 
 // The agent is asked until it answers. From the host that costs the guest little, and only while it boots.
 absl::Status WaitForAgent(const Vm& vm, int signals, Progress* progress) {
-  const auto deadline = Clock::now() + kAgentAnswers;
+  const std::chrono::milliseconds timeout(vm.arguments.timeout_ms);
+  const auto deadline = Clock::now() + timeout;
   // vhost-device-vsock can stop for good at a connection that comes while the guest's driver starts. An agent
   // that does not say on the console that it is ready is asked in the end.
-  const auto asked = vm.device ? Clock::now() + kAgentIsReady : Clock::time_point::min();
+  const auto asked = vm.device ? Clock::now() + timeout * 2 / 3 : Clock::time_point::min();
   absl::Status last;
   while (Clock::now() < deadline) {
     // The guest's console is progress enough, and on the same terminal.
@@ -256,25 +275,50 @@ absl::Status WaitForAgent(const Vm& vm, int signals, Progress* progress) {
     pollfd waits[] = {{vm.qemu->pidfd(), POLLIN, 0}, {signals, POLLIN, 0}};
     if (poll(waits, 2, 100) > 0) {
       return waits[1].revents != 0 ? absl::CancelledError("vm: interrupted")
-                                   : absl::FailedPreconditionError("vm: QEMU ended, see its messages");
+                                   : absl::FailedPreconditionError(
+                                         absl::StrCat("QEMU ended; what it said is ",
+                                                      vm.arguments.detach ? "in " + (vm.dir / "vm.log").string() : "above"));
     }
     if (Clock::now() < asked && !AgentSaysItIsReady(vm)) continue;
     absl::StatusOr<std::unique_ptr<Backend>> backend =
         Open({.control = vm.control(), .agent = "", .store = "", .tenant = ""});
     last = backend.status();
-    if (last.ok()) last = (*backend)->Call("hello", {{"timeout_ms", 5000}}).status();
+    const bool connected = last.ok();
+    if (connected) last = (*backend)->Call("hello", {{"timeout_ms", 5000}}).status();
     if (last.ok()) return last;
-    // Only these pass as the guest boots.
-    if (!absl::IsUnavailable(last) && !absl::IsNotFound(last) && !absl::IsDeadlineExceeded(last) &&
-        !absl::IsAborted(last))
-      return last;
+    // Only these pass as the guest boots: the control socket is not there yet, or the agent.
+    const bool passes = absl::IsUnavailable(last) || absl::IsDeadlineExceeded(last) || absl::IsAborted(last);
+    if (!passes && (connected || !absl::IsNotFound(last))) return last;
   }
   return absl::DeadlineExceededError(absl::StrCat("vm: the agent does not answer: ", last.message()));
+}
+
+// One VM a folder: another would take its sockets. Held as long as the descriptor is open, whatever ends the process; our
+// number is in it for who wants to end the VM.
+absl::StatusOr<UniqueFd> LockFolder(const fs::path& folder) {
+  const std::string path = folder / "vm.pid";
+  UniqueFd fd(open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
+  if (!fd.valid()) return ErrnoStatus(absl::StrCat("vm: open ", path));
+  if (flock(fd.get(), LOCK_EX | LOCK_NB) != 0) {
+    std::string pid;
+    std::ifstream(path) >> pid;
+    return absl::FailedPreconditionError(absl::StrCat("vm: folder ", folder.string(), " is that of a VM that runs",
+                                                      pid.empty() ? "" : absl::StrCat(" (process ", pid, ")"), "; give another --dir, or end that one"));
+  }
+  const std::string pid = absl::StrCat(getpid(), "\n");
+  if (ftruncate(fd.get(), 0) != 0 || write(fd.get(), pid.data(), pid.size()) != static_cast<ssize_t>(pid.size()))
+    return ErrnoStatus(absl::StrCat("vm: write ", path));
+  return fd;
 }
 
 // Tells `ready` the outcome, then stays until QEMU has ended or we are told to go. An error that comes before
 // goes to `errors`.
 int Supervise(const VmArguments& arguments, int ready, int errors) {
+  const absl::StatusOr<UniqueFd> ours = LockFolder(arguments.dir);
+  if (!ours.ok()) {
+    dup2(errors, STDERR_FILENO);
+    return Fail(ours.status(), arguments.json);
+  }
   sigset_t set;
   sigemptyset(&set);
   for (const int number : {SIGINT, SIGTERM, SIGHUP}) sigaddset(&set, number);

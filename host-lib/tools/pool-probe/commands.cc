@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 #include <cstdio>
+#include <cstring>
 #include <nlohmann/json.hpp>
 #include <random>
 #include <vector>
@@ -10,8 +11,10 @@
 #include "moult/protocol/digest.h"
 #include "moult/protocol/limits.h"
 #include "moult/protocol/parse.h"
+#include "pool/rdma/lent_pages.h"
 #include "pool/rdma/rdma_pool.h"
 #include "probe.h"
+#include "remote/page_digests.h"
 
 namespace moult::probe {
 namespace {
@@ -32,6 +35,82 @@ void Print(const nlohmann::json& line) {
 
 double Milliseconds(Clock::duration time) { return std::chrono::duration<double, std::milli>(time).count(); }
 
+// Calls for so long, prints each change of what comes of it, and returns a summary.
+template <typename Call>
+nlohmann::json WatchCalls(std::chrono::seconds time, Call call) {
+  const auto start = Clock::now();
+  uint64_t calls = 0;
+  double slowest = 0;
+  absl::StatusCode last = absl::StatusCode::kUnknown;
+  while (Clock::now() - start < time) {
+    const auto began = Clock::now();
+    const absl::Status status = call();
+    const auto ended = Clock::now();
+    slowest = std::max(slowest, Milliseconds(ended - began));
+    ++calls;
+    if (status.code() != last) {
+      Print({{"at_ms", Milliseconds(ended - start)},
+             {"took_ms", Milliseconds(ended - began)},
+             {"code", absl::StatusCodeToString(status.code())},
+             {"message", std::string(status.message())}});
+    }
+    last = status.code();
+  }
+  return {{"calls", calls}, {"slowest_ms", slowest}, {"last", absl::StatusCodeToString(last)}};
+}
+
+// Pages in borrowed memory, of a content that is each one's own and tells which it is.
+class Lent {
+ public:
+  static absl::StatusOr<Lent> Borrow(const Target& target, unsigned mib) {
+    Lent lent;
+    lent.written_.resize(size_t{mib} << 20);
+    lent.slots_.resize(lent.written_.size() / image::kPageSize);
+    MOULT_ASSIGN_OR_RETURN(const auto uri, host::ParsePoolUri(target.uri));
+    MOULT_ASSIGN_OR_RETURN(lent.pool_, host::OpenLentPages(uri, target.key, lent.written_.size(), {.timeout = target.timeout}));
+    return lent;
+  }
+  absl::Status Write(uint32_t seed) {
+    std::mt19937_64 random(seed);
+    for (size_t at = 0; at < written_.size(); at += sizeof(uint64_t)) {
+      const uint64_t word = random();
+      std::memcpy(&written_[at], &word, sizeof word);
+    }
+    for (size_t i = 0; i < slots_.size(); ++i) {
+      const std::string title = absl::StrCat("moult-pool-probe page ", i, " of ", seed);
+      std::memcpy(&written_[i * image::kPageSize], title.data(), title.size());
+    }
+    for (size_t i = 0; i < slots_.size(); i += kCallPages) {
+      const size_t count = std::min(kCallPages, slots_.size() - i);
+      MOULT_RETURN_IF_ERROR(pool_->Write(absl::MakeConstSpan(written_).subspan(i * image::kPageSize, count * image::kPageSize),
+                                         absl::MakeSpan(slots_).subspan(i, count)));
+    }
+    return absl::OkStatus();
+  }
+  // What the pool says, and kInternal where it is content with other bytes than were written.
+  absl::Status Read() {
+    std::vector<std::byte> read(kCallPages * image::kPageSize);
+    for (size_t i = 0; i < slots_.size(); i += kCallPages) {
+      const size_t count = std::min(kCallPages, slots_.size() - i);
+      const auto part = absl::MakeSpan(read).first(count * image::kPageSize);
+      MOULT_RETURN_IF_ERROR(pool_->Read(absl::MakeConstSpan(slots_).subspan(i, count), part));
+      if (std::memcmp(part.data(), &written_[i * image::kPageSize], part.size()) != 0) {
+        return absl::InternalError("other bytes were read than were written");
+      }
+    }
+    return absl::OkStatus();
+  }
+  void Free() { pool_->Free(slots_); }
+  uint64_t used_bytes() const { return pool_->used_bytes(); }
+
+ private:
+  static constexpr size_t kCallPages = 256;
+  Lent() = default;
+  std::shared_ptr<host::PagePool> pool_;
+  std::vector<std::byte> written_;
+  std::vector<host::PoolSlot> slots_;
+};
+
 }  // namespace
 
 absl::Status List(const Target& target) {
@@ -46,7 +125,11 @@ absl::Status List(const Target& target) {
 absl::Status Use(const Target& target) {
   MOULT_ASSIGN_OR_RETURN(const auto pool, Open(target));
   MOULT_ASSIGN_OR_RETURN(const host::PoolUse use, pool->Use(target.deadline()));
-  Print({{"used_bytes", use.used_bytes}, {"limit_bytes", use.limit_bytes}, {"templates", use.templates}});
+  Print({{"used_bytes", use.used_bytes},
+         {"limit_bytes", use.limit_bytes},
+         {"templates", use.templates},
+         {"lent_bytes", use.lent_bytes},
+         {"lend_limit_bytes", use.lend_limit_bytes}});
   return absl::OkStatus();
 }
 
@@ -66,6 +149,24 @@ absl::Status Remove(const Target& target, const std::string& name) {
   return absl::OkStatus();
 }
 
+namespace {
+
+// What a fault holds a page against.
+absl::Status VerifyDigests(const Target& target, host::RemoteTemplate& remote, const std::string& name, const image::PageLeaves& leaves) {
+  host::PageDigests digests(leaves, remote.pages_size() / image::kPageSize);
+  std::vector<std::byte> all(remote.pages_size() / image::kPageSize * host::PageDigests::kSize);
+  const host::PoolPiece piece{0, absl::MakeSpan(all)};
+  MOULT_RETURN_IF_ERROR(remote.ReadWithDigests({}, {&piece, 1}, target.deadline()));
+  for (size_t at = 0; at < all.size(); at += host::PageDigests::kOfChunk) {
+    const uint64_t chunk = at / host::PageDigests::kOfChunk;
+    if (digests.Take(chunk, piece.to.subspan(at, host::PageDigests::kOfChunk))) continue;
+    return absl::DataLossError(absl::StrCat("template ", name, ": pages: the digests of the pages of chunk ", chunk, " do not match its digest"));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
 absl::Status Verify(const Target& target, const std::string& name) {
   MOULT_ASSIGN_OR_RETURN(const auto pool, Open(target));
   MOULT_ASSIGN_OR_RETURN(const auto remote, pool->Open(name, target.deadline()));
@@ -76,6 +177,7 @@ absl::Status Verify(const Target& target, const std::string& name) {
   }
   const uint64_t size = remote->pages_size();
   std::vector<std::byte> buffer(std::min<uint64_t>(kStep, size));
+  const image::PageLeaves leaves = {manifest->format_version, manifest->pages_leaves};
   image::Sha256 whole;
   for (uint64_t at = 0; at < size; at += kStep) {
     const auto part = absl::MakeSpan(buffer).first(std::min<uint64_t>(kStep, size - at));
@@ -84,13 +186,13 @@ absl::Status Verify(const Target& target, const std::string& name) {
     whole.Update(part.data(), part.size());
     for (size_t in = 0; in < part.size(); in += image::kPagesChunk) {
       const auto chunk = part.subspan(in, image::kPagesChunk);
-      const auto leaf = image::LeafDigest(chunk);
       const size_t index = (at + in) / image::kPagesChunk;
-      if (!std::equal(leaf.begin(), leaf.end(), manifest->pages_leaves.begin() + static_cast<ptrdiff_t>(index * leaf.size()))) {
+      if (!leaves.Match(chunk, index)) {
         return absl::DataLossError(absl::StrCat("template ", name, ": pages: chunk ", index, " does not match its digest"));
       }
     }
   }
+  if (remote->has_page_digests() && leaves.by_page()) MOULT_RETURN_IF_ERROR(VerifyDigests(target, *remote, name, leaves));
   Print({{"verified", name},
          {"digest", image::DigestHex(image::Sha256Of(remote->manifest_file()))},
          {"pages_bytes", size},
@@ -105,26 +207,35 @@ absl::Status Watch(const Target& target, const std::string& name, std::chrono::s
   if (pages == 0) return absl::FailedPreconditionError(absl::StrCat("template ", name, " has no pages to read"));
   std::vector<std::byte> page(image::kPageSize);
   std::minstd_rand random(1);
-  const auto start = Clock::now();
-  uint64_t calls = 0;
-  double slowest = 0;
-  absl::StatusCode last = absl::StatusCode::kUnknown;
-  while (Clock::now() - start < time) {
+  Print(WatchCalls(time, [&] {
     const host::PoolPiece piece{random() % pages * image::kPageSize, absl::MakeSpan(page)};
-    const auto began = Clock::now();
-    const absl::Status status = remote->Read({&piece, 1}, target.deadline());
-    const auto ended = Clock::now();
-    slowest = std::max(slowest, Milliseconds(ended - began));
-    ++calls;
-    if (status.code() != last) {
-      Print({{"at_ms", Milliseconds(ended - start)},
-             {"took_ms", Milliseconds(ended - began)},
-             {"code", absl::StatusCodeToString(status.code())},
-             {"message", std::string(status.message())}});
-    }
-    last = status.code();
+    return remote->Read({&piece, 1}, target.deadline());
+  }));
+  return absl::OkStatus();
+}
+
+absl::Status LentPages(const Target& target, unsigned mib, unsigned rounds) {
+  MOULT_ASSIGN_OR_RETURN(Lent lent, Lent::Borrow(target, mib));
+  uint64_t most = 0;
+  for (unsigned round = 1; round <= rounds; ++round) {
+    MOULT_RETURN_IF_ERROR(lent.Write(round));
+    MOULT_RETURN_IF_ERROR(lent.Read());
+    most = std::max(most, lent.used_bytes());
+    lent.Free();
   }
-  Print({{"calls", calls}, {"slowest_ms", slowest}, {"last", absl::StatusCodeToString(last)}});
+  Print({{"pages", rounds * (uint64_t{mib} << 20) / image::kPageSize}, {"used_bytes", most}, {"left_bytes", lent.used_bytes()}});
+  return absl::OkStatus();
+}
+
+absl::Status WatchLentPages(const Target& target, unsigned mib, std::chrono::seconds time) {
+  MOULT_ASSIGN_OR_RETURN(Lent lent, Lent::Borrow(target, mib));
+  MOULT_RETURN_IF_ERROR(lent.Write(1));
+  nlohmann::json summary = WatchCalls(time, [&] { return lent.Read(); });
+  lent.Free();
+  absl::Status again = lent.Write(2);
+  if (again.ok()) again = lent.Read();
+  summary["again"] = absl::StatusCodeToString(again.code());
+  Print(summary);
   return absl::OkStatus();
 }
 

@@ -1,11 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "exports.h"
 
-#include <sys/mman.h>
-#include <sys/stat.h>
-
 #include <algorithm>
-#include <cstring>
 #include <utility>
 #include <vector>
 
@@ -23,10 +19,6 @@ using host::rdma::Used;
 
 namespace {
 
-absl::Status NotThere(const std::string& name) {
-  return absl::NotFoundError(absl::StrCat("no template ", name, "; list the pool to see what is"));
-}
-
 uint64_t BytesOf(const Layout& layout) { return layout.pages + layout.image + layout.manifest; }
 
 std::string_view TextOf(absl::Span<const std::byte> bytes) {
@@ -36,77 +28,80 @@ std::string_view TextOf(absl::Span<const std::byte> bytes) {
 
 }  // namespace
 
-absl::StatusOr<Exports::Stamp> Exports::StampOf(const std::string& name) const {
-  const std::string file = absl::StrCat(store_->path(), "/", name, "/", image::kManifestFile);
-  struct stat info;
-  if (lstat(file.c_str(), &info) != 0) return errno == ENOENT ? NotThere(name) : ErrnoStatus(absl::StrCat("stat ", name));
-  return Stamp{info.st_dev, info.st_ino, static_cast<uint64_t>(info.st_size), static_cast<uint64_t>(info.st_ctim.tv_sec),
-               static_cast<uint64_t>(info.st_ctim.tv_nsec)};
-}
-
-absl::StatusOr<Exports::Facts> Exports::FactsOf(const std::string& name) {
-  MOULT_ASSIGN_OR_RETURN(const Stamp stamp, StampOf(name));
+absl::StatusOr<Facts> Exports::FactsOf(const std::string& name, const std::string& stamp) {
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     const auto known = facts_.find(name);
     if (known != facts_.end() && known->second.stamp == stamp) return known->second;
   }
-  MOULT_ASSIGN_OR_RETURN(const auto content, store_->Read(name));
-  const image::TemplateReader& reader = *content->reader;
-  Facts facts{stamp, content->tenant(), image::Sha256Of(reader.manifest_file()),
-              {reader.pages_size(), reader.image_file().size(), reader.manifest_file().size()}};
+  MOULT_ASSIGN_OR_RETURN(const Facts facts, backing_->Read(name));
   MOULT_RETURN_IF_ERROR(facts.layout.Check());
   const std::lock_guard<std::mutex> lock(mutex_);
   return facts_[name] = facts;
 }
 
-absl::StatusOr<Exports::Facts> Exports::FactsFor(const std::string& tenant, const std::string& name) {
-  // What is no name could lead out of the store.
-  if (!rpc::IsName(name)) return NotThere(name);
+absl::StatusOr<Facts> Exports::FactsOf(const std::string& name) {
+  MOULT_ASSIGN_OR_RETURN(const std::string stamp, backing_->StampOf(name));
+  return FactsOf(name, stamp);
+}
+
+absl::StatusOr<Facts> Exports::FactsFor(const std::string& tenant, const std::string& name) {
+  // What is no name could lead out of a folder.
+  if (!rpc::IsName(name)) return NoTemplate(name);
   auto facts = FactsOf(name);
   if (!facts.ok() || facts->tenant == tenant) return facts;
-  return NotThere(name);
+  return NoTemplate(name);
+}
+
+absl::StatusOr<uint64_t> Exports::Limit() {
+  MOULT_ASSIGN_OR_RETURN(const std::optional<uint64_t> capacity, backing_->Capacity());
+  return capacity.value_or(budget_.limit());
 }
 
 absl::StatusOr<Entries> Exports::List(const std::string& tenant, const std::string& after) {
-  MOULT_ASSIGN_OR_RETURN(const std::vector<std::string> names, store_->Names());
+  MOULT_ASSIGN_OR_RETURN(const std::vector<Backing::Entry> all, backing_->List());
   Entries list;
-  for (auto name = std::upper_bound(names.begin(), names.end(), after); name != names.end(); ++name) {
-    const auto facts = FactsFor(tenant, *name);
-    if (!facts.ok()) continue;  // Another's, or damaged, or gone by now.
+  for (const auto& [name, stamp] : all) {
+    if (name <= after) continue;
+    const auto facts = FactsOf(name, stamp);
+    if (!facts.ok() || facts->tenant != tenant) continue;  // Damaged, or gone by now, or another's.
     list.more = list.entries.size() == host::rdma::kMaxEntries;
     if (list.more) break;
-    list.entries.push_back({*name, facts->digest, BytesOf(facts->layout)});
+    list.entries.push_back({name, facts->digest, BytesOf(facts->layout)});
   }
   return list;
 }
 
 absl::StatusOr<Used> Exports::Use(const std::string& tenant) {
-  MOULT_ASSIGN_OR_RETURN(const std::vector<std::string> names, store_->Names());
+  MOULT_ASSIGN_OR_RETURN(const std::vector<Backing::Entry> all, backing_->List());
   Used used;
-  used.limit_bytes = budget_.limit();
-  for (const std::string& name : names) {
-    const auto facts = FactsFor(tenant, name);
-    if (!facts.ok()) continue;
+  MOULT_ASSIGN_OR_RETURN(used.limit_bytes, Limit());
+  for (const auto& [name, stamp] : all) {
+    const auto facts = FactsOf(name, stamp);
+    if (!facts.ok() || facts->tenant != tenant) continue;
     used.used_bytes += BytesOf(facts->layout);
     ++used.templates;
   }
   return used;
 }
 
-absl::Status Exports::Load(const std::string& name, Export* to) {
-  MOULT_ASSIGN_OR_RETURN(const auto content, store_->Read(name));
-  const image::TemplateReader& reader = *content->reader;
-  if (image::Sha256Of(reader.manifest_file()) != to->facts.digest) {
-    return absl::UnavailableError(absl::StrCat("template ", name, " is being replaced; try again"));
+absl::Status Exports::Load(const std::string& name, Export* found, ibv_pd* domain) {
+  // Not every medium lets a device read where it lies (a file of a dax file system), and not every device.
+  for (const Backing::Place place : {Backing::Place::kWhereItLies, Backing::Place::kCopy}) {
+    if (found->memory.empty()) {
+      MOULT_ASSIGN_OR_RETURN(found->memory, backing_->Load(name, found->facts, place, &budget_));
+    }
+    found->memory.AllowWrites(true);
+    auto region = host::rdma::Register(domain, found->memory.bytes(), IBV_ACCESS_REMOTE_READ);
+    found->memory.AllowWrites(false);
+    if (region.ok()) {
+      found->regions[domain] = *std::move(region);
+      return absl::OkStatus();
+    }
+    if (found->memory.copied() || !found->regions.empty() || absl::IsResourceExhausted(region.status())) return region.status();
+    found->memory = Holding();
   }
-  MOULT_ASSIGN_OR_RETURN(Holding memory, Holding::Make(&budget_, to->facts.layout, "a template"));
-  MOULT_RETURN_IF_ERROR(reader.ReadPages(0, memory.pages()));
-  std::memcpy(memory.image().data(), reader.image_file().data(), memory.image().size());
-  std::memcpy(memory.manifest().data(), reader.manifest_file().data(), memory.manifest().size());
-  mprotect(memory.bytes().data(), memory.bytes().size(), PROT_READ);  // Against our own mistakes; all works without.
-  to->memory = std::move(memory);
-  return absl::OkStatus();
+  return absl::InternalError("what was copied says that it was not");
 }
 
 absl::StatusOr<Opened> Exports::Open(const std::string& tenant, const std::string& name, ibv_pd* domain) {
@@ -121,13 +116,9 @@ absl::StatusOr<Opened> Exports::Open(const std::string& tenant, const std::strin
   }
   if (old != nullptr) Revoke(old);
   const std::lock_guard<std::mutex> lock(found->mutex);
-  if (found->revoked) return NotThere(name);
-  if (found->memory.empty()) MOULT_RETURN_IF_ERROR(Load(name, found.get()));
-  host::rdma::MemoryRegion& region = found->regions[domain];
-  if (region == nullptr) {
-    MOULT_ASSIGN_OR_RETURN(region, host::rdma::Register(domain, found->memory.bytes(), IBV_ACCESS_REMOTE_READ));
-  }
-  return Opened{facts.digest, {0, region->rkey, facts.layout}};
+  if (found->revoked) return NoTemplate(name);
+  if (!found->regions.contains(domain)) MOULT_RETURN_IF_ERROR(Load(name, found.get(), domain));
+  return Opened{facts.digest, {0, found->regions.at(domain)->rkey, facts.layout}};
 }
 
 void Exports::Revoke(const std::shared_ptr<Export>& ended) {
@@ -139,7 +130,7 @@ void Exports::Revoke(const std::shared_ptr<Export>& ended) {
 
 absl::Status Exports::Remove(const std::string& tenant, const std::string& name) {
   MOULT_RETURN_IF_ERROR(FactsFor(tenant, name).status());
-  MOULT_RETURN_IF_ERROR(store_->Remove(name));
+  MOULT_RETURN_IF_ERROR(backing_->Remove(name));
   std::shared_ptr<Export> ended;
   {
     const std::lock_guard<std::mutex> lock(mutex_);
@@ -158,16 +149,17 @@ absl::StatusOr<std::unique_ptr<Push>> Exports::BeginPush(const std::string& name
   if (FactsOf(name).ok()) {
     return absl::AlreadyExistsError(absl::StrCat("template ", name, " is there already; remove it first, or take another name"));
   }
-  MOULT_ASSIGN_OR_RETURN(const std::vector<std::string> names, store_->Names());
+  MOULT_ASSIGN_OR_RETURN(const std::vector<Backing::Entry> all, backing_->List());
   uint64_t stored = 0;
-  for (const std::string& other : names) {
-    const auto facts = FactsOf(other);
+  for (const auto& [other, stamp] : all) {
+    const auto facts = FactsOf(other, stamp);
     if (facts.ok()) stored += BytesOf(facts->layout);
   }
-  if (stored > budget_.limit() || BytesOf(layout) > budget_.limit() - stored) {
+  MOULT_ASSIGN_OR_RETURN(const uint64_t limit, Limit());
+  if (stored > limit || BytesOf(layout) > limit - stored) {
     return absl::ResourceExhaustedError(
-        absl::StrCat("the pool is full: ", BytesOf(layout), " bytes beside ", stored, " go beyond its limit of ", budget_.limit(),
-                     "; remove templates, or start moult-poold with a higher --limit-mib"));
+        absl::StrCat("the pool is full: ", BytesOf(layout), " bytes beside ", stored, " go beyond its limit of ", limit,
+                     "; remove templates, or start moult-poold with a higher --limit-mib or on a larger device"));
   }
   auto push = std::make_unique<Push>();
   push->name = name;
@@ -183,19 +175,19 @@ absl::Status Exports::CommitPush(const std::string& tenant, std::unique_ptr<Push
     return absl::PermissionDeniedError(absl::StrCat("push template ", push->name, ": it is of another tenant than the key"));
   }
   const absl::Status status =
-      store_->ImportFiles(push->name, TextOf(push->memory.manifest()), TextOf(push->memory.image()), push->memory.pages());
+      backing_->Add(push->name, TextOf(push->memory.manifest()), TextOf(push->memory.image()), push->memory.pages());
   if (status.ok()) return status;
   return Annotate(status, "push");
 }
 
 void Exports::Sweep() {
-  std::map<std::string, Stamp> now;
+  std::map<std::string, std::string> now;
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     for (const auto& [name, exported] : exports_) now.emplace(name, exported->facts.stamp);
   }
   for (const auto& [name, stamp] : now) {
-    const auto found = StampOf(name);
+    const auto found = backing_->StampOf(name);
     // An error of another kind is no word that it is gone.
     if (found.ok() ? *found == stamp : !absl::IsNotFound(found.status())) continue;
     std::shared_ptr<Export> ended;

@@ -2,7 +2,6 @@
 #ifndef MOULT_POOLD_EXPORTS_H_
 #define MOULT_POOLD_EXPORTS_H_
 
-#include <array>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -11,8 +10,8 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "backing.h"
 #include "holding.h"
-#include "pool/file/store.h"
 #include "pool/rdma/messages.h"
 #include "pool/rdma/verbs.h"
 
@@ -26,16 +25,16 @@ struct Push {
   host::rdma::Region region() const { return {0, writable->rkey, memory.layout()}; }
 };
 
-// The templates of a store, and which of them are in memory that tenants read. What is not a tenant's own is not there
+// The templates of a backing, and which of them are in memory that tenants read. What is not a tenant's own is not there
 // for him: every call answers then as for a name that nobody has, but a push, which finds the name taken.
 //
-// A template is copied into memory, and held against its digests, when it is first opened. The files are not mapped: one
-// that is cut would end the process, and before Linux 6.2 pinning copies each page of a mapping that may not be written.
-// Safe for several threads. Blocks on the disk.
+// A template is held against its digests, and in memory, when it is first opened. Safe for several threads. Blocks on what
+// the templates lie on.
 class Exports {
  public:
-  // `limit`, in bytes: what may lie in memory, and what the store's templates may take for another to be pushed.
-  Exports(std::shared_ptr<host::Store> store, uint64_t limit) : store_(std::move(store)), budget_(limit) {}
+  // `limit`, in bytes: what may lie in memory of our own, and, where the backing has no size, what all templates may take for
+  // another to be pushed.
+  Exports(std::unique_ptr<Backing> backing, uint64_t limit) : backing_(std::move(backing)), budget_(limit) {}
 
   absl::StatusOr<host::rdma::Entries> List(const std::string& tenant, const std::string& after);
   // The region is for queue pairs of this domain.
@@ -48,35 +47,29 @@ class Exports {
   absl::StatusOr<std::unique_ptr<Push>> BeginPush(const std::string& name, const host::rdma::Layout& layout, ibv_pd* domain);
   absl::Status CommitPush(const std::string& tenant, std::unique_ptr<Push> push);
 
-  // Takes back what others have removed from the store, or put in its place.
+  // Takes back what others have removed, or put in its place.
   void Sweep();
 
  private:
-  // Which manifest it is: device, inode, size, time of change.
-  using Stamp = std::array<uint64_t, 5>;
-  struct Facts {
-    Stamp stamp{};
-    std::string tenant;
-    image::Sha256Digest digest{};
-    host::rdma::Layout layout;
-  };
   struct Export {
     explicit Export(Facts its) : facts(std::move(its)) {}
     const Facts facts;
-    std::mutex mutex;  // guards the rest; held while it is read from the disk
+    std::mutex mutex;  // guards the rest; held while it is loaded
     bool revoked = false;
     Holding memory;
     std::map<ibv_pd*, host::rdma::MemoryRegion> regions;
   };
 
-  absl::StatusOr<Stamp> StampOf(const std::string& name) const;
+  absl::StatusOr<Facts> FactsOf(const std::string& name, const std::string& stamp);
   absl::StatusOr<Facts> FactsOf(const std::string& name);
   // kNotFound also where it is another tenant's.
   absl::StatusOr<Facts> FactsFor(const std::string& tenant, const std::string& name);
-  absl::Status Load(const std::string& name, Export* to);
+  absl::StatusOr<uint64_t> Limit();
+  // Into memory, and to this domain; `found->mutex` is held.
+  absl::Status Load(const std::string& name, Export* found, ibv_pd* domain);
   static void Revoke(const std::shared_ptr<Export>& ended);
 
-  const std::shared_ptr<host::Store> store_;
+  const std::unique_ptr<Backing> backing_;
   Budget budget_;
   std::mutex mutex_;  // guards the rest; never held over a template's content
   std::map<std::string, Facts> facts_;

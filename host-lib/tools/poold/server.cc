@@ -24,9 +24,9 @@ constexpr int kSweepMs = 1000;
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Server>> Server::Listen(const host::PoolNode& address, std::vector<host::rdma::TenantKey> keys,
-                                                       std::shared_ptr<host::Store> store, uint64_t limit) {
+                                                       std::unique_ptr<Backing> backing, const Limits& limits) {
   MOULT_ASSIGN_OR_RETURN(const host::rdma::Api* api, host::rdma::LoadApiWithDevice());
-  std::unique_ptr<Server> server(new Server(api, std::move(keys), std::move(store), limit));
+  std::unique_ptr<Server> server(new Server(api, std::move(keys), std::move(backing), limits));
   const absl::Status status = server->Bind(address);
   if (!status.ok()) return Annotate(status, absl::StrCat("listen at ", address.text()));
   return server;
@@ -67,6 +67,7 @@ absl::Status Server::Run(int stop) {
     if (waits[1].revents != 0 && read(ended_.get(), &count, sizeof count) > 0) Reap();
     if (host::rdma::Clock::now() >= sweep_at) {
       exports_.Sweep();
+      loans_.Sweep();
       sweep_at = host::rdma::Clock::now() + std::chrono::milliseconds(kSweepMs);
     }
   }
@@ -113,7 +114,7 @@ absl::StatusOr<std::unique_ptr<Session>> Server::Admit(host::rdma::CmId* id, con
   };
   rdma_cm_id* const raw = id->get();
   raw->context = nullptr;
-  MOULT_ASSIGN_OR_RETURN(auto session, Session::Accept({api_, &exports_, tenant, domain, wake}, std::move(*id), reads));
+  MOULT_ASSIGN_OR_RETURN(auto session, Session::Accept({api_, &exports_, &loans_, tenant, domain, wake}, std::move(*id), reads));
   raw->context = session.get();
   return session;
 }

@@ -91,6 +91,12 @@ void Session::Run() {
   (void)Serve();
   push_.reset();
   queue_pair_.reset();  // With it all access ends.
+  // Who gave up waiting would else have to wait for the grace period before he can borrow as much again.
+  if (untold_) {
+    (void)setting_.loans->GiveBack(setting_.tenant, *untold_);
+    kept_.erase(*untold_);
+  }
+  for (const host::rdma::Token& token : kept_) setting_.loans->Leave(token);
   ended_ = true;
   setting_.ended();
 }
@@ -111,11 +117,11 @@ absl::Status Session::Serve() {
     auto reply = Answer(std::move(request.content));
     const bool denied = !ready_ && !reply.ok();
     host::rdma::Message<Reply> message{request.number, reply.ok() ? *std::move(reply) : Reply(host::rdma::FailureOf(reply.status()))};
-    MOULT_RETURN_IF_ERROR(queue_->Send(host::rdma::Encode(message), Clock::now() + kSendTime));
-    if (denied) {
-      // The answer is to arrive before the queue pair ends under it.
-      return queue_->Flush(Clock::now() + kSendTime);
-    }
+    absl::Status sent = queue_->Send(host::rdma::Encode(message), Clock::now() + kSendTime);
+    // A denial is to arrive before the queue pair ends under it, and a loan is to be somebody's.
+    if (sent.ok() && (denied || untold_)) sent = queue_->Flush(Clock::now() + kSendTime);
+    if (!sent.ok() || denied) return sent;
+    untold_.reset();
   }
 }
 
@@ -150,7 +156,12 @@ absl::StatusOr<Reply> Session::AnswerTenant(Request request) {
   Exports& exports = *setting_.exports;
   if (auto* list = std::get_if<host::rdma::List>(&request)) return AsReply(exports.List(tenant.tenant, list->after));
   if (auto* open = std::get_if<host::rdma::Open>(&request)) return AsReply(exports.Open(tenant.tenant, open->name, setting_.domain));
-  if (std::holds_alternative<host::rdma::Use>(request)) return AsReply(exports.Use(tenant.tenant));
+  if (std::holds_alternative<host::rdma::Use>(request)) {
+    MOULT_ASSIGN_OR_RETURN(host::rdma::Used used, exports.Use(tenant.tenant));
+    used.lent_bytes = setting_.loans->LentTo(&tenant);
+    used.lend_limit_bytes = setting_.loans->limit();
+    return Reply(used);
+  }
   if (tenant.read_only) return absl::PermissionDeniedError("the tenant's key is read-only at this memory node");
   if (auto* remove = std::get_if<host::rdma::Remove>(&request)) {
     MOULT_RETURN_IF_ERROR(exports.Remove(tenant.tenant, remove->name));
@@ -164,6 +175,28 @@ absl::StatusOr<Reply> Session::AnswerTenant(Request request) {
   if (std::holds_alternative<host::rdma::PushCommit>(request)) {
     if (push_ == nullptr) return absl::FailedPreconditionError("no push is under way on this connection");
     MOULT_RETURN_IF_ERROR(exports.CommitPush(tenant.tenant, std::move(push_)));
+    return Reply(host::rdma::Done{});
+  }
+  return AnswerBorrower(request);
+}
+
+absl::StatusOr<Reply> Session::AnswerBorrower(const Request& request) {
+  Loans& loans = *setting_.loans;
+  if (const auto* borrow = std::get_if<host::rdma::Borrow>(&request)) {
+    MOULT_ASSIGN_OR_RETURN(const host::rdma::Lent lent, loans.Borrow(setting_.tenant, setting_.domain, borrow->bytes));
+    kept_.insert(lent.token);
+    untold_ = lent.token;
+    return Reply(lent);
+  }
+  if (const auto* renew = std::get_if<host::rdma::Renew>(&request)) {
+    const bool kept = kept_.count(renew->token) != 0;
+    MOULT_ASSIGN_OR_RETURN(const host::rdma::Lent lent, loans.Renew(setting_.tenant, setting_.domain, renew->token, !kept));
+    kept_.insert(lent.token);
+    return Reply(lent);
+  }
+  if (const auto* back = std::get_if<host::rdma::GiveBack>(&request)) {
+    MOULT_RETURN_IF_ERROR(loans.GiveBack(setting_.tenant, back->token));
+    kept_.erase(back->token);
     return Reply(host::rdma::Done{});
   }
   return absl::FailedPreconditionError("this connection is authenticated already");

@@ -5,12 +5,15 @@
 #include <atomic>
 #include <functional>
 #include <memory>
+#include <optional>
+#include <set>
 #include <string>
 #include <thread>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "exports.h"
+#include "loans.h"
 #include "moult/base/unique_fd.h"
 #include "pool/rdma/auth.h"
 #include "pool/rdma/verbs.h"
@@ -25,6 +28,7 @@ class Session {
   struct Setting {
     const host::rdma::Api* api;
     Exports* exports;
+    Loans* loans;
     const host::rdma::TenantKey* tenant;  // null: unknown
     ibv_pd* domain;
     std::function<void()> ended;  // called from the session's thread
@@ -49,6 +53,7 @@ class Session {
   absl::StatusOr<host::rdma::Reply> Answer(host::rdma::Request request);
   absl::StatusOr<host::rdma::Reply> Authenticate(const host::rdma::Request& request);
   absl::StatusOr<host::rdma::Reply> AnswerTenant(host::rdma::Request request);
+  absl::StatusOr<host::rdma::Reply> AnswerBorrower(const host::rdma::Request& request);
 
   const Setting setting_;
   // In this order, so that they end in the other.
@@ -56,6 +61,8 @@ class Session {
   std::unique_ptr<host::rdma::Queue> queue_;
   host::rdma::QueuePair queue_pair_;
   std::unique_ptr<Push> push_;
+  std::set<host::rdma::Token> kept_;         // loans that this connection keeps
+  std::optional<host::rdma::Token> untold_;  // the one of them whose reply has not arrived yet
   host::rdma::Handshake handshake_{};
   bool challenged_ = false;
   UniqueFd stop_;

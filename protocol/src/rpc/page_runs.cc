@@ -14,11 +14,12 @@ using validate::PageAligned;
 using validate::Path;
 
 constexpr uint8_t kProtBits = 7;
+constexpr uint64_t kAddresses = uint64_t{1} << 52;  // no CPU has more
 
 absl::Status CheckShape(const Path& at, const PagesReportT& report, const PageRun& run) {
   if (!PageAligned(run.gpa())) return at.BadField("gpa", run.gpa(), " is not page aligned");
   if (run.length() == 0 || !PageAligned(run.length())) return at.BadField("length", run.length(), " is not whole pages");
-  if (run.length() > UINT64_MAX - run.gpa()) return at.BadField("length", run.length(), " wraps around");
+  if (run.gpa() > kAddresses || run.length() > kAddresses - run.gpa()) return at.BadField("length", run.length(), " goes beyond all addresses");
   if (!PageAligned(run.va()) || run.length() > UINT64_MAX - run.va()) return at.BadField("va", run.va(), " is no place of these pages");
   if (!PageAligned(run.file_offset())) return at.BadField("file_offset", run.file_offset(), " is not page aligned");
   if (run.file() > report.files.size()) return at.BadField("file", run.file(), ", there are ", report.files.size());

@@ -59,7 +59,7 @@ bool ChunkHasher::HashNext(std::unique_lock<std::mutex>* lock, std::vector<std::
   buffer->resize(kPagesChunk);
   const absl::Span<std::byte> bytes(buffer->data(), length);
   absl::Status read = PreadAll(fd_, start, bytes, kPagesFile);
-  const Sha256Digest digest = LeafDigest(bytes);
+  const Sha256Digest digest = LeafDigest(format_version_, bytes);
   lock->lock();
   if (!read.ok()) status_ = std::move(read);
   leaves_.push_back({chunk, digest});

@@ -22,7 +22,8 @@ absl::Status PreadAll(int fd, uint64_t offset, absl::Span<std::byte> out, const 
 // Leaf digests of a growing file, read back from the page cache: writing and hashing go on beside each other.
 class ChunkHasher {
  public:
-  ChunkHasher(int fd, bool background) : fd_(fd), background_(background) {}
+  ChunkHasher(int fd, uint32_t format_version, bool background)
+      : fd_(fd), format_version_(format_version), background_(background) {}
   ~ChunkHasher();
 
   // The file's first `size` bytes are final. Never lower than before.
@@ -41,6 +42,7 @@ class ChunkHasher {
   bool HashNext(std::unique_lock<std::mutex>* lock, std::vector<std::byte>* buffer);
 
   const int fd_;
+  const uint32_t format_version_;
   const bool background_;
   std::thread thread_;
   std::mutex mutex_;  // guards all below

@@ -8,6 +8,7 @@
 #include <openssl/sha.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "absl/strings/escaping.h"
@@ -16,8 +17,23 @@
 namespace moult::image {
 namespace {
 
+// What is hashed begins with one of these, so that nothing passes as something else.
+constexpr uint8_t kContent = 0;  // a page, or a chunk of version 1
+constexpr uint8_t kNode = 1;     // two nodes of the tree
+constexpr uint8_t kPages = 2;    // digests of a chunk's pages
+
+Sha256Digest HashContent(Sha256* hash, absl::Span<const std::byte> content) {
+  hash->Update(&kContent, 1);
+  hash->Update(content.data(), content.size());
+  return hash->Finish();
+}
+
+bool IsAt(const Sha256Digest& digest, absl::Span<const uint8_t> digests, uint64_t number) {
+  if (number >= digests.size() / digest.size()) return false;
+  return std::equal(digest.begin(), digest.end(), digests.begin() + static_cast<ptrdiff_t>(number * digest.size()));
+}
+
 Sha256Digest NodeDigest(Sha256* hash, const Sha256Digest& left, const Sha256Digest& right) {
-  constexpr uint8_t kNode = 1;
   hash->Update(&kNode, 1);
   hash->Update(left.data(), left.size());
   hash->Update(right.data(), right.size());
@@ -53,12 +69,36 @@ std::string DigestHex(absl::Span<const uint8_t> digest) {
   return absl::BytesToHexString(std::string(digest.begin(), digest.end()));
 }
 
-Sha256Digest LeafDigest(absl::Span<const std::byte> chunk) {
-  constexpr uint8_t kLeaf = 0;
+Sha256Digest PageDigest(absl::Span<const std::byte> page) {
   Sha256 hash;
-  hash.Update(&kLeaf, 1);
-  hash.Update(chunk.data(), chunk.size());
+  return HashContent(&hash, page);
+}
+
+Sha256Digest LeafOfPages(absl::Span<const uint8_t> page_digests) {
+  Sha256 hash;
+  hash.Update(&kPages, 1);
+  hash.Update(page_digests.data(), page_digests.size());
   return hash.Finish();
+}
+
+Sha256Digest LeafDigest(uint32_t format_version, absl::Span<const std::byte> chunk) {
+  Sha256 page;
+  if (format_version < 2) return HashContent(&page, chunk);
+  Sha256 leaf;
+  leaf.Update(&kPages, 1);
+  for (; !chunk.empty(); chunk.remove_prefix(std::min<size_t>(chunk.size(), kPageSize))) {
+    const Sha256Digest digest = HashContent(&page, chunk.subspan(0, kPageSize));
+    leaf.Update(digest.data(), digest.size());
+  }
+  return leaf.Finish();
+}
+
+bool PageLeaves::Match(absl::Span<const std::byte> chunk, uint64_t number) const {
+  return IsAt(LeafDigest(format_version, chunk), digests, number);
+}
+
+bool PageLeaves::MatchPages(absl::Span<const uint8_t> page_digests, uint64_t number) const {
+  return by_page() && IsAt(LeafOfPages(page_digests), digests, number);
 }
 
 Sha256Digest TreeRoot(absl::Span<const Sha256Digest> leaves) {

@@ -42,10 +42,10 @@ absl::Status CheckHeader(std::string_view file) {
   if (file.size() < kManifestHeaderSize) return damaged("header is cut off at byte ", file.size());
   if (std::memcmp(file.data(), kMagic, sizeof(kMagic)) != 0) return damaged("bad magic at byte 0");
   const auto version = Load<uint32_t>(file, kVersionAt);
-  if (version != kFormatVersion) {
+  if (version < kOldestFormatVersion || version > kFormatVersion) {
     return absl::FailedPreconditionError(
-        absl::StrCat("manifest: format version ", version, ", this program reads version ", kFormatVersion,
-                     "; use the program that wrote it, or capture again with this one"));
+        absl::StrCat("manifest: format version ", version, ", this program reads versions ", kOldestFormatVersion, " to ",
+                     kFormatVersion, "; use the program that wrote it, or capture again with this one"));
   }
   const auto header = Load<uint32_t>(file, kHeaderLengthAt);
   if (header != kManifestHeaderSize) return damaged("header length ", header, " at byte 12, not 64");
@@ -74,10 +74,10 @@ std::string Serialize(const Native& object) {
 
 }  // namespace
 
-std::string EncodeManifestFile(std::string_view payload) {
+std::string EncodeManifestFile(std::string_view payload, uint32_t format_version) {
   std::string file(kManifestHeaderSize, '\0');
   std::memcpy(file.data(), kMagic, sizeof(kMagic));
-  Store<uint32_t>(&file, kVersionAt, kFormatVersion);
+  Store<uint32_t>(&file, kVersionAt, format_version);
   Store<uint32_t>(&file, kHeaderLengthAt, kManifestHeaderSize);
   Store<uint64_t>(&file, kPayloadLengthAt, payload.size());
   const Sha256Digest digest = Sha256Of(payload);
@@ -90,7 +90,9 @@ absl::StatusOr<std::unique_ptr<ManifestT>> ParseManifest(std::string_view file) 
   MOULT_ASSIGN_OR_RETURN(auto manifest,
                          UnpackBuffer<Manifest>(file.substr(kManifestHeaderSize), kManifestFile, kMaxTables));
   MOULT_RETURN_IF_ERROR(ValidateManifest(*manifest));
-  return manifest;
+  if (manifest->format_version == Load<uint32_t>(file, kVersionAt)) return manifest;
+  return absl::DataLossError(
+      absl::StrCat("manifest: format_version: ", manifest->format_version, ", not that of the header"));
 }
 
 absl::StatusOr<std::unique_ptr<ManifestT>> ParseDraftManifest(std::string_view payload) {

@@ -173,13 +173,13 @@ TemplateReader::TemplateReader(std::string dir, Parts parts)
       image_(std::move(parts.image)),
       pages_(std::move(parts.pages)) {}
 
+absl::Status TemplateReader::ReadUnchecked(uint64_t offset, absl::Span<std::byte> out) const {
+  return Annotate(PreadAll(pages_.get(), offset, out, kPagesFile), absl::StrCat("read template ", dir_));
+}
+
 absl::Status TemplateReader::ReadChunk(uint64_t chunk, absl::Span<std::byte> out) const {
-  absl::Status read = PreadAll(pages_.get(), chunk * kPagesChunk, out, kPagesFile);
-  if (!read.ok()) return Annotate(read, absl::StrCat("read template ", dir_));
-  const Sha256Digest digest = LeafDigest(out);
-  if (std::memcmp(digest.data(), &manifest_->pages_leaves[chunk * digest.size()], digest.size()) == 0) {
-    return absl::OkStatus();
-  }
+  MOULT_RETURN_IF_ERROR(ReadUnchecked(chunk * kPagesChunk, out));
+  if (leaves().Match(out, chunk)) return absl::OkStatus();
   return absl::DataLossError(absl::StrCat(
       "read template ", dir_, ": pages: chunk ", chunk, " (offset ", chunk * kPagesChunk, ", ", out.size(),
       " bytes) does not match its digest; the template is damaged: capture "

@@ -93,7 +93,8 @@ TemplateWriter::TemplateWriter(std::string dir, std::unique_ptr<Staging> staging
     : dir_(std::move(dir)),
       staging_(std::move(staging)),
       pages_(std::move(pages)),
-      hasher_(std::make_unique<ChunkHasher>(pages_.get(), options.hash_in_background)) {}
+      format_version_(options.format_version),
+      hasher_(std::make_unique<ChunkHasher>(pages_.get(), format_version_, options.hash_in_background)) {}
 
 TemplateWriter::~TemplateWriter() = default;
 
@@ -142,7 +143,7 @@ absl::Status TemplateWriter::Publish(const ProcessImageT& image, ManifestT* mani
   MOULT_ASSIGN_OR_RETURN(const std::vector<Sha256Digest> leaves, hasher_->Finish(size_));
 
   const ProcessT& process = *image.processes[0];
-  manifest->format_version = kFormatVersion;
+  manifest->format_version = format_version_;
   manifest->image = MakeDigest(image_bytes.size(), Sha256Of(image_bytes));
   manifest->pages = MakeDigest(size_, TreeRoot(leaves));
   manifest->pages_chunk = static_cast<uint32_t>(kPagesChunk);
@@ -162,8 +163,8 @@ absl::Status TemplateWriter::Publish(const ProcessImageT& image, ManifestT* mani
   }
 
   MOULT_RETURN_IF_ERROR(WriteString(staging_.get(), kImageFile, image_bytes));
-  MOULT_RETURN_IF_ERROR(
-      WriteString(staging_.get(), kManifestFile, EncodeManifestFile(SerializeManifest(*manifest))));
+  MOULT_RETURN_IF_ERROR(WriteString(staging_.get(), kManifestFile,
+                                    EncodeManifestFile(SerializeManifest(*manifest), format_version_)));
   return staging_->Publish();
 }
 

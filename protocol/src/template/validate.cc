@@ -104,8 +104,8 @@ absl::Status ValidateImage(const ProcessImageT& image, uint64_t pages_size) {
 
 absl::Status ValidateManifest(const ManifestT& manifest) {
   const Path at("manifest");
-  if (manifest.format_version != kFormatVersion) {
-    return at.BadField("format_version", manifest.format_version, ", not that of the header");
+  if (manifest.format_version < kOldestFormatVersion || manifest.format_version > kFormatVersion) {
+    return at.BadField("format_version", manifest.format_version, ", not ", kOldestFormatVersion, " to ", kFormatVersion);
   }
   MOULT_RETURN_IF_ERROR(CheckText(at, "tool_version", manifest.tool_version, 256));
   MOULT_RETURN_IF_ERROR(CheckText(at, "name", manifest.name, kMaxPath));

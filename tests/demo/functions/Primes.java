@@ -27,7 +27,8 @@ final class Primes {
       for (int j = i * i; j < LIMIT; j += i) COMPOSITE.set(j);
     }
     String address = System.getenv().getOrDefault("ADDRESS", "127.0.0.1");
-    HttpServer server = HttpServer.create(new InetSocketAddress(address, 8080), 0);
+    int port = Integer.parseInt(System.getenv().getOrDefault("PORT", "8080"));
+    HttpServer server = HttpServer.create(new InetSocketAddress(address, port), 0);
     server.createContext("/", exchange -> {
       String query = exchange.getRequestURI().getQuery();
       int seed = query == null ? 0 : Integer.parseInt(query.substring("seed=".length()));

@@ -19,4 +19,4 @@ function order(seed) {
 http.createServer((request, response) => {
   const seed = Number(new URL(request.url, 'http://function').searchParams.get('seed') || 0);
   response.end(JSON.stringify(order(seed)));
-}).listen(8080, process.env.ADDRESS || '127.0.0.1');
+}).listen(Number(process.env.PORT || 8080), process.env.ADDRESS || '127.0.0.1');

@@ -32,4 +32,4 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
-HTTPServer((os.environ.get("ADDRESS", "127.0.0.1"), 8080), Handler).serve_forever()
+HTTPServer((os.environ.get("ADDRESS", "127.0.0.1"), int(os.environ.get("PORT", "8080"))), Handler).serve_forever()

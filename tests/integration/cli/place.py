@@ -5,6 +5,7 @@ import base64
 import contextlib
 import hashlib
 import os
+import pathlib
 import resource
 import shutil
 import signal
@@ -126,9 +127,10 @@ class PlaceTest(CliCase):
             self.assertTrue(rig.wait_until(lambda: rig.status_field(found[0], "TracerPid") == "0", 2))
             with open(scratch + "/go", "w", encoding="ascii"):
                 pass
-            self.assertTrue(rig.wait_until(lambda: os.path.exists(scratch + "/result"), 20), "it goes on")
-            with open(scratch + "/result", encoding="ascii") as f:
-                self.assertEqual(f.read(), "pass\n")
+            result = pathlib.Path(scratch, "result")
+            # Made first, then written.
+            self.assertTrue(rig.wait_until(lambda: result.exists() and result.stat().st_size > 0, 20), "it goes on")
+            self.assertEqual(result.read_text(encoding="ascii"), "pass\n")
         finally:
             for pid in reversed(self.below(shell.pid)):
                 with contextlib.suppress(ProcessLookupError):

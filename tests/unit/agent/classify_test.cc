@@ -109,7 +109,9 @@ TEST_F(ClassifyTest, Shmem_IsAFunctions_WhenItAloneMapsOrPaysForIt) {
 }
 
 TEST_F(ClassifyTest, FilePage_IsAFunctions_WhenItMapsIt_WhoeverElseDoes) {
-  const PageUse use = Of(kFile | Bit(KPF_REFERENCED), {Text(kDaemon), Text(kOther, 1)});
+  Mapping touched = Text(kOther, 1);
+  touched.accessed = true;
+  const PageUse use = Of(kFile, {Text(kDaemon), touched});
   Expect(use, PageClass::UserFile, PageKind::File, 5);
   EXPECT_EQ(use.pid, 200u);
   EXPECT_EQ(use.file_offset, 0x3000u);
@@ -118,6 +120,18 @@ TEST_F(ClassifyTest, FilePage_IsAFunctions_WhenItMapsIt_WhoeverElseDoes) {
   Expect(Of(kFile, {}, 0, kCgroup), PageClass::PageCache, PageKind::File, 0);
   // On its way to the LRU list.
   Expect(Of(Bit(KPF_UPTODATE), {}), PageClass::PageCache, PageKind::File, 0);
+}
+
+TEST_F(ClassifyTest, Accessed_IsTheMappingsWord_WhereAFunctionMapsIt_ElseTheKernels) {
+  const uint64_t marked = kAnon | Bit(KPF_REFERENCED);
+  EXPECT_EQ(Of(marked, {Heap(kFirst)}).flags, PageFlag{});
+  Mapping touched = Heap(kChild);
+  touched.accessed = true;
+  EXPECT_EQ(Of(kAnon, {Heap(kFirst), touched}).flags, PageFlag::Accessed | PageFlag::Shared);
+  EXPECT_EQ(Of(marked, {Heap(kDaemon)}).flags, PageFlag::Accessed);
+  EXPECT_EQ(Of(marked, {}).flags, PageFlag::Accessed);
+  EXPECT_EQ(classifier_.OfWindow(Heap(kFirst)).flags, PageFlag{});
+  EXPECT_EQ(classifier_.OfWindow(touched).flags, PageFlag::Accessed);
 }
 
 TEST_F(ClassifyTest, KernelPages_AreTheSystems_OnBehalfOfWhoPays) {
@@ -174,6 +188,8 @@ TEST_F(ClassifyTest, HugeTlb_IsAFunctions_WhenItAloneMapsIt) {
   Expect(Of(Bit(KPF_HUGE) | Bit(KPF_COMPOUND_HEAD), {Heap(kFirst)}), PageClass::UserShared, PageKind::HugeTlb,
          4);
   Expect(Of(Bit(KPF_HUGE) | Bit(KPF_COMPOUND_HEAD), {}), PageClass::System, PageKind::HugeTlb, 0);
+  // Nobody tells whether it was touched: so it is not cold.
+  EXPECT_EQ(Of(Bit(KPF_HUGE) | Bit(KPF_COMPOUND_HEAD), {Heap(kFirst)}).flags, PageFlag::Accessed | PageFlag::Huge);
 }
 
 TEST_F(ClassifyTest, WindowsPage_IsATemplates) {

@@ -119,6 +119,21 @@ TEST(LedgerParser, NamesTheRun_WhenARunIsOdd) {
   }
 }
 
+// A window may lie below RAM, and what it has be shown to several.
+TEST(LedgerParser, TakesTemplateRuns_ThatShowTheSamePages) {
+  Json report = Report();
+  const uint64_t far = uint64_t{1} << 33;
+  report["runs"] = {RunRow(far, 4, kSystem), RunRow(kPageBytes, 2, kTemplate, 4), RunRow(kPageBytes, 2, kTemplate, 7),
+                    RunRow(2 * kPageBytes, 3, kTemplate, 4)};
+  const absl::StatusOr<Ledger> ledger = ParseLedger(report);
+  ASSERT_TRUE(ledger.ok()) << ledger.status();
+  EXPECT_EQ(ledger->runs.size(), 4u);
+  report["runs"][3] = RunRow(0, 1, kTemplate, 4);
+  EXPECT_THAT(std::string(ParseLedger(report).status().message()), HasSubstr("run 3 begins before the one before it ends"));
+  report["runs"][3] = RunRow(far + 4 * kPageBytes, 1, kSystem);
+  EXPECT_THAT(std::string(ParseLedger(report).status().message()), HasSubstr("run 3 is of RAM, and comes after templates"));
+}
+
 TEST(LedgerParser, RefusesRuns_WhoseFieldsItIsNotTold) {
   Json report = ReportOf({{kFree, 1}});
   report["run_fields"].erase(4);

@@ -35,6 +35,18 @@ TEST(PagesText, ShowsClassesKindsAndFunctions) {
   EXPECT_THAT(text, Not(HasSubstr("sum up")));
 }
 
+TEST(PagesText, ShowsSegments_WhereTheyAreTold) {
+  Json report = Report();
+  EXPECT_THAT(Pages(report), HasSubstr("\nFUNCTION  NAME   RUNTIME     OUT    INIT  OUT  EXEC  OUT\n"
+                                       "       4  thumb   8192 B  4096 B  4096 B  0 B   0 B  0 B\n"
+                                       "       7  web          -       -       -    -     -    -\n"
+                                       "Private and shared pages"));
+  report["functions"][0]["segments"]["init"] = "much";
+  EXPECT_THAT(Pages(report), HasSubstr("       4  thumb   8192 B  4096 B     -    -   0 B  0 B\n"));
+  report["functions"][0].erase("segments");
+  EXPECT_THAT(Pages(report), Not(HasSubstr("RUNTIME")));
+}
+
 TEST(PagesText, SaysSo_WhenClassesDoNotSumUpToRam) {
   Json report = Report();
   report["classes"]["free"] = 4096;

@@ -155,7 +155,7 @@ TEST(Picture, KeepsOneFunctionFromAnother_AndOffloadedApart) {
 
 TEST(Picture, DrawsOneRunOfAllRam_HoweverLarge) {
   Json report = Report();
-  const uint64_t pages = (~uint64_t{0} - kPageBytes + 1) / kPageBytes;
+  const uint64_t pages = (uint64_t{1} << 52) / kPageBytes;  // all that can be addressed
   report["runs"] = Json::array({RunRow(0, pages, kFree)});
   for (const bool hilbert : {false, true}) {
     const Picture picture = Draw(Parse(report), {.columns = 512, .max_rows = 512, .hilbert = hilbert});
@@ -167,11 +167,11 @@ TEST(Picture, DrawsOneRunOfAllRam_HoweverLarge) {
 
 TEST(Picture, StaysWithinItsSize_WhenTemplatesAreLargerThanRam) {
   Json report = Report();
-  report["runs"] = {RunRow(0, 1, kFree), RunRow(4096, uint64_t{1} << 40, kTemplate, 4)};
+  report["runs"] = {RunRow(0, 1, kFree), RunRow(4096, uint64_t{1} << 39, kTemplate, 4)};
   const Picture picture = Draw(Parse(report), {.columns = 64, .max_rows = 64});
   EXPECT_EQ(picture.ram.rows, 1u);
   EXPECT_LE(picture.templates.rows, 64u);
-  EXPECT_EQ(PagesIn(picture.templates), uint64_t{1} << 40);
+  EXPECT_EQ(PagesIn(picture.templates), uint64_t{1} << 39);
 }
 
 TEST(Picture, IsRefused_WhenThereAreNoRuns) {

@@ -4,6 +4,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "report.h"
+
 namespace moult::ctl {
 namespace {
 
@@ -24,14 +26,42 @@ TEST(Loads, AreOfThoseThatLive) {
   ASSERT_EQ(loads.size(), 2u);
   EXPECT_EQ(loads[0].name, "c");
   EXPECT_EQ(loads[0].user_bytes, 7u);
-  EXPECT_EQ(loads[0].resident_bytes, 9u);
+  EXPECT_EQ(loads[0].resident_bytes, 6u) << "what is out is not in RAM";
   EXPECT_EQ(loads[0].offloaded_bytes, 3u);
-  EXPECT_EQ(loads[0].template_bytes, 4u);
+  EXPECT_EQ(loads[0].template_bytes, std::nullopt) << "ps tells how large it is, not what is shared";
   EXPECT_EQ(loads[0].faults, 7u);
   EXPECT_EQ(loads[0].recalls, 1u);
   EXPECT_EQ(loads[1].user_bytes, 6u) << "one of both";
   EXPECT_EQ(loads[1].faults, std::nullopt);
   EXPECT_EQ(loads[1].offloaded_bytes, std::nullopt);
+}
+
+TEST(Loads, AreOfThoseThatHaveEnded_AsLongAsThePoolHasRoomForThem) {
+  const auto loads = Loads(R"({"functions":[
+      {"id":1,"name":"a","state":"ended","offloaded_bytes":0}, {"id":2,"name":"b","state":"ended","offloaded_bytes":4096}]})");
+  ASSERT_EQ(loads.size(), 1u);
+  EXPECT_EQ(loads[0].id, 2u);
+  EXPECT_EQ(loads[0].offloaded_bytes, 4096u);
+}
+
+TEST(ResidentBytes, FallByWhatIsOut_UserBytesDoNot) {
+  // The guest's kernel counts the same for it, before and after.
+  const Json in = Json::parse(R"({"memory_bytes":40960,"anon_bytes":20480,"shmem_bytes":8192,"offloaded_bytes":0})");
+  const Json out = Json::parse(R"({"memory_bytes":40960,"anon_bytes":20480,"shmem_bytes":8192,"offloaded_bytes":24576})");
+  EXPECT_EQ(ResidentBytes(in), 40960u);
+  EXPECT_EQ(ResidentBytes(out), 16384u);
+  EXPECT_EQ(UserBytes(in), 28672u);
+  EXPECT_EQ(UserBytes(out), 28672u);
+}
+
+TEST(ResidentBytes, AreNeverBelowZero) {
+  EXPECT_EQ(ResidentBytes(Json::parse(R"({"memory_bytes":4096,"offloaded_bytes":8192})")), 0u) << "freed in the guest since";
+  EXPECT_EQ(ResidentBytes(Json::parse(R"({"memory_bytes":0,"offloaded_bytes":8192})")), 0u) << "it has ended";
+}
+
+TEST(ResidentBytes, AreAllOfItsMemory_WithoutAPool) {
+  EXPECT_EQ(ResidentBytes(Json::parse(R"({"memory_bytes":4096})")), 4096u);
+  EXPECT_EQ(ResidentBytes(Json::parse(R"({"offloaded_bytes":4096})")), std::nullopt);
 }
 
 TEST(Loads, AreRefused_WhenThereIsNoList) {
@@ -86,12 +116,14 @@ TEST(WithRates, SortsByUserState_UnknownLast) {
 TEST(TopText, ShowsWhatIsKnown) {
   auto loads = Loads(
       R"({"functions":[{"id":10,"name":"thumb","state":"running","anon_bytes":12288,"memory_bytes":16384,
-      "faults":5,"recall_faults":5,"offloaded_bytes":0},{"id":2,"name":"web","state":"frozen"}]})");
+      "faults":5,"recall_faults":5,"offloaded_bytes":4096},{"id":2,"name":"web","state":"frozen"}]})");
   loads[0].fault_rate = 12.25;
+  loads[0].segments[0] = {.bytes = 8192, .offloaded = 4096};
+  loads[0].segments[2] = SegmentPages{};
   EXPECT_EQ(TopText(loads, 100),
-            "ID  NAME   STATE        USER  RESIDENT  OFFLOADED  TEMPLATE  FAULTS/S  RECALLS/S\n"
-            "10  thumb  running  12.0 KiB  16.0 KiB        0 B         -      12.2          -\n"
-            " 2  web    frozen          -         -          -         -         -          -\n");
+            "ID  NAME   STATE        USER  RESIDENT  OFFLOADED  TEMPLATE  RUNTIME  INIT  EXEC  FAULTS/S  RECALLS/S\n"
+            "10  thumb  running  12.0 KiB  12.0 KiB     4096 B         -   8192 B     -   0 B      12.2          -\n"
+            " 2  web    frozen          -         -          -         -        -     -     -         -          -\n");
   EXPECT_THAT(TopText(loads, 2), ::testing::Not(HasSubstr("web"))) << "more than there is room for";
 }
 
@@ -99,8 +131,25 @@ TEST(TopJson, HasNull_WhereNothingIsKnown) {
   auto loads = Loads(R"({"functions":[{"id":2,"name":"web","state":"frozen","anon_bytes":4096}]})");
   EXPECT_EQ(TopJson(loads),
             Json::parse(R"({"functions":[{"id":2,"name":"web","state":"frozen","user_bytes":4096,
-      "resident_bytes":null,"offloaded_bytes":null,"template_bytes":null,"faults_per_second":null,
-      "recalls_per_second":null}]})"));
+      "resident_bytes":null,"offloaded_bytes":null,"template_bytes":null,"segments":{"runtime":null,"init":null,"exec":null},
+      "faults_per_second":null,"recalls_per_second":null}]})"));
+  loads[0].segments[1] = {.bytes = 8192, .offloaded = 4096};
+  EXPECT_EQ(TopJson(loads)["functions"][0]["segments"]["init"], Json::parse(R"({"bytes":8192,"offloaded_bytes":4096})"));
+}
+
+TEST(AddPages, KnowsAFunctionByIdAndName) {
+  const absl::StatusOr<Ledger> ledger = ParseLedger(Report());
+  ASSERT_TRUE(ledger.ok()) << ledger.status();
+  auto loads = Loads(R"({"functions":[{"id":4,"name":"thumb","template_bytes":2},{"id":7,"name":"other","template_bytes":3},
+      {"id":8,"name":"web","template_bytes":4}]})");
+  AddPages(*ledger, &loads);
+  EXPECT_EQ(loads[0].template_bytes, 8192u);
+  ASSERT_TRUE(loads[0].segments[0].has_value());
+  EXPECT_EQ(loads[0].segments[0]->bytes, 8192u);
+  EXPECT_EQ(loads[0].segments[0]->offloaded, 4096u);
+  EXPECT_EQ(loads[1].template_bytes, std::nullopt) << "another function with its id";
+  EXPECT_EQ(loads[1].segments[0], std::nullopt);
+  EXPECT_EQ(loads[2].template_bytes, std::nullopt);
 }
 
 }  // namespace

@@ -80,6 +80,23 @@ TEST_F(AttachTest, Window_ShowsTheTemplate_AndZerosAfterIt) {
   EXPECT_EQ(Info()["windows"][0]["slots"][0]["users"], nlohmann::json::array({100}));
 }
 
+TEST_F(AttachTest, List_TellsWhatAFunctionIsShownOfItsTemplate) {
+  ASSERT_EQ(Attach("sample"), 0) << moult_last_error();
+  agent_->On(rpc::RequestBody::List, [](rpc::Channel& channel, uint64_t id, rpc::RequestT&) {
+    rpc::ListReplyT list;
+    for (const uint64_t function : {100u, 101u}) {
+      list.functions.push_back(std::move(FunctionReply(function).function));
+    }
+    return Respond(channel, id, rpc::MakeResponse(std::move(list)));
+  });
+  OpHandle op;
+  ASSERT_EQ(moult_vm_list(vm_, nullptr, op.out()), 0);
+  ASSERT_EQ(op.Wait(), 0) << moult_last_error();
+  const nlohmann::json functions = op.Json()["functions"];
+  EXPECT_EQ(functions[0]["template_bytes"], Pages().size()) << "not what the slot is long";
+  EXPECT_EQ(functions[1]["template_bytes"], 0);
+}
+
 TEST_F(AttachTest, Slot_IsShared_AndFreedWithItsLastFunction) {
   ASSERT_EQ(Attach("sample"), 0);
   ASSERT_EQ(Attach("sample"), 0);

@@ -15,6 +15,9 @@
 
 #include <thread>
 #include "dax_medium.h"
+#include "moult/base/page.h"
+#include "moult/protocol/digest.h"
+#include "pool/dax/dax_pages.h"
 #include "pool/dax/device.h"
 #include "pool/dax/flush.h"
 
@@ -142,6 +145,21 @@ TEST_F(DaxDeviceTest, Writer_WaitsForAnotherUntilItsDeadline) {
   EXPECT_THAT(Names(), IsEmpty());
 }
 
+// An embedder that forks at that moment, and whose child lives on.
+TEST_F(DaxDeviceTest, WritersLock_GoesWithItsDevice_ThoughAChildHasTheDescriptor) {
+  auto first = Device(true);
+  ASSERT_TRUE(first->LockForWriting(DaxDeadline()).ok());
+  const pid_t child = fork();
+  if (child == 0) {
+    for (;;) pause();
+  }
+  first.reset();
+  const absl::Status free = Device(true)->LockForWriting(DaxMedium::Clock::now() + std::chrono::milliseconds(20));
+  EXPECT_TRUE(free.ok()) << free;
+  kill(child, SIGKILL);
+  EXPECT_EQ(waitpid(child, nullptr, 0), child);
+}
+
 TEST_F(DaxDeviceTest, Hold_IsSeenByOthersAndGoesWithItsDevice) {
   const auto writer = Device(true);
   const DaxRange all{0, kFileBytes};
@@ -172,6 +190,38 @@ TEST_F(DaxDeviceTest, Hold_LastsAsLongAsAMappingOfItsDevice) {
   EXPECT_THAT(*writer->Held({0, kFileBytes}), ElementsAre(range));
   munmap(at, range.length);
   EXPECT_THAT(*writer->Held({0, kFileBytes}), IsEmpty());
+}
+
+// As on devdax, where no less than 2 MiB can be mapped: here by an image of such a device.
+TEST_F(DaxDeviceTest, WhatIsBehindThePages_IsShownWithThem_AndMustBeZero) {
+  RecordedMedium medium(32u << 20);
+  medium.align_ = kDaxBlock;
+  ASSERT_EQ(FormatDax(&medium, {}, DaxDeadline()), absl::OkStatus());
+  const DaxSample sample{"a", 3};
+  {
+    auto volume = DaxVolume::Open(&medium);
+    ASSERT_TRUE(volume.ok()) << volume.status();
+    ASSERT_EQ(volume->Add(sample.content(), DaxDeadline()), absl::OkStatus());
+  }
+  std::vector<std::byte> pages(3 * kPage);
+  ASSERT_EQ(sample.content().read_pages(0, absl::MakeSpan(pages)), absl::OkStatus());
+  const image::Sha256Digest leaf = image::LeafDigest(image::kFormatVersion, pages);
+  const std::vector<uint8_t> leaves(leaf.begin(), leaf.end());
+  for (const bool flipped : {false, true}) {
+    const auto volume = DaxVolume::Open(&medium);
+    const DaxEntry entry = volume->Read()->entries.front();
+    const uint64_t first = entry.ranges(volume->geometry()).front().at;
+    if (flipped) medium.memory_[first + kDaxBlock - 1] ^= std::byte{1};
+    std::ofstream(path_, std::ios::binary | std::ios::trunc)
+        .write(reinterpret_cast<const char*>(medium.memory_.data()), static_cast<std::streamsize>(medium.memory_.size()));
+    auto opened = DaxPages::Open(Device(false), volume->geometry(), entry, std::make_shared<DaxChecked>());
+    ASSERT_TRUE(opened.ok()) << opened.status();
+    const absl::Status verified = (*opened)->Verify({.digests = leaves}, DaxDeadline());
+    EXPECT_EQ(verified.code(), flipped ? absl::StatusCode::kDataLoss : absl::StatusCode::kOk) << verified;
+    if (flipped) {
+      EXPECT_THAT(verified.message(), HasSubstr("what is behind its pages is not zero"));
+    }
+  }
 }
 
 TEST_F(DaxDeviceTest, RemovedTemplate_IsKept_UntilTheProcessThatHasItDies) {

@@ -206,8 +206,10 @@ TEST_F(DaxPoolTest, RemovedTemplate_StaysForWhoHasItMapped) {
   EXPECT_EQ(Stat()["used_bytes"], 2 << 20);
   EXPECT_EQ(Format(0, MOULT_POOL_FORMAT_FORCE), -EBUSY);
   EXPECT_THAT(moult_last_error(), HasSubstr("templates of it are in use"));
-  // Others are put beside it.
-  ASSERT_EQ(Push(), 0) << moult_last_error();
+  // Others, of other content, are put beside it.
+  guest_.ram[PageGpa(1) - kRamGpa] ^= 1;
+  ASSERT_EQ(Capture("other"), 0) << moult_last_error();
+  ASSERT_EQ(moult_pool_push(pool_, store_, "other"), 0) << moult_last_error();
   EXPECT_EQ(Stat()["used_bytes"], 4 << 20);
   EXPECT_EQ(Shown(Pages().size()), Pages());
   moult_vm_close(vm_);

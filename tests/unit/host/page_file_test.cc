@@ -3,10 +3,13 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <cstring>
 #include <filesystem>
+#include <thread>
 
 #include "memory/guest_memory.h"
 
@@ -62,6 +65,22 @@ TEST_F(PageFileTest, Read_GivesWhatWasWritten_InAnyOrder) {
   ExpectContent(turned, wanted);
 }
 
+TEST_F(PageFileTest, Now_GivesWhatIsInThePageCache_AndFreesWithoutTheFileSystem) {
+  const auto slots = Write(10, 1);
+  std::vector<std::byte> read(10 * kPage);
+  const bool now = pool_->ReadNow(slots, absl::MakeSpan(read));
+  if (!now) GTEST_SKIP() << "the file system of the temporary folder cannot say whether a read would wait";
+  EXPECT_EQ(read, Pages(10, 1));
+  EXPECT_FALSE(pool_->FreeNow(slots)) << "nothing is left in use: all goes back";
+  EXPECT_TRUE(pool_->FreeNow(absl::MakeConstSpan(slots).first(3)));
+  EXPECT_EQ(pool_->used_bytes(), 7 * kPage);
+  // Damaged content is for Read to tell of.
+  ASSERT_EQ(pwrite(pool_->fd(), "damage", 6, static_cast<off_t>(static_cast<uint64_t>(slots[5]) * kPage)), 6);
+  EXPECT_FALSE(pool_->ReadNow(absl::MakeConstSpan(slots).subspan(4, 3), absl::MakeSpan(read).first(3 * kPage)));
+  pool_->Free(absl::MakeConstSpan(slots).subspan(3));
+  EXPECT_EQ(pool_->used_bytes(), 0u);
+}
+
 TEST_F(PageFileTest, Write_FailsWhole_WhenTheLimitIsReached) {
   EXPECT_EQ(pool_->limit_bytes(), kPages * kPage);
   const auto slots = Write(kPages - 10, 1);
@@ -92,6 +111,31 @@ TEST_F(PageFileTest, Free_GivesSpaceBack) {
   EXPECT_EQ(Blocks(), 0);
 }
 
+// The file system takes its time for many holes.
+TEST_F(PageFileTest, WhatIsBeingGivenBack_IsNotUsed_AndIsWaitedFor) {
+  for (int round = 0; round < 5; ++round) {
+    const auto all = Write(kPages, round);
+    std::vector<PoolSlot> freed;
+    for (size_t i = 0; i < kPages; i += 2) freed.push_back(all[i]);
+    constexpr size_t kPending = 100;
+    pool_->Free(absl::MakeConstSpan(freed).first(kPending));
+    uint64_t last = (kPages - kPending) * kPage;
+    std::thread freeing([&] { pool_->Free(absl::MakeConstSpan(freed).subspan(kPending)); });
+    while (last > kPages / 2 * kPage) {
+      const uint64_t used = pool_->used_bytes();
+      EXPECT_LE(used, last) << "in round " << round;
+      last = used;
+    }
+    for (int look = 0; look < 1000; ++look) ASSERT_EQ(pool_->used_bytes(), last) << "in round " << round;
+    const auto next = Write(kPages / 2, round + 1);
+    freeing.join();
+    ExpectContent(next, Pages(kPages / 2, round + 1));
+    pool_->Free(next);
+    for (size_t i = 1; i < kPages; i += 2) pool_->Free({&all[i], 1});
+    ASSERT_EQ(pool_->used_bytes(), 0u);
+  }
+}
+
 TEST_F(PageFileTest, Read_FindsEveryChange) {
   const auto slots = Write(3, 1);
   const auto expect = [&](const char* message) {
@@ -106,6 +150,20 @@ TEST_F(PageFileTest, Read_FindsEveryChange) {
   expect("slot 1 does not match its checksum");
   ASSERT_EQ(ftruncate(pool_->fd(), kPage), 0);
   expect("cut short");
+}
+
+TEST(PageFile, Hugetlbfs_IsRefused) {
+  const std::string folder = std::filesystem::temp_directory_path() / ("moult-huge-" + std::to_string(getpid()));
+  std::filesystem::create_directory(folder);
+  if (mount("none", folder.c_str(), "hugetlbfs", 0, "") != 0) {
+    std::filesystem::remove(folder);
+    GTEST_SKIP() << "needs the right to mount hugetlbfs: " << std::strerror(errno);
+  }
+  const auto pool = PageFile::Create(folder, 1 << 20);
+  umount(folder.c_str());
+  std::filesystem::remove(folder);
+  EXPECT_EQ(pool.status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(pool.status().message(), HasSubstr("is on hugetlbfs, whose files cannot be written; use tmpfs"));
 }
 
 TEST(PageFile, Create_SaysWhatIsWrong) {

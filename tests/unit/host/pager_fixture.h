@@ -59,6 +59,8 @@ class PagerTest : public ::testing::TestWithParam<Kind> {
     auto pool = PageFile::Create(std::filesystem::temp_directory_path().string(), pool_bytes);
     ASSERT_TRUE(pool.ok()) << pool.status();
     pool_ = std::move(*pool);
+    threads_ = *ServingThreads::Create();
+    config.threads = threads_;
     config.pool = PoolOf(pool_);
     if (config.lost == nullptr) {
       config.lost = [this](uint64_t owner, GuestPhys gpa, const absl::Status& why) {
@@ -70,6 +72,7 @@ class PagerTest : public ::testing::TestWithParam<Kind> {
     ASSERT_TRUE(pager.ok()) << pager.status();
     pager_ = std::move(*pager);
     Serve(threads);
+    while (threads_->count() < threads) std::this_thread::yield();
   }
   // What the pager gets for it.
   virtual std::shared_ptr<PagePool> PoolOf(std::shared_ptr<PageFile> file) { return file; }
@@ -115,6 +118,12 @@ class PagerTest : public ::testing::TestWithParam<Kind> {
       ASSERT_LT(std::chrono::steady_clock::now(), deadline);
       std::this_thread::sleep_for(std::chrono::milliseconds(1));
     }
+  }
+  // Who touched a page goes on before the thread that served it has given back its slot, and those of its neighbours.
+  void ExpectPoolIsEmpty() const {
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(10);
+    while (pool_->used_bytes() != 0 && std::chrono::steady_clock::now() < deadline) std::this_thread::yield();
+    EXPECT_EQ(pool_->used_bytes(), 0u);
   }
   void ExpectWhole(uint64_t first, uint64_t count) const {
     for (uint64_t page = first; page < first + count; ++page) ASSERT_TRUE(PageIsWhole(page)) << page;
@@ -181,6 +190,7 @@ class PagerTest : public ::testing::TestWithParam<Kind> {
   std::byte* ram_ = nullptr;
   std::unique_ptr<GuestMemory> memory_;
   std::shared_ptr<PageFile> pool_;
+  std::shared_ptr<ServingThreads> threads_;
   std::unique_ptr<Pager> pager_;
   std::vector<std::thread> serving_;
   std::mutex lost_mutex_;

@@ -188,7 +188,7 @@ TEST_P(PagerRace, Drop_WhileOthersTouch_LeavesOldOrZero) {
         if (Word(page) != 0 && !PageIsWhole(page)) ++broken;
       }
     });
-    EXPECT_TRUE(pager_->Drop(Range(0, kPages), std::chrono::hours(1)).ok());
+    while (!pager_->Drop(Range(0, kPages))->empty()) std::this_thread::yield();
     reader.join();
     EXPECT_EQ(broken, 0u);
     AwaitPool(0);

@@ -12,7 +12,7 @@ using rpc::PageKind;
 using rpc::PageRun;
 using ::testing::HasSubstr;
 
-constexpr uint64_t kPages = kRamBytes / kPageBytes;
+constexpr uint64_t kRamPages = kRamBytes / kPageBytes;
 
 uint64_t At(uint64_t page) { return kRamGpa + page * kPageBytes; }
 
@@ -44,11 +44,11 @@ class PagesTest : public HostTest {
   static std::vector<PageRun> Runs() {
     return {Of(0, 10, PageClass::UserPrivate, PageKind::Anonymous, 7, 0x7000),
             Of(10, 10, PageClass::UserFile, PageKind::File, 7, 0x70000, 1),
-            Of(20, 2, PageClass::System, PageKind::PageTable, 7), Of(30, kPages - 30, PageClass::Free)};
+            Of(20, 2, PageClass::System, PageKind::PageTable, 7), Of(30, kRamPages - 30, PageClass::Free)};
   }
   static rpc::PagesReportT Report() {
     rpc::PagesReportT report;
-    report.ram = {rpc::GpaRun(At(0), 22 * kPageBytes), rpc::GpaRun(At(30), (kPages - 30) * kPageBytes)};
+    report.ram = {rpc::GpaRun(At(0), 22 * kPageBytes), rpc::GpaRun(At(30), (kRamPages - 30) * kPageBytes)};
     report.functions.push_back(std::make_unique<rpc::PagesFunctionT>());
     report.functions[0]->id = 7;
     report.functions[0]->exact = true;
@@ -114,20 +114,20 @@ TEST_F(PagesTest, Run_MayCrossRegionsThatTouch) {
   halves.halves = true;
   vm_ = Create(halves);
   // Ten pages of a file, three of which are behind the border.
-  constexpr uint64_t kFirst = kPages / 2 - 7;
+  constexpr uint64_t kFirst = kRamPages / 2 - 7;
   std::vector<PageRun> all = Runs();
   all.back() = Of(30, kFirst - 30, PageClass::Free);
   all.push_back(Of(kFirst, 10, PageClass::UserFile, PageKind::File, 7, 0x90000, 1));
-  all.push_back(Of(kFirst + 10, kPages - kFirst - 10, PageClass::Free));
+  all.push_back(Of(kFirst + 10, kRamPages - kFirst - 10, PageClass::Free));
   ScriptPages(all);
   OpHandle op;
   ASSERT_EQ(Pages(&op), 0) << moult_last_error();
   EXPECT_EQ(op.Json()["classes"]["user_file"], 20 * kPageBytes);
   const moult_page_run* run = nullptr;
-  ASSERT_EQ(moult_op_page_at(op.get(), At(kPages / 2 - 1), &run), 0) << moult_last_error();
+  ASSERT_EQ(moult_op_page_at(op.get(), At(kRamPages / 2 - 1), &run), 0) << moult_last_error();
   EXPECT_EQ(run->length, 7 * kPageBytes);
-  ASSERT_EQ(moult_op_page_at(op.get(), At(kPages / 2), &run), 0) << moult_last_error();
-  EXPECT_EQ(run->gpa, At(kPages / 2));
+  ASSERT_EQ(moult_op_page_at(op.get(), At(kRamPages / 2), &run), 0) << moult_last_error();
+  EXPECT_EQ(run->gpa, At(kRamPages / 2));
   EXPECT_EQ(run->length, 3 * kPageBytes);
   EXPECT_EQ(run->va, 0x90000 + 7 * kPageBytes);
   EXPECT_EQ(run->file_offset, 0x3000 + 7 * kPageBytes);
@@ -159,7 +159,7 @@ TEST_F(PagesTest, Pages_AreFoundByAddress) {
   EXPECT_STREQ(moult_op_page_file(op.get(), 2), "");
   ASSERT_EQ(moult_op_page_at(op.get(), At(25), &run), 0);
   EXPECT_EQ(run->kind, MOULT_KIND_HOLE);
-  EXPECT_EQ(moult_op_page_at(op.get(), At(kPages), &run), -ENOENT);
+  EXPECT_EQ(moult_op_page_at(op.get(), At(kRamPages), &run), -ENOENT);
   const moult_page_run* runs = nullptr;
   size_t count = 0;
   ASSERT_EQ(moult_op_pages(op.get(), &runs, &count), 0);
@@ -175,7 +175,7 @@ TEST_F(PagesTest, Compare_TellsOnlyOfWhatDiffers) {
   runs[0] = Of(0, 4, PageClass::UserPrivate, PageKind::Anonymous, 7, 0x7000);
   runs.insert(runs.begin() + 1, {Of(4, 2, PageClass::Free), Of(6, 4, PageClass::UserPrivate, PageKind::Anonymous, 7, 0x7000 + 6 * kPageBytes)});
   runs.back() = Of(30, 1, PageClass::UserPrivate, PageKind::Anonymous, 7, 0x100000);
-  runs.push_back(Of(31, kPages - 31, PageClass::Free));
+  runs.push_back(Of(31, kRamPages - 31, PageClass::Free));
   ScriptPages(runs);
   ASSERT_EQ(Pages(&after), 0) << moult_last_error();
   std::vector<std::string> told;
@@ -227,7 +227,7 @@ TEST_F(PagesTest, LiesOfAnAgent_AreRefused) {
   ExpectRefused("is not rising");
   // RAM that this VM does not have.
   runs = Runs();
-  runs.back() = Of(30, kPages, PageClass::Free);
+  runs.back() = Of(30, kRamPages, PageClass::Free);
   ScriptPages(runs, [] {
     rpc::PagesReportT report = Report();
     report.ram[1] = rpc::GpaRun(At(30), kRamBytes);
@@ -237,7 +237,7 @@ TEST_F(PagesTest, LiesOfAnAgent_AreRefused) {
 }
 
 TEST_F(PagesTest, MoreRunsThanPages_AreRefused_BeforeTheyCome) {
-  ScriptPages({}, Report, 3 * kPages);
+  ScriptPages({}, Report, 3 * kRamPages);
   ExpectRefused("more than there are pages");
 }
 

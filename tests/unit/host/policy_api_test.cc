@@ -56,7 +56,7 @@ TEST_F(PolicyApiTest, BuiltIn_LearnsFromIntervals) {
 }
 
 TEST_F(PolicyApiTest, Open_TellsWhatIsWrong) {
-  EXPECT_EQ(moult_policy_open("warmest", &policy_), -ENOENT);
+  EXPECT_EQ(moult_policy_open("warmest", &policy_), -EINVAL);
   EXPECT_THAT(moult_last_error(), HasSubstr("there is no policy \"warmest\""));
   EXPECT_EQ(moult_policy_open("fixed:keep_alive_s=x", &policy_), -EINVAL);
   EXPECT_EQ(policy_, nullptr);

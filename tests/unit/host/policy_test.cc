@@ -239,8 +239,8 @@ TEST(MakePolicyTest, Spec_IsRefused_WhenItMakesNoSense) {
     absl::StatusCode code;
     const char* message;
   } kBad[] = {
-      {"", absl::StatusCode::kNotFound, "there is no policy \"\"; there are none, fixed, semi-warm"},
-      {"warm", absl::StatusCode::kNotFound, "there is no policy \"warm\""},
+      {"", absl::StatusCode::kInvalidArgument, "there is no policy \"\"; there are none, fixed, semi-warm"},
+      {"warm", absl::StatusCode::kInvalidArgument, "there is no policy \"warm\""},
       {"none:x=1", absl::StatusCode::kInvalidArgument,
        "policy none: there is no parameter \"x\"; it has none"},
       {"fixed:keep=1", absl::StatusCode::kInvalidArgument, "no parameter \"keep\"; it has keep_alive_s"},

@@ -12,7 +12,8 @@ using ::testing::HasSubstr;
 const std::vector<Request>& Requests() {
   static const std::vector<Request> all = {Hello{{1, 2}}, Proof{{3}},    List{"after"},
                                            Open{"name"},  Use{},         Remove{"name"},
-                                           PushBegin{"name", {8192, 5, 6}}, PushCommit{}};
+                                           PushBegin{"name", {8192, 5, 6}}, PushCommit{},
+                                           Borrow{8192},  Renew{{4}},     GiveBack{{5}}};
   return all;
 }
 
@@ -22,10 +23,11 @@ const std::vector<Reply>& Replies() {
       Welcome{{8}},
       Entries{{{"a", {1}, 10}, {"b", {2}, 20}}, true},
       Opened{{9}, {4096, 77, {4096, 100, 200}}},
-      Used{1, 2, 3},
+      Used{1, 2, 3, 4, 5},
       PushTo{{0, 5, {0, 1, 1}}},
       Done{},
-      Failure{absl::StatusCode::kNotFound, "no template x"}};
+      Failure{absl::StatusCode::kNotFound, "no template x"},
+      Lent{{6}, 4096, 78, 8192}};
   return all;
 }
 
@@ -67,6 +69,49 @@ TEST(RdmaMessages, Parse_RefusesEveryOtherLength) {
   }
 }
 
+// What a memory node may be sent by anybody who can connect to it.
+TEST(RdmaMessages, Parse_RefusesMalformedRequests) {
+  for (const Request& request : Requests()) {
+    const std::string whole = Encode(Message<Request>{1, request});
+    for (size_t size = 0; size < whole.size(); ++size) {
+      std::string cut = whole.substr(0, size);
+      EXPECT_FALSE(ParseRequest(cut).ok());
+      if (size < 16) continue;
+      cut[8] = static_cast<char>(size);
+      cut[9] = static_cast<char>(size >> 8);
+      EXPECT_FALSE(ParseRequest(cut).ok()) << request.index() << " of " << size;
+    }
+    EXPECT_FALSE(ParseRequest(whole + '\0').ok()) << request.index();
+    for (const size_t at : {0u, 3u, 4u, 6u, 7u, 8u}) {
+      std::string changed = whole;
+      changed[at] ^= 0x40;
+      EXPECT_FALSE(ParseRequest(changed).ok()) << request.index() << " with another byte " << at;
+    }
+  }
+  EXPECT_FALSE(ParseRequest(std::string(kMaxMessage + 1, 'M')).ok());
+  const auto refused = [](const Request& request, const char* why) {
+    const auto parsed = ParseRequest(Encode(Message<Request>{1, request}));
+    ASSERT_TRUE(absl::IsInvalidArgument(parsed.status())) << why;
+    EXPECT_THAT(std::string(parsed.status().message()), HasSubstr(why));
+  };
+  refused(Open{"a\tb"}, "not printable");
+  refused(Remove{std::string("a\0b", 3)}, "not printable");
+  for (const Layout& layout : {Layout{4097, 1, 1}, Layout{UINT64_MAX / 4096 * 4096, 1, 1}, Layout{0, UINT64_MAX, 1},
+                               Layout{0, 1, UINT64_MAX}, Layout{0, 0, 1}, Layout{0, 1, 0}}) {
+    refused(PushBegin{"t", layout}, "beyond what a template can have");
+  }
+  for (const uint64_t bytes : {uint64_t{0}, uint64_t{100}, uint64_t{4097}, kMostLent + 4096, UINT64_MAX / 4096 * 4096}) {
+    refused(Borrow{bytes}, "not of whole pages, or too large");
+  }
+  // A name's length beyond the limit, and beyond the message.
+  for (const uint16_t length : {uint16_t{kMaxName + 1}, uint16_t{60}, uint16_t{UINT16_MAX}}) {
+    std::string lies = Encode(Message<Request>{1, Open{"name"}});
+    lies[16] = static_cast<char>(length);
+    lies[17] = static_cast<char>(length >> 8);
+    EXPECT_TRUE(absl::IsInvalidArgument(ParseRequest(lies).status())) << length;
+  }
+}
+
 TEST(RdmaMessages, Parse_TakesOnlyItsOwnDirection) {
   EXPECT_FALSE(ParseReply(Encode(Message<Request>{1, Use{}})).ok());
   EXPECT_FALSE(ParseRequest(Encode(Message<Reply>{1, Done{}})).ok());
@@ -74,10 +119,10 @@ TEST(RdmaMessages, Parse_TakesOnlyItsOwnDirection) {
 
 TEST(RdmaMessages, Parse_TellsOfAnotherVersion) {
   std::string bytes = Encode(Message<Request>{1, Use{}});
-  bytes[4] = 2;
+  bytes[4] = 1;
   const auto parsed = ParseRequest(bytes);
   EXPECT_TRUE(absl::IsFailedPrecondition(parsed.status()));
-  EXPECT_THAT(std::string(parsed.status().message()), HasSubstr("speaks version 2, this one 1"));
+  EXPECT_THAT(std::string(parsed.status().message()), HasSubstr("speaks version 1, this one 2"));
 }
 
 TEST(RdmaMessages, Parse_RefusesValuesThatLie) {
@@ -93,6 +138,8 @@ TEST(RdmaMessages, Parse_RefusesValuesThatLie) {
   refused(Opened{{}, {0, 1, {4097, 1, 1}}}, "beyond what a template can have");
   refused(Opened{{}, {0, 1, {UINT64_MAX / 4096 * 4096, 1, 1}}}, "beyond what a template can have");
   refused(Opened{{}, {0, 1, {0, 0, 1}}}, "beyond what a template can have");
+  refused(Lent{{}, UINT64_MAX - 4096, 1, 8192}, "does not fit into the address space");
+  refused(Lent{{}, 0, 1, 0}, "not of whole pages, or too large");
   refused(Failure{absl::StatusCode::kOk, ""}, "code is unknown");
   refused(Failure{absl::StatusCode::kInternal, "a\nb"}, "not printable");
 }
@@ -126,7 +173,10 @@ TEST(RdmaMessages, Layout_PutsEachFileOnAPage) {
   const Layout layout{8192, 5000, 100};
   EXPECT_EQ(layout.image_at(), 8192u);
   EXPECT_EQ(layout.manifest_at(), 16384u);
-  EXPECT_EQ(layout.length(), 20480u);
+  EXPECT_EQ(layout.digests_at(), 20480u);
+  EXPECT_EQ(layout.digests(), 64u);
+  EXPECT_EQ(layout.length(), 24576u);
+  EXPECT_EQ((Layout{0, 1, 1}.length()), 8192u);
 }
 
 }  // namespace

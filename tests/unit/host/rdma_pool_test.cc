@@ -92,6 +92,20 @@ TEST(RdmaPool, Open_TellsWhatToDo_WithoutADevice) {
                                ::testing::AnyOf(HasSubstr("TCP is no substitute; load"), HasSubstr("install librdmacm1"))));
 }
 
+TEST(RdmaPool, OpenPagePool_TellsWhatToDo_WithoutADevice) {
+  if (LoadApiWithDevice().ok()) GTEST_SKIP() << "this host has an RDMA device";
+  const std::string path = ::testing::TempDir() + "/page-keys." + std::to_string(getpid());
+  std::ofstream(path) << "red " << kHexKey << "\n";
+  chmod(path.c_str(), 0600);
+  const auto pool = OpenPagePool("rdma://10.0.0.1/", {"red", path}, 1 << 20);
+  EXPECT_TRUE(absl::IsNotFound(OpenPagePool("rdma://10.0.0.1/", {"blue", path}, 1 << 20).status()));
+  unlink(path.c_str());
+  EXPECT_TRUE(absl::IsFailedPrecondition(pool.status())) << pool.status();
+  EXPECT_THAT(std::string(pool.status().message()),
+              ::testing::AllOf(HasSubstr("pool rdma://10.0.0.1/: rdma: "),
+                               ::testing::AnyOf(HasSubstr("TCP is no substitute; load"), HasSubstr("install librdmacm1"))));
+}
+
 TEST(RdmaPool, Open_RefusesBadOptions_BeforeItLooksForADevice) {
   const auto pool = OpenRdmaPool(*ParsePoolUri("rdma://10.0.0.1/"), TenantKey{}, {.connections = 0});
   EXPECT_TRUE(absl::IsInvalidArgument(pool.status()));

@@ -9,10 +9,12 @@
 #include <gtest/gtest.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
+#include <csignal>
 #include <condition_variable>
 #include <cstring>
 #include <filesystem>
@@ -44,17 +46,16 @@ inline std::vector<std::byte> Content() {
   return content;
 }
 
-inline std::vector<uint8_t> LeavesOf(const std::vector<std::byte>& content) {
+inline std::vector<uint8_t> LeavesOf(const std::vector<std::byte>& content, uint32_t format = image::kFormatVersion) {
   std::vector<uint8_t> leaves;
   for (uint64_t at = 0; at < content.size(); at += kChunk) {
-    const auto digest =
-        image::LeafDigest({content.data() + at, std::min<uint64_t>(kChunk, content.size() - at)});
+    const auto digest = image::LeafDigest(format, absl::MakeSpan(content).subspan(at, kChunk));
     leaves.insert(leaves.end(), digest.begin(), digest.end());
   }
   return leaves;
 }
 
-class FakeRemote final : public RemoteTemplate {
+class FakeRemote : public RemoteTemplate {
  public:
   // What becomes of the nth read (from 0): an error, or OK, after which `piece` may be damaged.
   using Script = std::function<absl::Status(int nth, uint64_t chunk)>;
@@ -70,6 +71,7 @@ class FakeRemote final : public RemoteTemplate {
         const std::lock_guard<std::mutex> lock(mutex_);
         nth = reads_++;
         chunks_.push_back(piece.offset / kChunk);
+        pieces_.push_back({piece.offset / kPage, piece.to.size() / kPage});
         script = script_;
       }
       const absl::Status status = script ? script(nth, piece.offset / kChunk) : absl::OkStatus();
@@ -91,6 +93,11 @@ class FakeRemote final : public RemoteTemplate {
     const std::lock_guard<std::mutex> lock(mutex_);
     return reads_;
   }
+  // What was read: (first page, pages).
+  std::vector<std::pair<uint64_t, uint64_t>> pieces() const {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    return pieces_;
+  }
   std::vector<uint64_t> chunks() const {
     const std::lock_guard<std::mutex> lock(mutex_);
     return chunks_;
@@ -103,6 +110,39 @@ class FakeRemote final : public RemoteTemplate {
   Script script_;
   int reads_ = 0;
   std::vector<uint64_t> chunks_;
+  std::vector<std::pair<uint64_t, uint64_t>> pieces_;
+};
+
+// One whose pool has the digests of its pages.
+class DigestedRemote final : public FakeRemote {
+ public:
+  DigestedRemote() {
+    const std::vector<std::byte> content = Content();
+    for (uint64_t at = 0; at < content.size(); at += kPage) {
+      const auto digest = image::PageDigest(absl::MakeSpan(content).subspan(at, kPage));
+      const auto bytes = absl::MakeConstSpan(reinterpret_cast<const std::byte*>(digest.data()), digest.size());
+      digests_.insert(digests_.end(), bytes.begin(), bytes.end());
+    }
+  }
+  bool has_page_digests() const override { return true; }
+  absl::Status ReadWithDigests(absl::Span<const PoolPiece> pieces, absl::Span<const PoolPiece> digests, Clock::time_point deadline) override {
+    for (const PoolPiece& piece : digests) {
+      EXPECT_LE(piece.offset + piece.to.size(), digests_.size());
+      std::copy_n(digests_.begin() + static_cast<std::ptrdiff_t>(piece.offset), piece.to.size(), piece.to.begin());
+      ++digest_reads_;
+      // A bit flips on the way.
+      if (damaged_ >= piece.offset && damaged_ < piece.offset + piece.to.size()) piece.to[damaged_ - piece.offset] ^= std::byte{1};
+    }
+    return Read(pieces, deadline);
+  }
+  // This byte of the digests is wrong from now on.
+  void Damage(uint64_t at) { damaged_ = at; }
+  int digest_reads() const { return digest_reads_; }
+
+ private:
+  std::vector<std::byte> digests_;
+  std::atomic<uint64_t> damaged_ = UINT64_MAX;
+  std::atomic<int> digest_reads_ = 0;
 };
 
 // What one VM has: memory where a template is shown, and threads that serve it.
@@ -189,8 +229,8 @@ class RemoteTest : public ::testing::Test {
     return Pages(std::move(source), *std::move(entry));
   }
   std::shared_ptr<RemotePages> Pages(std::shared_ptr<FakeRemote> source, CacheEntry entry) {
-    auto pages =
-        RemotePages::Create(kDigest, LeavesOf(Content()), std::move(source), std::move(entry), cache_);
+    const std::vector<uint8_t> leaves = LeavesOf(Content(), format_);
+    auto pages = RemotePages::Create(kDigest, {format_, leaves}, std::move(source), std::move(entry), cache_);
     EXPECT_TRUE(pages.ok()) << pages.status();
     return *std::move(pages);
   }
@@ -212,6 +252,25 @@ class RemoteTest : public ::testing::Test {
     }
     return there;
   }
+  // A process that fills the file for ever, and is killed amid that. `fill` tells each time that it is on its way.
+  static void KillAsItFills(const std::function<void(const std::function<void()>& tell)>& fill) {
+    int ready[2];
+    ASSERT_EQ(pipe(ready), 0);
+    const pid_t child = fork();
+    ASSERT_GE(child, 0);
+    if (child == 0) {
+      fill([&] { (void)!write(ready[1], "x", 1); });
+      _exit(1);
+    }
+    char one;
+    for (int i = 0; i < 20; ++i) ASSERT_EQ(read(ready[0], &one, 1), 1);
+    ASSERT_EQ(kill(child, SIGKILL), 0);
+    int status;
+    ASSERT_EQ(waitpid(child, &status, 0), child);
+    ASSERT_TRUE(WIFSIGNALED(status));
+    close(ready[0]);
+    close(ready[1]);
+  }
   static RemoteConfig Quick() {
     RemoteConfig config;
     config.retry = {.deadline = std::chrono::milliseconds(100), .attempt = std::chrono::milliseconds(100)};
@@ -219,6 +278,7 @@ class RemoteTest : public ::testing::Test {
   }
 
   static constexpr char kDigest[] = "aaaabbbb";
+  uint32_t format_ = image::kFormatVersion;
   std::string folder_;
   std::shared_ptr<const TemplateCache> cache_;
   std::shared_ptr<FakeRemote> source_ = std::make_shared<FakeRemote>();

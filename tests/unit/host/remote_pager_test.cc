@@ -5,6 +5,8 @@
 
 #include <future>
 
+#include "end_thread.h"
+#include "pool/bounded_template.h"
 #include "remote_fixture.h"
 
 namespace moult::host::testing {
@@ -298,31 +300,19 @@ TEST_F(RemoteTest, PrivateEntry_IsOfThisVmAlone) {
 }
 
 TEST_F(RemoteTest, KilledFiller_LeavesWholePagesOnly) {
-  int ready[2];
-  ASSERT_EQ(pipe(ready), 0);
   const auto content = Content();
-  const pid_t child = fork();
-  ASSERT_GE(child, 0);
-  if (child == 0) {
+  KillAsItFills([&](const auto& tell) {
     const auto pages = Pages(source_);
     // Round after round, each from a file without pages: there is always one half done.
     for (;;) {
       for (uint64_t chunk = 0; chunk < kChunks; ++chunk) {
         (void)pages->Keep(chunk, content.data() + chunk * kChunk);
-        if (chunk == 1) (void)!write(ready[1], "x", 1);
+        if (chunk == 1) tell();
       }
       if (fallocate(pages->fd(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, kTemplateBytes) != 0)
         _exit(1);
     }
-  }
-  char one;
-  for (int i = 0; i < 20; ++i) ASSERT_EQ(read(ready[0], &one, 1), 1);
-  ASSERT_EQ(kill(child, SIGKILL), 0);
-  int status;
-  ASSERT_EQ(waitpid(child, &status, 0), child);
-  ASSERT_TRUE(WIFSIGNALED(status));
-  close(ready[0]);
-  close(ready[1]);
+  });
   const auto pages = Pages(source_);
   CheckFile(pages->fd());
   FakeVm vm;
@@ -337,6 +327,90 @@ TEST_F(RemoteTest, TwoFillers_MakeOneFile) {
   EXPECT_TRUE(ours->FetchAll(RemotePages::Clock::now() + std::chrono::seconds(60)).ok());
   other.join();
   EXPECT_EQ(CheckFile(ours->fd()), kTemplateBytes / kPage);
+}
+
+// A file system that hangs, with a template in it.
+class HungTemplate : public RemoteTest {
+ protected:
+  HungTemplate() {
+    source_->SetScript([this](int, uint64_t chunk) {
+      while (hung_ && chunk == 1) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      return absl::OkStatus();
+    });
+  }
+  ~HungTemplate() override { hung_ = false; }
+  RemoteConfig Config() const {
+    RemoteConfig config = Quick();
+    config.threads = threads_;
+    return config;
+  }
+  std::shared_ptr<RemotePages> BoundedPages() {
+    auto entry = cache_->Take(kDigest, kTemplateBytes);
+    EXPECT_TRUE(entry.ok()) << entry.status();
+    const std::vector<uint8_t> leaves = LeavesOf(Content());
+    auto pages = RemotePages::Create(kDigest, {.digests = leaves},
+                                     std::make_shared<BoundedTemplate>("file:/p/t", source_, threads_), *std::move(entry), cache_);
+    EXPECT_TRUE(pages.ok()) << pages.status();
+    return *std::move(pages);
+  }
+  const std::shared_ptr<ServingThreads> threads_ = *ServingThreads::Create();
+  std::atomic<bool> hung_ = true;
+};
+
+TEST_F(HungTemplate, PageThatIsWaitedFor_IsLost_AndOthersAreServed) {
+  FakeVm vm(Config());
+  while (threads_->count() < 2) std::this_thread::yield();
+  ASSERT_TRUE(vm.pager().Show(vm.memory(), BoundedPages()).ok());
+  EXPECT_TRUE(vm.IsRight(0));
+  auto touched = std::async(std::launch::async, [&] { return vm.IsRight(kChunk + 5); });
+  const auto lost = vm.AwaitLost(1);
+  EXPECT_TRUE(absl::IsUnavailable(lost[0].why)) << lost[0].why;
+  EXPECT_THAT(lost[0].why.message(), HasSubstr("template file:/p/t does not answer: a read "));
+  // What is here is served by the thread that does not hang.
+  EXPECT_TRUE(vm.IsRight(kChunk - 1));
+  hung_ = false;
+  EXPECT_TRUE(vm.pager().Resolve(0, Resolution::kRetry).ok());
+  EXPECT_TRUE(touched.get());
+  EXPECT_TRUE(vm.IsAllRight());
+}
+
+TEST_F(HungTemplate, OneThread_DoesNotWait) {
+  FakeVm vm(Config(), 1);
+  while (threads_->count() < 1) std::this_thread::yield();
+  ASSERT_TRUE(vm.pager().Show(vm.memory(), BoundedPages()).ok());
+  auto touched = std::async(std::launch::async, [&] { return vm.Byte(kChunk); });
+  EXPECT_THAT(vm.AwaitLost(1)[0].why.message(),
+              HasSubstr("template file:/p/t: one thread alone serves faults, and must not wait for a read"));
+  EXPECT_TRUE(vm.pager().Resolve(0, Resolution::kZero).ok());
+  EXPECT_EQ(touched.get(), 0);
+}
+
+TEST_F(RemoteTest, ThreadThatEndsAsItFetches_IsReplacedByItsNeighbour) {
+  source_->SetScript([](int nth, uint64_t) {
+    if (nth == 0) EndThread();
+    return absl::OkStatus();
+  });
+  RemoteConfig config;
+  const auto threads = config.threads = *ServingThreads::Create();
+  FakeVm vm(config);
+  while (threads->count() < 2) std::this_thread::yield();
+  ASSERT_TRUE(vm.pager().Show(vm.memory(), Pages(source_)).ok());
+  EXPECT_TRUE(vm.IsRight(5));
+  EXPECT_EQ(threads->count(), 1);
+  EXPECT_TRUE(vm.IsAllRight());
+}
+
+TEST_F(RemoteTest, PageThatEndsEachThread_IsLost) {
+  source_->SetScript([](int, uint64_t) {
+    EndThread();
+    return absl::OkStatus();
+  });
+  FakeVm vm({}, 4);
+  ASSERT_TRUE(vm.pager().Show(vm.memory(), Pages(source_)).ok());
+  auto touched = std::async(std::launch::async, [&] { return vm.Byte(0); });
+  EXPECT_THAT(vm.AwaitLost(1)[0].why.message(), HasSubstr("threads that fetched it have ended by themselves"));
+  EXPECT_TRUE(vm.pager().Resolve(0, Resolution::kZero).ok());
+  EXPECT_EQ(touched.get(), 0);
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "session/staged_pages.h"
 
+#include "few_maps.h"
 #include "host_test.h"
 #include "moult/protocol/template_writer.h"
 
@@ -55,6 +56,20 @@ TEST_F(StagedPagesTest, Pages_AreAsTheyWere_WhenTheGuestRunsOnBeforeTheyAreWritt
 
 TEST_F(StagedPagesTest, Pages_AreWrittenInOrder_WhenThereAreMoreThanFit) {
   EXPECT_EQ(MakeTemplate(3 * kPageBytes), kept_);
+}
+
+TEST_F(StagedPagesTest, Take_SaysWhatToDo_WhenThisProcessIsOutOfMappings) {
+  if (moult::testing::kIsSanitized) GTEST_SKIP() << "this sanitizer's allocator ends a process without mappings";
+  auto writer = image::TemplateWriter::Create(root_ + "/made");
+  ASSERT_TRUE(writer.ok()) << writer.status();
+  PagePlan plan(sample::Image(), content_.size());
+  const moult::testing::FewMaps none(0);
+  if (!none.full()) GTEST_SKIP() << "vm.max_map_count is too high to be reached here";
+  StagedPages staged(writer->get());
+  EXPECT_FALSE(staged.Prepare());
+  const absl::Status taken = staged.Take({reinterpret_cast<const std::byte*>(content_.data()), content_.size()}, &plan);
+  EXPECT_EQ(taken.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(std::string(taken.message()), ::testing::HasSubstr("mmap: ENOMEM; this process has too many mappings, raise vm.max_map_count"));
 }
 
 }  // namespace

@@ -184,6 +184,7 @@ TEST(ParseSmaps, ParseSmaps_ReadsBytesAndFlags_WhenTextIsReal) {
   EXPECT_EQ(first.shared_clean, 1u << 10);
   EXPECT_EQ(first.shared_dirty, 2u << 10);
   EXPECT_EQ(first.private_clean, 3u << 10);
+  EXPECT_EQ(first.referenced, 4u << 10);
   EXPECT_EQ(first.private_dirty, 8u << 10);
   EXPECT_EQ(first.anonymous, 5u << 10);
   EXPECT_EQ(first.lazy_free, 6u << 10);

@@ -5,6 +5,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -12,6 +14,7 @@
 #include <cstdlib>
 #include <fstream>
 #include <string>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "moult/base/unique_fd.h"
@@ -90,6 +93,26 @@ TEST_F(ReadTest, ReadFileAt_IsNotFound_WhenTheProcessHasGone) {
   ASSERT_EQ(waitpid(child, nullptr, 0), child);
   EXPECT_EQ(ReadFileAt(dir.get(), "status").status().code(), absl::StatusCode::kNotFound);
   EXPECT_EQ(ListNumeric(dir.get()).status().code(), absl::StatusCode::kNotFound);
+}
+
+// An epoll set of many shows more in its one record than a read takes.
+TEST_F(ReadTest, ReadRecordAt_ReadsItAll_WhateverItsSize) {
+  const UniqueFd infos(open("/proc/self/fdinfo", O_RDONLY | O_DIRECTORY));
+  const UniqueFd epoll(epoll_create1(EPOLL_CLOEXEC));
+  const std::string name = absl::StrCat(epoll.get());
+  const auto empty = ReadRecordAt(infos.get(), name.c_str());
+  ASSERT_TRUE(empty.ok()) << empty.status();
+  EXPECT_EQ(*empty, *ReadFileAt(infos.get(), name.c_str()));
+  std::vector<UniqueFd> watched;
+  for (int i = 0; i < 900; ++i) {
+    watched.emplace_back(eventfd(0, EFD_CLOEXEC));
+    epoll_event event{};
+    ASSERT_EQ(epoll_ctl(epoll.get(), EPOLL_CTL_ADD, watched.back().get(), &event), 0) << i;
+  }
+  const auto full = ReadRecordAt(infos.get(), name.c_str());
+  ASSERT_TRUE(full.ok()) << full.status();
+  EXPECT_GT(full->size(), 64u << 10);
+  EXPECT_EQ(*full, *ReadFileAt(infos.get(), name.c_str()));
 }
 
 TEST_F(ReadTest, ReadLink_GivesTheTarget_WhenItHoldsAnyByte) {

@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
@@ -291,11 +292,32 @@ TEST_F(TemplateTest, Reader_RefusesAtOnce_WhenAFileIsSomethingElse) {
 TEST_F(TemplateTest, Reader_NamesBothVersions_WhenTheVersionIsAnother) {
   ASSERT_TRUE(WriteSample(dir_).ok());
   std::string manifest = Read(dir_ / "manifest");
-  manifest[8] = 2;
+  for (const char other : {'\0', '\3'}) {
+    manifest[8] = other;
+    Write(dir_ / "manifest", manifest);
+    const absl::Status status = TemplateReader::Open(dir_).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+    EXPECT_THAT(Message(status),
+                HasSubstr(absl::StrCat("format version ", int{other}, ", this program reads versions 1 to 2; use the program")));
+  }
+  // How leaves are made is not to be had from bytes that no digest covers.
+  manifest[8] = 1;
   Write(dir_ / "manifest", manifest);
   const absl::Status status = TemplateReader::Open(dir_).status();
-  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
-  EXPECT_THAT(Message(status), HasSubstr("format version 2, this program reads version 1; use the program"));
+  EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
+  EXPECT_THAT(Message(status), HasSubstr("manifest: format_version: 2, not that of the header"));
+}
+
+TEST_F(TemplateTest, Writer_KeepsTheVersion_WhenItCopiesAnOldTemplate) {
+  ASSERT_TRUE(WriteSample(dir_, {.format_version = 1}).ok());
+  auto reader = TemplateReader::Open(dir_);
+  ASSERT_TRUE(reader.ok()) << reader.status();
+  EXPECT_EQ((*reader)->manifest().format_version, 1u);
+  EXPECT_EQ(Read(dir_ / "manifest")[8], 1);
+  EXPECT_EQ((*reader)->VerifyPages(), absl::OkStatus());
+  // The tree of the golden one, whose pages are the same.
+  EXPECT_EQ(DigestHex((*reader)->manifest().pages->sha256),
+            "456f25ee625b76005b9e9290e30666e59552ce868031cb699982e9ee628cc83b");
 }
 
 TEST_F(TemplateTest, Reader_Refuses_WhenAFileIsCutAnywhere) {
@@ -410,6 +432,7 @@ TEST_P(GoldenTest, Reader_UnderstandsItAsThen_WhenItIsOld) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Version1, GoldenTest, testing::Values("1", "1-all"));
+INSTANTIATE_TEST_SUITE_P(Version2, GoldenTest, testing::Values("2", "2-all"));
 
 TEST_F(TemplateTest, Reader_ReadsTheGoldenTemplate_WhenTheFormatIsOne) {
   const std::string golden = std::string(MOULT_SOURCE_DIR) + "/protocol/golden/1";
@@ -426,12 +449,40 @@ TEST(DigestTest, Tree_MatchesTheSpec_WhenComputedByHand) {
   const auto leaf = [](char c) { return Sha256Of(std::string("\0", 1) + c); };
   const auto text = [](const Sha256Digest& d) { return std::string(d.begin(), d.end()); };
   const std::byte a{'a'};
-  EXPECT_EQ(LeafDigest({&a, 1}), leaf('a'));
+  EXPECT_EQ(LeafDigest(1, {&a, 1}), leaf('a'));
   EXPECT_EQ(TreeRoot(absl::Span<const Sha256Digest>()), Sha256Of(""));
   EXPECT_EQ(DigestHex(Sha256Of("")), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
   const std::vector<Sha256Digest> leaves = {leaf('a'), leaf('b'), leaf('c')};
   const Sha256Digest ab = Sha256Of("\1" + text(leaves[0]) + text(leaves[1]));
   EXPECT_EQ(TreeRoot(leaves), Sha256Of("\1" + text(ab) + text(leaves[2])));
+}
+
+TEST(DigestTest, Leaf_IsOfItsPagesDigests_SinceVersion2) {
+  std::vector<std::byte> chunk(2 * kPageSize, std::byte{'p'});
+  std::fill_n(chunk.begin(), kPageSize, std::byte{'q'});
+  const auto page = [](char c) { return Sha256Of(std::string("\0", 1) + std::string(kPageSize, c)); };
+  const auto text = [](const Sha256Digest& d) { return std::string(d.begin(), d.end()); };
+  const std::string pages = text(page('q')) + text(page('p'));
+  const Sha256Digest leaf = Sha256Of("\2" + pages);
+  EXPECT_EQ(LeafDigest(2, chunk), leaf);
+  EXPECT_EQ(PageDigest(absl::MakeSpan(chunk).first(kPageSize)), page('q'));
+  const std::vector<uint8_t> digests(pages.begin(), pages.end());
+  EXPECT_EQ(LeafOfPages(digests), leaf);
+
+  const std::vector<uint8_t> leaves(leaf.begin(), leaf.end());
+  const PageLeaves now{2, leaves}, then{1, leaves};
+  EXPECT_TRUE(now.Match(chunk, 0));
+  EXPECT_TRUE(now.MatchPages(digests, 0));
+  EXPECT_FALSE(now.Match(chunk, 1));
+  EXPECT_FALSE(now.MatchPages(digests, 1));
+  EXPECT_FALSE(then.Match(chunk, 0));
+  EXPECT_FALSE(then.MatchPages(digests, 0));
+  // A chunk's leaf is no page's digest, and a single page's is not its own leaf.
+  EXPECT_NE(LeafDigest(2, absl::MakeSpan(chunk).first(kPageSize)), page('q'));
+  // What is hashed for a leaf, taken as content, has another digest.
+  std::vector<std::byte> forged(pages.size());
+  std::memcpy(forged.data(), pages.data(), pages.size());
+  EXPECT_FALSE(now.Match(forged, 0));
 }
 
 TEST(JsonTest, Json_IsValid_WhenTextIsHostile) {

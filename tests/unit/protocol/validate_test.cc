@@ -303,7 +303,7 @@ TEST(ValidateImage, Epoll_IsRefused_WhenItNestsInARing) {
 
 ManifestT WholeManifest() {
   ManifestT manifest = sample::Manifest();
-  manifest.format_version = 1;
+  manifest.format_version = kFormatVersion;
   manifest.image = std::make_unique<ContentDigestT>();
   manifest.image->sha256.assign(32, 0);
   manifest.pages = std::make_unique<ContentDigestT>();
@@ -321,7 +321,8 @@ TEST(ValidateManifest, Manifest_IsRefused_WhenARuleIsBroken) {
     const char* message;
     std::function<void(M)> damage;
   } rules[] = {
-      {"manifest: format_version: 2, not that of", [](M m) { m->format_version = 2; }},
+      {"manifest: format_version: 0, not 1 to 2", [](M m) { m->format_version = 0; }},
+      {"manifest: format_version: 3, not 1 to 2", [](M m) { m->format_version = 3; }},
       {"manifest: requirements: missing", [](M m) { m->requirements.reset(); }},
       {"manifest: requirements.arch: empty", [](M m) { m->requirements->arch.clear(); }},
       {"manifest: requirements.page_size: 16384, not 4096", [](M m) { m->requirements->page_size = 16384; }},

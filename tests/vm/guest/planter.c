@@ -6,8 +6,10 @@
  *   file        page cache, mapped                cache      page cache that nobody maps
  *   shared      anonymous memory, mapped shared   tmpfs      of a file that nobody maps
  *   tables      no pages, but as many page tables
+ *   threads-N   no pages, but so many threads that sleep
  */
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdint.h>
 #include <sys/mman.h>
 
@@ -48,6 +50,20 @@ static int plant_file(const char* path, uint64_t of) {
   return fd;
 }
 
+static void* sleep_forever(void* unused) {
+  while (pause() != 0) continue; /* it never gives anything else */
+  return unused;
+}
+
+static void start_threads(unsigned long count) {
+  pthread_attr_t attributes;
+  must(pthread_attr_init(&attributes) == 0 && pthread_attr_setstacksize(&attributes, 65536) == 0, "threads");
+  for (unsigned long i = 0; i < count; ++i) {
+    pthread_t thread;
+    must(pthread_create(&thread, &attributes, sleep_forever, NULL) == 0, "pthread_create");
+  }
+}
+
 static char* plant(const char* kind, uint64_t of) {
   char path[64];
   snprintf(path, sizeof(path), "%s/planted-%s-%d", strcmp(kind, "tmpfs") == 0 ? "/dev/shm" : "/var/tmp", kind, getpid());
@@ -60,6 +76,9 @@ static char* plant(const char* kind, uint64_t of) {
     for (size_t i = 0; i < pages; ++i) put(memory + i * PAGE, of, i);
   } else if (strcmp(kind, "file") == 0) {
     memory = map(PROT_READ, MAP_SHARED | MAP_POPULATE, plant_file(path, of));
+  } else if (strncmp(kind, "threads-", 8) == 0) {
+    start_threads(strtoul(kind + 8, NULL, 10));
+    memory = NULL;
   } else if (strcmp(kind, "tables") == 0) {
     memory = mmap(NULL, pages * HUGE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     must(memory != MAP_FAILED && madvise(memory, pages * HUGE, MADV_NOHUGEPAGE) == 0, "tables");

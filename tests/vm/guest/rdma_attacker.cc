@@ -2,10 +2,16 @@
 //
 // moult-vm-rdma-attacker NODE KEYS TENANT TEMPLATE OTHER OTHERS-TEMPLATE [SEED]: a client of moult-poold that does what no
 // client should, as nobody, as TENANT, and with what OTHER was given. Ends with 0 when it got nothing, and says what it got else.
+//
+// moult-vm-rdma-attacker --forsake NODE KEYS TENANT MIB FILE: connects, says "connected", waits until FILE is there, asks for a
+// loan of so much and leaves without the answer.
+#include <unistd.h>
+
 #include <cstdio>
 #include <cstdlib>
 #include <random>
 #include <string>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "moult/base/status.h"
@@ -66,6 +72,7 @@ absl::Status Unproved(const Aim& aim) {
   for (const bool hello : {false, true}) {
     for (const rdma::Request& request : {rdma::Request(rdma::List{}), rdma::Request(rdma::Open{aim.template_name}),
                                          rdma::Request(rdma::Remove{aim.template_name}), rdma::Request(rdma::PushCommit{}),
+                                         rdma::Request(rdma::Borrow{4096}), rdma::Request(rdma::Renew{}),
                                          rdma::Request(rdma::Proof{})}) {
       MOULT_ASSIGN_OR_RETURN(auto connection, rdma::Connection::Connect(aim.node, Introduce(aim.mine), In(10)));
       if (hello) MOULT_RETURN_IF_ERROR(connection->Ask<rdma::Challenge>(rdma::Hello{rdma::RandomNonce()}, In(10)).status());
@@ -112,6 +119,38 @@ absl::Status FalsePush(const Aim& aim) {
   return absl::IsResourceExhausted(full.status()) ? absl::OkStatus() : full.status();
 }
 
+// A loan is its tenant's, nothing but zeros at first, and over when it is given back.
+absl::Status Loans(const Aim& aim) {
+  constexpr uint64_t kBytes = 1 << 20;
+  MOULT_ASSIGN_OR_RETURN(auto owner, rdma::Connection::Open(aim.node, aim.other, In(10)));
+  MOULT_ASSIGN_OR_RETURN(const rdma::Lent loan, owner->Ask<rdma::Lent>(rdma::Borrow{kBytes}, In(20)));
+  const rdma::Region region{loan.address, loan.key, {loan.bytes, 0, 0}};
+  std::vector<std::byte> marks(kBytes, std::byte{0x5a}), read(kBytes);
+  MOULT_RETURN_IF_ERROR(owner->Write(region, 0, marks, In(20)));
+  for (const ibv_wr_opcode operation : {IBV_WR_RDMA_READ, IBV_WR_RDMA_WRITE}) {
+    MOULT_ASSIGN_OR_RETURN(auto own, rdma::Connection::Open(aim.node, aim.mine, In(10)));
+    MOULT_ASSIGN_OR_RETURN(const bool reached, Reaches(own.get(), operation, region));
+    if (reached) return Got("another tenant's loan, by its key");
+    MOULT_ASSIGN_OR_RETURN(auto early, rdma::Connection::Connect(aim.node, Introduce(aim.other), In(10)));
+    MOULT_ASSIGN_OR_RETURN(const bool unproved, Reaches(early.get(), operation, region));
+    if (unproved) return Got("a loan before the key was proved");
+  }
+  MOULT_ASSIGN_OR_RETURN(auto own, rdma::Connection::Open(aim.node, aim.mine, In(10)));
+  if (!absl::IsNotFound(own->Ask<rdma::Lent>(rdma::Renew{loan.token}, In(10)).status())) return Got("another tenant's loan, by its token");
+  if (!absl::IsNotFound(own->Ask<rdma::Done>(rdma::GiveBack{loan.token}, In(10)).status())) return Got("another tenant's loan ended");
+  const moult::host::PoolPiece whole{0, absl::MakeSpan(read)};
+  MOULT_RETURN_IF_ERROR(owner->Read(region, {&whole, 1}, In(20)));
+  if (read != marks) return absl::InternalError("the owner reads something else");
+  MOULT_RETURN_IF_ERROR(owner->Ask<rdma::Done>(rdma::GiveBack{loan.token}, In(20)).status());
+  // The memory that has just been freed is the likeliest to be lent next.
+  MOULT_ASSIGN_OR_RETURN(const rdma::Lent next, own->Ask<rdma::Lent>(rdma::Borrow{kBytes}, In(20)));
+  MOULT_RETURN_IF_ERROR(own->Read({next.address, next.key, {next.bytes, 0, 0}}, {&whole, 1}, In(20)));
+  if (read != std::vector<std::byte>(kBytes)) return Got("what another tenant had left");
+  MOULT_RETURN_IF_ERROR(own->Ask<rdma::Done>(rdma::GiveBack{next.token}, In(20)).status());
+  MOULT_ASSIGN_OR_RETURN(const bool late, Reaches(owner.get(), IBV_WR_RDMA_WRITE, region));
+  return late ? Got("a write into what was given back") : absl::OkStatus();
+}
+
 absl::Status Attack(const Aim& aim, unsigned seed) {
   std::minstd_rand random(seed);
   std::printf("bad introductions\n");
@@ -125,14 +164,32 @@ absl::Status Attack(const Aim& aim, unsigned seed) {
   MOULT_RETURN_IF_ERROR(Garbage(aim, &random, /*proved=*/true));
   std::printf("false pushes\n");
   MOULT_RETURN_IF_ERROR(FalsePush(aim));
+  std::printf("loans\n");
+  MOULT_RETURN_IF_ERROR(Loans(aim));
   std::printf("stolen keys\n");
   return StolenKeys(aim);
 }
 
+absl::StatusOr<moult::host::PoolNode> NodeAt(const char* address) {
+  MOULT_ASSIGN_OR_RETURN(const auto uri, moult::host::ParsePoolUri(absl::StrCat("rdma://", address, "/")));
+  return uri.nodes[0];
+}
+
+absl::Status Forsake(char** argv) {
+  MOULT_ASSIGN_OR_RETURN(const moult::host::PoolNode node, NodeAt(argv[0]));
+  MOULT_ASSIGN_OR_RETURN(const auto keys, rdma::ReadKeyFile(argv[1]));
+  MOULT_ASSIGN_OR_RETURN(const rdma::TenantKey key, rdma::FindKey(keys, argv[2]));
+  MOULT_ASSIGN_OR_RETURN(auto connection, rdma::Connection::Open(node, key, In(10)));
+  std::printf("connected\n");
+  while (access(argv[4], F_OK) != 0) usleep(10'000);
+  const rdma::Request borrow = rdma::Borrow{std::strtoull(argv[3], nullptr, 10) << 20};
+  MOULT_RETURN_IF_ERROR(connection->queue().Send(rdma::Encode(rdma::Message<rdma::Request>{9, borrow}), In(10)));
+  return connection->queue().Flush(In(10));
+}
+
 absl::Status Main(char** argv, unsigned seed) {
   Aim aim;
-  MOULT_ASSIGN_OR_RETURN(const auto uri, moult::host::ParsePoolUri(absl::StrCat("rdma://", argv[1], "/")));
-  aim.node = uri.nodes[0];
+  MOULT_ASSIGN_OR_RETURN(aim.node, NodeAt(argv[1]));
   MOULT_ASSIGN_OR_RETURN(const auto keys, rdma::ReadKeyFile(argv[2]));
   MOULT_ASSIGN_OR_RETURN(aim.mine, rdma::FindKey(keys, argv[3]));
   MOULT_ASSIGN_OR_RETURN(aim.other, rdma::FindKey(keys, argv[5]));
@@ -145,8 +202,10 @@ absl::Status Main(char** argv, unsigned seed) {
 
 int main(int argc, char** argv) {
   std::setvbuf(stdout, nullptr, _IOLBF, 0);
+  const bool forsake = argc == 7 && std::string(argv[1]) == "--forsake";
   if (argc < 7) return 2;
-  const absl::Status status = Main(argv, argc > 7 ? static_cast<unsigned>(std::atoi(argv[7])) : 1);
+  const absl::Status status =
+      forsake ? Forsake(argv + 2) : Main(argv, argc > 7 ? static_cast<unsigned>(std::atoi(argv[7])) : 1);
   std::printf("attacker: %s\n", status.ToString().c_str());
   return status.ok() ? 0 : 1;
 }

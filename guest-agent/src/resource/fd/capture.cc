@@ -18,7 +18,7 @@ namespace moult::engine {
 namespace {
 
 // Two descriptors can only share a description when these agree; kcmp decides among the few that do.
-using ShareKey = std::tuple<uint64_t, uint64_t, uint64_t, uint32_t>;
+using ShareKey = std::tuple<uint64_t, uint64_t, uint64_t, uint32_t, int64_t>;
 
 class Descriptors {
  public:
@@ -52,14 +52,16 @@ class Descriptors {
     const std::string name = absl::StrCat(number);
     OpenDescription description{};
     description.number = number;
-    MOULT_ASSIGN_OR_RETURN(const std::string text, proc::ReadFileAt(infos_.get(), name.c_str()));
+    MOULT_ASSIGN_OR_RETURN(const std::string text, proc::ReadRecordAt(infos_.get(), name.c_str()));
     MOULT_ASSIGN_OR_RETURN(description.info, proc::ParseFdInfo(text));
     if (fstat(fd.get(), &description.st) < 0) return ErrnoStatus(absl::StrCat("fd ", number, ": stat"));
     auto entry = std::make_unique<image::FdT>();
     entry->number = number;
     entry->close_on_exec = (description.info.flags & O_CLOEXEC) != 0;
     const uint32_t flags = description.info.flags & ~static_cast<uint32_t>(O_CLOEXEC);
-    const ShareKey key{description.st.st_dev, description.st.st_ino, description.info.pos, flags};
+    // All eventfds have one inode, but each its number.
+    const int64_t id = description.info.eventfd.has_value() ? int64_t{description.info.eventfd->id} : -1;
+    const ShareKey key{description.st.st_dev, description.st.st_ino, description.info.pos, flags, id};
     auto& known = by_key_[key];
     MOULT_ASSIGN_OR_RETURN(const Place place, FindPlace(known, number));
     if (place.found) {
@@ -68,9 +70,7 @@ class Descriptors {
       return absl::OkStatus();
     }
     MOULT_ASSIGN_OR_RETURN(description.link, proc::ReadLinkAt(links_.get(), name.c_str()));
-    const int seen = fcntl(fd.get(), F_GETFL);
-    if (seen < 0) return ErrnoStatus(absl::StrCat("fd ", number, ": F_GETFL"));
-    description.flags = static_cast<uint32_t>(seen);
+    description.flags = flags;
     description.index = static_cast<uint32_t>(context_.image.open_files.size());
     description.fd = fd.Release();
     entry->open_file = description.index;
@@ -87,8 +87,8 @@ class Descriptors {
     bool found;
   };
 
-  // Where `number` belongs among descriptors of the same key, in the order that kcmp defines: a thousand
-  // eventfds share one inode, and each comparison is a system call.
+  // Where `number` belongs among descriptors of the same key, in the order that kcmp defines: thousands may
+  // share one inode, and each comparison is a system call.
   absl::StatusOr<Place> FindPlace(const std::vector<std::pair<int, uint32_t>>& known, int number) {
     size_t low = 0;
     size_t high = known.size();

@@ -37,37 +37,70 @@ absl::StatusOr<UniqueFd> MakeMemfd(const image::MemoryObjectT& object) {
   return fd;
 }
 
-absl::StatusOr<UniqueFd> MakeUnlinked(const image::MemoryObjectT& object) {
-  // Under its old name if that is free, so that /proc shows the same; the name lives for a moment only.
-  UniqueFd fd;
-  MOULT_RETURN_IF_ERROR(Uninterrupted([&]() -> absl::Status {
-    fd.Reset(open(object.name.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
-    if (fd.valid() && unlink(object.name.c_str()) < 0) return ErrnoStatus(absl::StrCat("unlink ", object.name));
-    return absl::OkStatus();
-  }));
-  if (fd.valid()) return fd;
+absl::Status PlaceAt(int fd, int number) {
+  if (dup3(fd, number, O_CLOEXEC) < 0) return ErrnoStatus(absl::StrCat("place descriptor ", number));
+  return absl::OkStatus();
+}
+
+// Under its old name if that is free, so that /proc shows the same; the name lives for a moment only. At `number` when
+// this returns true: what is opened next must not have a number that another one is to get.
+absl::StatusOr<bool> MakeUnderOldName(const image::MemoryObjectT& object, int number) {
+  const UniqueFd fd(open(object.name.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
+  if (!fd.valid()) return false;
+  if (unlink(object.name.c_str()) < 0) return ErrnoStatus(absl::StrCat("unlink ", object.name));
+  MOULT_RETURN_IF_ERROR(PlaceAt(fd.get(), number));
+  return true;
+}
+
+absl::StatusOr<UniqueFd> MakeUnnamed(const image::MemoryObjectT& object) {
   std::string copy = object.name;
   const char* folder = dirname(copy.data());
-  fd.Reset(open(folder, O_RDWR | O_TMPFILE | O_CLOEXEC, 0600));
+  UniqueFd fd(open(folder, O_RDWR | O_TMPFILE | O_CLOEXEC, 0600));
   if (!fd.valid()) return ErrnoStatus(absl::StrCat("make the unlinked file ", object.name, " in ", folder));
   return fd;
 }
 
-absl::StatusOr<UniqueFd> MakeObject(const image::MemoryObjectT& object) {
-  switch (object.kind) {
-    case image::ObjectKind::SharedAnon:
-      return MakeSharedAnon(object);
-    case image::ObjectKind::Memfd:
-      return MakeMemfd(object);
-    case image::ObjectKind::UnlinkedFile:
-      return MakeUnlinked(object);
+bool IsUnlinked(const std::unique_ptr<image::MemoryObjectT>& object) { return object->kind == image::ObjectKind::UnlinkedFile; }
+
+using Objects = std::vector<std::unique_ptr<image::MemoryObjectT>>;
+
+absl::Status MakeUnderOldNames(const Objects& objects, int first_number, std::vector<bool>& made) {
+  for (size_t i = 0; i < objects.size(); ++i) {
+    if (!IsUnlinked(objects[i])) continue;
+    MOULT_ASSIGN_OR_RETURN(made[i], MakeUnderOldName(*objects[i], first_number + static_cast<int>(i)));
   }
-  return absl::DataLossError("object of unknown kind");
+  return absl::OkStatus();
 }
 
-absl::Status PlaceAt(int fd, int number) {
-  if (dup3(fd, number, O_CLOEXEC) < 0) return ErrnoStatus(absl::StrCat("place descriptor ", number));
+// All that had names, each at `first_number` and its index.
+absl::Status MakeUnlinked(const Objects& objects, int first_number) {
+  if (std::none_of(objects.begin(), objects.end(), IsUnlinked)) return absl::OkStatus();
+  std::vector<bool> made(objects.size());
+  // One helper for all: to start it costs more than what it does.
+  MOULT_RETURN_IF_ERROR(Uninterrupted([&] { return MakeUnderOldNames(objects, first_number, made); }));
+  for (size_t i = 0; i < objects.size(); ++i) {
+    if (!IsUnlinked(objects[i]) || made[i]) continue;
+    MOULT_ASSIGN_OR_RETURN(const UniqueFd fd, MakeUnnamed(*objects[i]));
+    MOULT_RETURN_IF_ERROR(PlaceAt(fd.get(), first_number + static_cast<int>(i)));
+  }
   return absl::OkStatus();
+}
+
+// At `number`, which an unlinked file has by now.
+absl::Status MakeObject(const image::MemoryObjectT& object, int number) {
+  absl::StatusOr<UniqueFd> made = absl::DataLossError("object of unknown kind");
+  switch (object.kind) {
+    case image::ObjectKind::SharedAnon:
+      made = MakeSharedAnon(object);
+      break;
+    case image::ObjectKind::Memfd:
+      made = MakeMemfd(object);
+      break;
+    case image::ObjectKind::UnlinkedFile:
+      return absl::OkStatus();
+  }
+  MOULT_RETURN_IF_ERROR(made.status());
+  return PlaceAt(made->get(), number);
 }
 
 const FdKind* KindOf(const image::OpenFileT& file) {
@@ -112,18 +145,18 @@ absl::Status SetFlags(const image::OpenFileT& file, int fd) {
 }  // namespace
 
 absl::Status RestoreObjects(RestoreContext& context, const FdNumbers& numbers) {
+  MOULT_RETURN_IF_ERROR(MakeUnlinked(context.image.objects, numbers.objects_rw));
   for (size_t i = 0; i < context.image.objects.size(); ++i) {
     const image::MemoryObjectT& object = *context.image.objects[i];
-    MOULT_ASSIGN_OR_RETURN(const UniqueFd made, MakeObject(object));
-    MOULT_RETURN_IF_ERROR(Annotate(FillFile(object.size, object.runs, context.pages, made.get()), object.name));
-    if (fchown(made.get(), object.uid, object.gid) < 0 || fchmod(made.get(), object.mode) < 0) return ErrnoStatus(absl::StrCat("set the owner of ", object.name));
-    const UniqueFd read_only(open(absl::StrCat("/proc/self/fd/", made.get()).c_str(), O_RDONLY | O_CLOEXEC));
+    const int writable = numbers.objects_rw + static_cast<int>(i);
+    MOULT_RETURN_IF_ERROR(MakeObject(object, writable));
+    MOULT_RETURN_IF_ERROR(Annotate(FillFile(object.size, object.runs, context.pages, writable), object.name));
+    if (fchown(writable, object.uid, object.gid) < 0 || fchmod(writable, object.mode) < 0) return ErrnoStatus(absl::StrCat("set the owner of ", object.name));
+    const UniqueFd read_only(open(absl::StrCat("/proc/self/fd/", writable).c_str(), O_RDONLY | O_CLOEXEC));
     if (!read_only.valid()) return ErrnoStatus(absl::StrCat("open ", object.name, " for reading"));
-    const int writable_at = numbers.objects_rw + static_cast<int>(i);
-    MOULT_RETURN_IF_ERROR(PlaceAt(made.get(), writable_at));
     MOULT_RETURN_IF_ERROR(PlaceAt(read_only.get(), numbers.objects_ro + static_cast<int>(i)));
     // A number that the programs know, so nothing here may close it.
-    context.object_fds.push_back(writable_at);
+    context.object_fds.push_back(writable);
   }
   return absl::OkStatus();
 }

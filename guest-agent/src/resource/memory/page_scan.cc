@@ -2,7 +2,6 @@
 #include "resource/memory/page_scan.h"
 
 #include <fcntl.h>
-#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -10,63 +9,10 @@
 #include "absl/strings/match.h"
 #include "image/window.h"
 #include "moult/base/page.h"
+#include "resource/memory/pagemap_scan.h"
 
 namespace moult::engine {
 namespace {
-
-// include/uapi/linux/fs.h of Linux 6.7; Debian 12's headers are older.
-struct PmScanArg {
-  uint64_t size = sizeof(PmScanArg);
-  uint64_t flags = 0;
-  uint64_t start = 0;
-  uint64_t end = 0;
-  uint64_t walk_end = 0;
-  uint64_t vec = 0;
-  uint64_t vec_len = 0;
-  uint64_t max_pages = 0;
-  uint64_t category_inverted = 0;
-  uint64_t category_mask = 0;
-  uint64_t category_anyof_mask = 0;
-  uint64_t return_mask = 0;
-};
-struct PageRegion {
-  uint64_t start;
-  uint64_t end;
-  uint64_t categories;
-};
-enum : uint64_t {
-  kIsFile = 1 << 2,
-  kIsPresent = 1 << 3,
-  kIsSwapped = 1 << 4,
-  kIsZeroPage = 1 << 5,
-  kIsGuard = 1 << 8,  // since 6.15
-};
-constexpr unsigned long kPagemapScan = _IOWR('f', 16, PmScanArg);
-constexpr size_t kRegions = 512;
-
-// Adds a range, as part of the last one where it continues that; not of one before `first`.
-void Append(std::vector<AddressRange>& ranges, size_t first, uint64_t start, uint64_t end) {
-  if (ranges.size() > first && ranges.back().start + ranges.back().length == start) {
-    ranges.back().length += end - start;
-  } else {
-    ranges.push_back({start, end - start});
-  }
-}
-
-absl::StatusOr<std::vector<AddressRange>> Scan(int fd, PmScanArg arg) {
-  std::vector<AddressRange> ranges;
-  PageRegion regions[kRegions];
-  arg.vec = reinterpret_cast<uint64_t>(regions);
-  arg.vec_len = kRegions;
-  while (arg.start < arg.end) {
-    const int n = ioctl(fd, kPagemapScan, &arg);
-    if (n < 0) return ErrnoStatus(absl::StrFormat("scan the pages of %#x..%#x", arg.start, arg.end));
-    for (int i = 0; i < n; ++i) Append(ranges, 0, regions[i].start, regions[i].end);
-    if (arg.walk_end <= arg.start) break;
-    arg.start = arg.walk_end;
-  }
-  return ranges;
-}
 
 // Pages that the driver attached are not anonymous to the kernel, and so they look like a file's. In a
 // mapping of anonymous memory (not the kernel's own, such as [vdso]) there are no others.
@@ -96,7 +42,7 @@ std::vector<AddressRange> Merge(const std::vector<AddressRange>& a, const std::v
   std::merge(a.begin(), a.end(), b.begin(), b.end(), std::back_inserter(both),
              [](const AddressRange& x, const AddressRange& y) { return x.start < y.start; });
   std::vector<AddressRange> ranges;
-  for (const AddressRange& range : both) Append(ranges, 0, range.start, range.start + range.length);
+  for (const AddressRange& range : both) AppendRange(ranges, 0, range.start, range.start + range.length);
   return ranges;
 }
 
@@ -124,12 +70,8 @@ absl::StatusOr<PageScan> PageScan::Open(pid_t pid) {
   const std::string path = absl::StrCat("/proc/", pid, "/pagemap");
   UniqueFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC));
   if (!fd.valid()) return ErrnoStatus(absl::StrCat("open ", path));
-  PmScanArg probe;
-  probe.return_mask = kIsPresent;
-  const bool has_scan = ioctl(fd.get(), kPagemapScan, &probe) >= 0;
-  probe = PmScanArg();
-  probe.return_mask = kIsGuard;
-  const bool has_guards = has_scan && ioctl(fd.get(), kPagemapScan, &probe) >= 0;
+  const bool has_scan = CanScan(fd.get(), kIsPresent);
+  const bool has_guards = has_scan && CanScan(fd.get(), kIsGuard);
   return PageScan(std::move(fd), has_scan, has_guards, WindowFrames());
 }
 
@@ -152,27 +94,20 @@ absl::StatusOr<std::vector<AddressRange>> PageScan::Private(
     }
     return ranges;
   }
-  PmScanArg arg;
-  arg.start = layout.front().start;
-  arg.end = layout.back().end;
+  const uint64_t start = layout.front().start, end = layout.back().end;
   // Guard markers are a kind of swap entry.
-  arg.category_inverted = arg.category_mask = kIsFile | kIsZeroPage | (has_guards_ ? uint64_t{kIsGuard} : 0);
-  arg.category_anyof_mask = kIsPresent | kIsSwapped;
-  arg.return_mask = kIsFile;  // never set in a match, so that neighbours merge whatever else they are
-  MOULT_ASSIGN_OR_RETURN(const auto found, Scan(fd_.get(), arg));
+  const uint64_t without = kIsFile | kIsZeroPage | (has_guards_ ? uint64_t{kIsGuard} : 0);
+  MOULT_ASSIGN_OR_RETURN(const auto found,
+                         ScanPagemap(fd_.get(), start, end, {.without = without, .any = kIsPresent | kIsSwapped}));
   std::vector<AddressRange> attached;
-  arg.category_inverted = 0;
-  arg.category_mask = kIsFile | kIsPresent;
-  arg.category_anyof_mask = 0;
   for (const proc::SmapsEntry& vma : layout) {
     if (!windows_.empty() && MayHoldWindowPages(vma)) {
       const auto in_window = [this](const proc::PagemapEntry& entry) { return InWindow(entry); };
       MOULT_RETURN_IF_ERROR(ReadPagemap(vma, in_window, attached));
     }
     if (!HoldsWindowPages(vma)) continue;
-    arg.start = vma.start;
-    arg.end = vma.end;
-    MOULT_ASSIGN_OR_RETURN(const auto more, Scan(fd_.get(), arg));
+    MOULT_ASSIGN_OR_RETURN(const auto more,
+                           ScanPagemap(fd_.get(), vma.start, vma.end, {.with = kIsFile | kIsPresent}));
     attached.insert(attached.end(), more.begin(), more.end());
   }
   return SplitAtMappings(attached.empty() ? found : Merge(found, attached), layout);
@@ -181,11 +116,8 @@ absl::StatusOr<std::vector<AddressRange>> PageScan::Private(
 absl::StatusOr<std::vector<AddressRange>> PageScan::Guards(
     const std::vector<proc::SmapsEntry>& layout) const {
   if (!has_guards_ || layout.empty()) return std::vector<AddressRange>();
-  PmScanArg arg;
-  arg.start = layout.front().start;
-  arg.end = layout.back().end;
-  arg.category_mask = arg.return_mask = kIsGuard;
-  MOULT_ASSIGN_OR_RETURN(const auto found, Scan(fd_.get(), arg));
+  MOULT_ASSIGN_OR_RETURN(const auto found,
+                         ScanPagemap(fd_.get(), layout.front().start, layout.back().end, {.with = kIsGuard}));
   return SplitAtMappings(found, layout);
 }
 
@@ -209,7 +141,7 @@ absl::Status PageScan::ReadPagemap(const proc::SmapsEntry& vma, const Wanted& wa
     for (uint64_t i = 0; i < got; ++i) {
       if (entries[i] == 0) continue;  // a hole, as most of what runtimes reserve
       if (wanted(proc::DecodePagemap(entries[i])))
-        Append(ranges, first, at + i * kPage, at + (i + 1) * kPage);
+        AppendRange(ranges, first, at + i * kPage, at + (i + 1) * kPage);
     }
     at += got * kPage;
   }

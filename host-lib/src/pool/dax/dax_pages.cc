@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
+#include "memory/mapping_error.h"
 #include "moult/base/page.h"
 #include "moult/base/status.h"
 #include "moult/protocol/digest.h"
@@ -54,7 +55,7 @@ absl::Status DaxPages::MapView() {
   reserved_bytes_ = length + geometry_.align;
   void* const at =
       mmap(nullptr, reserved_bytes_, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (at == MAP_FAILED) return ErrnoStatus(absl::StrCat("map ", where()));
+  if (at == MAP_FAILED) return MappingError(absl::StrCat("map ", where()));
   reserved_ = static_cast<std::byte*>(at);
   // SAFETY: rounded up within what was reserved for that.
   view_ = reserved_ +
@@ -73,7 +74,7 @@ absl::Status DaxPages::MapBlocks(std::byte* at, uint64_t length, int access, int
     // SAFETY: the callers have checked that [at, at + length) is theirs to map over.
     if (mmap(at, step, access, MAP_FIXED | MAP_NORESERVE | flags, device_->fd(),
              static_cast<off_t>(range.at)) == MAP_FAILED) {
-      return ErrnoStatus(absl::StrCat("map ", step, " bytes at ", range.at, " of ", where()));
+      return MappingError(absl::StrCat("map ", step, " bytes at ", range.at, " of ", where()));
     }
     at += step;
     length -= step;
@@ -82,8 +83,8 @@ absl::Status DaxPages::MapBlocks(std::byte* at, uint64_t length, int access, int
 }
 
 absl::Status DaxPages::MapOver(std::byte* at, uint64_t room) const {
-  // A device has no smaller mappings; what is behind the pages there is zero.
-  const uint64_t length = AlignUp(entry_.pages_size, geometry_.align);
+  // A device has no smaller mappings.
+  const uint64_t length = entry_.manifest_at(geometry_);
   if (reinterpret_cast<uintptr_t>(at) % geometry_.align != 0 || length > room) {
     return absl::FailedPreconditionError(absl::StrCat(
         "map ", where(), ": the device maps pieces of ", geometry_.align,
@@ -94,6 +95,10 @@ absl::Status DaxPages::MapOver(std::byte* at, uint64_t room) const {
   // written to, nor be made so: the descriptor is read-only.
   if (writable()) return MapBlocks(at, length, PROT_READ | PROT_WRITE, MAP_PRIVATE);
   return MapBlocks(at, length, PROT_READ, MAP_SHARED);
+}
+
+absl::Status DaxPages::MapShared(std::byte* at, uint64_t length) const {
+  return MapBlocks(at, length, PROT_READ | PROT_WRITE, MAP_SHARED);
 }
 
 std::string DaxPages::manifest_file() const {
@@ -114,22 +119,26 @@ absl::Status DaxPages::Read(uint64_t offset, absl::Span<std::byte> to) const {
   return absl::OkStatus();
 }
 
-absl::Status DaxPages::Verify(const std::vector<uint8_t>& leaves, Clock::time_point deadline) const {
+absl::Status DaxPages::Verify(const image::PageLeaves& leaves, Clock::time_point deadline) const {
   using image::kPagesChunk;
   if (checked_->Has(identity_)) return absl::OkStatus();
-  if (leaves.size() != (size() + kPagesChunk - 1) / kPagesChunk * sizeof(image::Sha256Digest)) {
+  if (leaves.digests.size() != (size() + kPagesChunk - 1) / kPagesChunk * sizeof(image::Sha256Digest)) {
     return absl::DataLossError(absl::StrCat(where(), ": pages: not as many as the manifest has digests for"));
   }
-  const uint8_t* leaf = leaves.data();
-  for (uint64_t at = 0; at < size(); at += kPagesChunk, leaf += sizeof(image::Sha256Digest)) {
+  for (uint64_t at = 0; at < size(); at += kPagesChunk) {
     if (Clock::now() >= deadline)
       return absl::DeadlineExceededError(absl::StrCat(where(), ": not checked in time"));
     const uint64_t bytes = std::min(kPagesChunk, size() - at);
-    const image::Sha256Digest digest = image::LeafDigest({view_ + at, bytes});
-    if (std::equal(digest.begin(), digest.end(), leaf)) continue;
+    if (leaves.Match({view_ + at, bytes}, at / kPagesChunk)) continue;
     return absl::DataLossError(
         absl::StrCat(where(), ": pages: chunk ", at / kPagesChunk, " (offset ", at, ", ", bytes,
                      " bytes) does not match its digest; remove it, and push it again"));
+  }
+  // Shown with the pages, and no digest covers it.
+  const absl::Span<const std::byte> behind(view_ + size(), entry_.manifest_at(geometry_) - size());
+  if (std::any_of(behind.begin(), behind.end(), [](std::byte one) { return one != std::byte{0}; })) {
+    return absl::DataLossError(
+        absl::StrCat(where(), ": what is behind its pages is not zero; remove it, and push it again"));
   }
   checked_->Add(identity_);
   return absl::OkStatus();

@@ -38,6 +38,10 @@ class DaxPages final : public DirectPages {
   DaxPages(const DaxPages&) = delete;
   DaxPages& operator=(const DaxPages&) = delete;
 
+  // The first `length` bytes over what is the caller's, both a multiple of align(): the device's own pages, which can be
+  // written to. It must have been opened for that.
+  absl::Status MapShared(std::byte* at, uint64_t length) const;
+  uint64_t align() const { return geometry_.align; }
   // Its files, in the device.
   std::string manifest_file() const;
   std::string image_file() const;
@@ -46,7 +50,7 @@ class DaxPages final : public DirectPages {
   const std::string& identity() const override { return identity_; }
   absl::Status MapOver(std::byte* at, uint64_t room) const override;
   bool writable() const override { return device_->kind() != DaxKind::kDevdax; }
-  absl::Status Verify(const std::vector<uint8_t>& leaves, Clock::time_point deadline) const override;
+  absl::Status Verify(const image::PageLeaves& leaves, Clock::time_point deadline) const override;
   absl::Status Read(uint64_t offset, absl::Span<std::byte> to) const override;
 
  private:

@@ -14,7 +14,7 @@
 #include "moult/base/status.h"
 #include "moult/base/unique_fd.h"
 #include "pool/dax/dax_pages.h"
-#include "pool/dax/volume.h"
+#include "pool/dax/open_dax.h"
 #include "pool/uri.h"
 
 namespace moult::host {
@@ -57,17 +57,6 @@ class DaxTemplate final : public RemoteTemplate {
   mutable std::string manifest_;
   mutable std::string image_;
 };
-
-struct OpenedDax {
-  std::unique_ptr<DaxDevice> device;
-  DaxVolume volume;
-};
-
-absl::StatusOr<OpenedDax> OpenDax(const std::string& path, bool writable) {
-  MOULT_ASSIGN_OR_RETURN(auto device, DaxDevice::Open(path, writable));
-  MOULT_ASSIGN_OR_RETURN(DaxVolume volume, DaxVolume::Open(device.get()));
-  return OpenedDax{std::move(device), std::move(volume)};
-}
 
 // Each call opens the device anew: locks and holds are those of a description, and each call has its own.
 class DaxTemplates final : public TemplatePool {

@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <climits>
 #include <cstring>
+#include <filesystem>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -18,6 +19,7 @@
 #include "moult/base/status.h"
 #include "pool/dax/flush.h"
 #include "pool/dax/locks.h"
+#include "pool/sync_folder.h"
 
 namespace moult::host {
 namespace {
@@ -157,6 +159,8 @@ absl::Status DaxDevice::Map(bool writable) {
 }
 
 DaxDevice::~DaxDevice() {
+  // Holds stay as long as a mapping does, which a window may have. Nobody writes through one.
+  if (writes_) UnlockRange(fd(), kWriterLock);
   if (data_ != nullptr) munmap(data_, size_);
 }
 
@@ -173,9 +177,11 @@ absl::StatusOr<bool> DaxDevice::CreateFile(const std::string& path, uint64_t siz
   }
   // All its blocks now: one that is missing when it is written to would be a SIGBUS.
   const int error = posix_fallocate(fd.get(), 0, static_cast<off_t>(size));
-  if (error == 0 && fsync(fd.get()) == 0) return ours;
-  const absl::Status failed =
-      ErrnoStatus(error != 0 ? error : errno, absl::StrCat(context, ": ", size, " bytes"));
+  absl::Status failed;
+  if (error != 0 || fsync(fd.get()) != 0) failed = ErrnoStatus(error != 0 ? error : errno, absl::StrCat(context, ": ", size, " bytes"));
+  const std::string folder = std::filesystem::path(path).parent_path();
+  if (failed.ok() && ours) failed = Annotate(SyncFolder(folder.empty() ? "." : folder), context);
+  if (failed.ok()) return ours;
   // Another one may be making a pool of a file that was there.
   if (ours) unlink(path.c_str());
   return failed;
@@ -203,7 +209,9 @@ absl::Status DaxDevice::Persist(DaxRange range) {
 }
 
 absl::Status DaxDevice::LockForWriting(Clock::time_point deadline) {
-  return LockRange(fd(), kWriterLock, deadline, path_);
+  MOULT_RETURN_IF_ERROR(LockRange(fd(), kWriterLock, deadline, path_));
+  writes_ = true;
+  return absl::OkStatus();
 }
 
 absl::Status DaxDevice::Hold(absl::Span<const DaxRange> ranges) {

@@ -56,6 +56,7 @@ class DaxDevice final : public DaxMedium {
   const std::string path_;
   const UniqueFd fd_;
   DaxKind kind_ = DaxKind::kPageCache;
+  bool writes_ = false;  // LockForWriting was called
   bool flush_ = false;  // durable by cache flushes, without the file system
   uint64_t align_ = 0;
   uint64_t size_ = 0;

@@ -41,6 +41,11 @@ absl::Status LockRange(int fd, DaxRange range, DaxMedium::Clock::time_point dead
   }
 }
 
+void UnlockRange(int fd, DaxRange range) {
+  struct flock lock = LockOf(F_UNLCK, range);
+  (void)!fcntl(fd, F_OFD_SETLK, &lock);  // of what is locked it cannot fail
+}
+
 absl::Status HoldRange(int fd, DaxRange range, const std::string& path) {
   struct flock lock = LockOf(F_RDLCK, range);
   if (fcntl(fd, F_OFD_SETLK, &lock) == 0) return absl::OkStatus();

@@ -17,9 +17,11 @@
 
 namespace moult::host {
 
-// Exclusive, and shared. kDeadlineExceeded: somebody else has a part of it.
+// Exclusive; HoldRange: shared. kDeadlineExceeded: somebody else has a part of it.
 absl::Status LockRange(int fd, DaxRange range, DaxMedium::Clock::time_point deadline,
                        const std::string& path);
+// A lock of LockRange goes, even if a child of ours has the descriptor as well.
+void UnlockRange(int fd, DaxRange range);
 absl::Status HoldRange(int fd, DaxRange range, const std::string& path);
 // The parts of `range` that other descriptions have, rising, apart from each other.
 absl::StatusOr<std::vector<DaxRange>> RangesHeld(int fd, DaxRange range, const std::string& path);

@@ -2,6 +2,7 @@
 #include "pool/file/file_templates.h"
 
 #include <sys/statvfs.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -10,11 +11,13 @@
 #include "absl/strings/str_cat.h"
 #include "moult/base/status.h"
 #include "moult/protocol/parse.h"
+#include "pool/bounded_template.h"
+#include "pool/bounded_templates.h"
+#include "pool/file/file_system.h"
 #include "pool/uri.h"
 
 namespace moult::host {
 namespace {
-
 
 uint64_t BytesOf(const image::TemplateReader& reader) {
   return reader.manifest_file().size() + reader.image_file().size() + reader.pages_size();
@@ -40,6 +43,12 @@ class FileTemplate final : public RemoteTemplate {
       MOULT_RETURN_IF_ERROR(ReadPiece(piece));
     }
     return absl::OkStatus();
+  }
+
+  bool ReadNow(const PoolPiece& piece) override {
+    iovec to = {piece.to.data(), piece.to.size()};
+    return preadv2(content_->reader->pages_fd(), &to, 1, static_cast<off_t>(piece.offset), RWF_NOWAIT) ==
+           static_cast<ssize_t>(piece.to.size());
   }
 
  private:
@@ -72,8 +81,8 @@ class FileTemplate final : public RemoteTemplate {
 
 class FileTemplates final : public TemplatePool {
  public:
-  FileTemplates(std::string uri, std::shared_ptr<Store> store)
-      : uri_(std::move(uri)), store_(std::move(store)) {}
+  FileTemplates(std::string uri, std::shared_ptr<Store> store, std::shared_ptr<ServingThreads> threads)
+      : uri_(std::move(uri)), store_(std::move(store)), threads_(std::move(threads)) {}
 
   const std::string& uri() const override { return uri_; }
 
@@ -96,11 +105,14 @@ class FileTemplates final : public TemplatePool {
   absl::StatusOr<std::shared_ptr<RemoteTemplate>> Open(const std::string& name, Clock::time_point) override {
     auto content = store_->Read(name);
     if (!content.ok()) return Annotate(content.status(), absl::StrCat("pool ", uri_));
-    return std::make_shared<FileTemplate>(absl::StrCat(uri_, "/", name), *std::move(content));
+    const std::string where = absl::StrCat(uri_, "/", name);
+    std::shared_ptr<RemoteTemplate> file = std::make_shared<FileTemplate>(where, *std::move(content));
+    if (threads_ == nullptr) return file;
+    return std::make_shared<BoundedTemplate>(where, std::move(file), threads_);
   }
 
-  absl::Status Push(const Template& content, Clock::time_point) override {
-    return Annotate(store_->Add(content.name, content), absl::StrCat("push ", content.name, " to ", uri_));
+  absl::Status Push(const Template& content, Clock::time_point deadline) override {
+    return Annotate(store_->Add(content.name, content, deadline), absl::StrCat("push ", content.name, " to ", uri_));
   }
 
   absl::Status Remove(const std::string& name, Clock::time_point) override { return store_->Remove(name); }
@@ -120,14 +132,20 @@ class FileTemplates final : public TemplatePool {
  private:
   const std::string uri_;
   const std::shared_ptr<Store> store_;
+  const std::shared_ptr<ServingThreads> threads_;  // null: where it lies answers, or nobody waits but who reads
 };
 
 }  // namespace
 
-absl::StatusOr<std::shared_ptr<TemplatePool>> OpenFileTemplates(const PoolUri& uri, const PoolAccess&) {
-  auto store = Store::Open(uri.path, /*create=*/false);
-  if (!store.ok()) return Annotate(store.status(), absl::StrCat("pool ", uri.text));
-  return std::make_shared<FileTemplates>(uri.text, *std::move(store));
+absl::StatusOr<std::shared_ptr<TemplatePool>> OpenFileTemplates(const PoolUri& uri, const PoolAccess& access) {
+  BoundedTemplates::Opener open = [uri, threads = access.threads]() -> absl::StatusOr<std::shared_ptr<TemplatePool>> {
+    auto store = Store::Open(uri.path, /*create=*/false);
+    if (!store.ok()) return Annotate(store.status(), absl::StrCat("pool ", uri.text));
+    return std::make_shared<FileTemplates>(uri.text, *std::move(store), IsInMemory(uri.path) ? nullptr : threads);
+  };
+  // What is memory anyway answers.
+  if (access.threads == nullptr || IsMountedInMemory(uri.path)) return open();
+  return BoundedTemplates::Open(uri.text, std::move(open), access.threads);
 }
 
 }  // namespace moult::host

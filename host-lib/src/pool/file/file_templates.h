@@ -15,7 +15,8 @@ struct PoolAccess;
 struct PoolUri;
 
 // The folder must be there. Who may read it is the file system's to say.
-// Deadlines are looked at between reads: a file system that hangs makes its callers hang.
+// `access.threads` do what may block, if there are such and the folder is no memory. Without them a call looks at its deadline
+// between system calls: a file system that hangs makes its callers hang.
 absl::StatusOr<std::shared_ptr<TemplatePool>> OpenFileTemplates(const PoolUri& uri, const PoolAccess& access);
 
 }  // namespace moult::host

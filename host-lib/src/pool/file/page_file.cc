@@ -2,25 +2,31 @@
 #include "pool/file/page_file.h"
 
 #include <fcntl.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <utility>
-
-#define XXH_INLINE_ALL
-#include <xxhash.h>
 
 #include "memory/guest_memory.h"
 #include "moult/base/status.h"
+#include "pool/file/file_system.h"
 
 namespace moult::host {
 namespace {
 
-constexpr uint64_t kPunchPages = 256;
-
-uint64_t Sum(const std::byte* page) { return XXH3_64bits(page, kPage); }
+// For the next piece that other threads give back; one of them may have died of it.
+constexpr std::chrono::seconds kGiveTime(2);
 
 off_t At(uint64_t slot) { return static_cast<off_t>(slot * kPage); }
+
+// Of those that follow each other from `first` on.
+size_t EndOfRun(absl::Span<const PoolSlot> slots, size_t first) {
+  size_t end = first + 1;
+  while (end < slots.size() && static_cast<uint64_t>(slots[end]) == static_cast<uint64_t>(slots[first]) + (end - first)) ++end;
+  return end;
+}
 
 absl::Status WriteAll(int fd, const std::byte* from, uint64_t bytes, off_t at) {
   while (bytes > 0) {
@@ -38,6 +44,7 @@ absl::Status ReadAll(int fd, std::byte* to, uint64_t bytes, off_t at) {
   while (bytes > 0) {
     const ssize_t n = pread(fd, to, bytes, at);
     if (n < 0 && errno == EINTR) continue;
+    if (n < 0 && errno == EIO) return absl::DataLossError("read: EIO: the medium has lost it");
     if (n < 0) return ErrnoStatus("read");
     if (n == 0) return absl::DataLossError("read: the file was cut short");
     to += n;
@@ -50,13 +57,14 @@ absl::Status ReadAll(int fd, std::byte* to, uint64_t bytes, off_t at) {
 }  // namespace
 
 PageFile::PageFile(std::string name, UniqueFd fd, uint64_t limit)
-    : name_(std::move(name)), fd_(std::move(fd)), limit_(limit), slots_(limit / kPage) {}
+    : name_(std::move(name)), fd_(std::move(fd)), limit_(limit), slots_(name_, limit) {}
 
 absl::StatusOr<std::unique_ptr<PageFile>> PageFile::Create(const std::string& folder, uint64_t limit) {
   const std::string name = absl::StrCat("file:", folder);
   limit = std::min<uint64_t>(limit, INT64_MAX) / kPage * kPage;
   if (limit == 0)
     return absl::InvalidArgumentError(absl::StrCat("pool ", name, ": limit of less than a page"));
+  MOULT_RETURN_IF_ERROR(CheckWritableFiles(folder, absl::StrCat("pool ", name)));
   UniqueFd fd(open(folder.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600));
   if (!fd.valid() && (errno == EOPNOTSUPP || errno == EISDIR)) {
     return absl::UnimplementedError(
@@ -67,31 +75,16 @@ absl::StatusOr<std::unique_ptr<PageFile>> PageFile::Create(const std::string& fo
 }
 
 absl::Status PageFile::Write(absl::Span<const std::byte> pages, absl::Span<PoolSlot> slots) {
-  std::vector<uint64_t> sums(slots.size());
-  for (size_t i = 0; i < slots.size(); ++i) sums[i] = Sum(pages.data() + i * kPage);
-  std::vector<SlotRun> runs;
   Flush(slots.size());
-  {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    runs = slots_.Take(slots.size());
-    if (runs.empty() && !slots.empty()) {
-      return absl::ResourceExhaustedError(absl::StrCat(
-          "pool ", name_, " is full: ", slots.size() * kPage, " bytes do not fit, ", slots_.used() * kPage,
-          " of ", limit_, " are in use; raise its limit, or end or recall functions"));
-    }
-    if (sums_.size() < slots_.top()) sums_.resize(slots_.top());
-    size_t i = 0;
-    for (const SlotRun& run : runs) {
-      for (uint64_t slot = run.first; slot < run.first + run.count; ++slot, ++i) {
-        slots[i] = PoolSlot(slot);
-        sums_[slot] = sums[i];
-      }
-    }
-  }
+  MOULT_ASSIGN_OR_RETURN(std::vector<SlotRun> runs, slots_.Take(pages, slots));
   const std::byte* from = pages.data();
   for (const SlotRun& run : runs) {
     const absl::Status status = WriteAll(fd_.get(), from, run.count * kPage, At(run.first));
     if (!status.ok()) {
+      {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        giving_pages_ += slots.size();
+      }
       GiveBack(std::move(runs));
       return Annotate(status, absl::StrCat("pool ", name_));
     }
@@ -102,77 +95,83 @@ absl::Status PageFile::Write(absl::Span<const std::byte> pages, absl::Span<PoolS
 
 absl::Status PageFile::Read(absl::Span<const PoolSlot> slots, absl::Span<std::byte> pages) {
   for (size_t i = 0; i < slots.size();) {
-    size_t end = i + 1;
+    const size_t end = EndOfRun(slots, i);
     const auto first = static_cast<uint64_t>(slots[i]);
-    while (end < slots.size() && static_cast<uint64_t>(slots[end]) == first + (end - i)) ++end;
     const absl::Status status = ReadAll(fd_.get(), pages.data() + i * kPage, (end - i) * kPage, At(first));
     if (!status.ok()) return Annotate(status, absl::StrCat("pool ", name_, ": slot ", first));
     i = end;
   }
-  std::vector<uint64_t> sums(slots.size());
-  {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    for (size_t i = 0; i < slots.size(); ++i) sums[i] = sums_[static_cast<uint64_t>(slots[i])];
-  }
-  for (size_t i = 0; i < slots.size(); ++i) {
-    if (Sum(pages.data() + i * kPage) != sums[i]) {
-      return absl::DataLossError(absl::StrCat("pool ", name_, ": slot ", static_cast<uint64_t>(slots[i]),
-                                              " does not match its checksum; the medium is damaged, or "
-                                              "something else writes there"));
-    }
-  }
-  return absl::OkStatus();
+  return slots_.Check(slots, pages);
 }
 
 void PageFile::Free(absl::Span<const PoolSlot> slots) {
-  std::vector<SlotRun> runs;
-  {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    for (const PoolSlot slot : slots) {
-      const auto number = static_cast<uint64_t>(slot);
-      if (!pending_.empty() && pending_.back().first + pending_.back().count == number) {
-        ++pending_.back().count;
-      } else {
-        pending_.push_back({number, 1});
-      }
-    }
-    pending_pages_ += slots.size();
-    if (pending_pages_ < kPunchPages && pending_pages_ < slots_.used()) return;
-    runs.swap(pending_);
-    pending_pages_ = 0;
+  std::unique_lock<std::mutex> lock(mutex_);
+  for (const PoolSlot slot : slots) Append(&pending_, static_cast<uint64_t>(slot));
+  pending_pages_ += slots.size();
+  // Again: what others freed meanwhile was left, because then this was not given back yet.
+  while (GivesBack()) {
+    std::vector<SlotRun> runs = TakePending();
+    lock.unlock();
+    GiveBack(std::move(runs));
+    lock.lock();
   }
-  GiveBack(std::move(runs));
+}
+
+bool PageFile::ReadNow(absl::Span<const PoolSlot> slots, absl::Span<std::byte> pages) {
+  for (size_t i = 0; i < slots.size();) {
+    const size_t end = EndOfRun(slots, i);
+    iovec to = {pages.data() + i * kPage, (end - i) * kPage};
+    if (preadv2(fd_.get(), &to, 1, At(static_cast<uint64_t>(slots[i])), RWF_NOWAIT) != static_cast<ssize_t>(to.iov_len)) return false;
+    i = end;
+  }
+  return slots_.Check(slots, pages).ok();
+}
+
+bool PageFile::FreeNow(absl::Span<const PoolSlot> slots) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  const uint64_t together = pending_pages_ + slots.size();
+  if (together >= kPunchPages || together == slots_.used()) return false;
+  for (const PoolSlot slot : slots) Append(&pending_, static_cast<uint64_t>(slot));
+  pending_pages_ = together;
+  return true;
 }
 
 void PageFile::Flush(uint64_t wanted) {
-  std::vector<SlotRun> runs;
-  {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    if (slots_.used() + wanted <= limit_ / kPage) return;
-    runs.swap(pending_);
-    pending_pages_ = 0;
+  std::unique_lock<std::mutex> lock(mutex_);
+  for (uint64_t used; (used = slots_.used()) + wanted > limit_ / kPage;) {
+    if (used - pending_pages_ - giving_pages_ + wanted > limit_ / kPage) return;  // It is full.
+    if (pending_pages_ > 0) {
+      std::vector<SlotRun> runs = TakePending();
+      lock.unlock();
+      GiveBack(std::move(runs));
+      lock.lock();
+    } else if (given_.wait_for(lock, kGiveTime) == std::cv_status::timeout) {
+      return;
+    }
   }
-  GiveBack(std::move(runs));
 }
 
+// Under the lock; for GiveBack.
+std::vector<SlotRun> PageFile::TakePending() {
+  giving_pages_ += std::exchange(pending_pages_, 0);
+  return std::exchange(pending_, {});
+}
+
+// Of pages that giving_pages_ counts.
 void PageFile::GiveBack(std::vector<SlotRun> runs) {
   std::sort(runs.begin(), runs.end(), [](const SlotRun& a, const SlotRun& b) { return a.first < b.first; });
-  SlotRun whole = {0, 0};
-  for (const SlotRun& run : runs) {
-    if (whole.count > 0 && whole.first + whole.count == run.first) {
-      whole.count += run.count;
-      continue;
-    }
+  for (size_t i = 0; i < runs.size();) {
+    SlotRun whole = runs[i++];
+    while (i < runs.size() && whole.first + whole.count == runs[i].first) whole.count += runs[i++].count;
     Punch(whole);
-    whole = run;
+    const std::lock_guard<std::mutex> lock(mutex_);
+    slots_.Give({&whole, 1});
+    giving_pages_ -= whole.count;
+    given_.notify_all();
   }
-  Punch(whole);
-  const std::lock_guard<std::mutex> lock(mutex_);
-  for (const SlotRun& run : runs) slots_.Give(run);
 }
 
 void PageFile::Punch(SlotRun run) const {
-  if (run.count == 0) return;
   // SAFETY: our own file, and slots that nobody has. Where it fails, space is wasted until they are used
   // again.
   (void)fallocate(fd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, At(run.first), At(run.count));
@@ -180,7 +179,7 @@ void PageFile::Punch(SlotRun run) const {
 
 uint64_t PageFile::used_bytes() const {
   const std::lock_guard<std::mutex> lock(mutex_);
-  return (slots_.used() - pending_pages_) * kPage;
+  return (slots_.used() - pending_pages_ - giving_pages_) * kPage;
 }
 
 }  // namespace moult::host

@@ -82,13 +82,12 @@ UniqueFd LockNote(const std::string& path) {
 absl::Status Verify(int fd, const image::ManifestT& manifest) {
   const uint64_t size = manifest.pages->size;
   std::vector<std::byte> buffer(std::min(size, image::kPagesChunk));
-  const uint8_t* leaf = manifest.pages_leaves.data();
-  for (uint64_t at = 0; at < size; at += image::kPagesChunk, leaf += sizeof(image::Sha256Digest)) {
+  const image::PageLeaves leaves = {manifest.format_version, manifest.pages_leaves};
+  for (uint64_t at = 0; at < size; at += image::kPagesChunk) {
     const auto chunk = absl::MakeSpan(buffer).first(std::min(size - at, image::kPagesChunk));
     if (pread(fd, chunk.data(), chunk.size(), static_cast<off_t>(at)) != static_cast<ssize_t>(chunk.size()))
       return ErrnoStatus("read a copy of template pages");
-    const image::Sha256Digest digest = image::LeafDigest(chunk);
-    if (!std::equal(digest.begin(), digest.end(), leaf)) return absl::DataLossError("another content");
+    if (!leaves.Match(chunk, at / image::kPagesChunk)) return absl::DataLossError("another content");
   }
   return absl::OkStatus();
 }

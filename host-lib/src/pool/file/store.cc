@@ -18,6 +18,8 @@
 #include "moult/protocol/digest.h"
 #include "moult/protocol/limits.h"
 #include "moult/protocol/parse.h"
+#include "pool/file/file_system.h"
+#include "pool/sync_folder.h"
 #include "remote/remote_pages.h"
 
 namespace moult::host {
@@ -36,6 +38,11 @@ absl::Status BadName(const std::string& name) {
   return absl::InvalidArgumentError(absl::StrCat(
       "template name \"", name.substr(0, 80),
       "\": give 1 to 64 of [A-Za-z0-9._-], not beginning with a dot, without \"", kPartial, "\""));
+}
+
+absl::Status ThereAlready(const std::string& dir) {
+  return absl::AlreadyExistsError(
+      absl::StrCat("template ", dir, " is there already; remove it first, or take another name"));
 }
 
 void Erase(const fs::path& folder) {
@@ -86,25 +93,25 @@ absl::Status WriteFile(const std::string& path, absl::Span<const std::byte> byte
   return fsync(fd.get()) == 0 ? absl::OkStatus() : ErrnoStatus(absl::StrCat("fsync ", path));
 }
 
-absl::Status SyncFolder(const std::string& path) {
-  const UniqueFd fd(open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!fd.valid() || fsync(fd.get()) != 0) return ErrnoStatus(absl::StrCat("fsync ", path));
-  return absl::OkStatus();
-}
-
 absl::Span<const std::byte> BytesOf(std::string_view text) {
   // SAFETY: read only, as bytes.
   return {reinterpret_cast<const std::byte*>(text.data()), text.size()};
 }
 
+absl::Status CloneTo(const std::string& path, int from) {
+  const UniqueFd fd(open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0400));
+  if (!fd.valid()) return ErrnoStatus(absl::StrCat("create ", path));
+  MOULT_RETURN_IF_ERROR(Annotate(CloneFile(from, fd.get()), path));
+  return fsync(fd.get()) == 0 ? absl::OkStatus() : ErrnoStatus(absl::StrCat("fsync ", path));
+}
+
 // Makes the folder, and looks at it as a reader would.
 absl::Status FillFolder(const std::string& folder, std::string_view manifest, std::string_view image,
-                        absl::Span<const std::byte> pages) {
+                        const std::function<absl::Status(const std::string& path)>& make_pages) {
   if (mkdir(folder.c_str(), 0700) != 0) return ErrnoStatus(absl::StrCat("mkdir ", folder));
-  for (const auto& [name, bytes] : {std::pair{image::kManifestFile, BytesOf(manifest)},
-                                    std::pair{image::kImageFile, BytesOf(image)}, std::pair{image::kPagesFile, pages}}) {
-    MOULT_RETURN_IF_ERROR(WriteFile(absl::StrCat(folder, "/", name), bytes));
-  }
+  MOULT_RETURN_IF_ERROR(make_pages(absl::StrCat(folder, "/", image::kPagesFile)));
+  MOULT_RETURN_IF_ERROR(WriteFile(absl::StrCat(folder, "/", image::kManifestFile), BytesOf(manifest)));
+  MOULT_RETURN_IF_ERROR(WriteFile(absl::StrCat(folder, "/", image::kImageFile), BytesOf(image)));
   MOULT_RETURN_IF_ERROR(SyncFolder(folder));
   MOULT_ASSIGN_OR_RETURN(const auto reader, image::TemplateReader::Open(folder));
   return reader->VerifyPages(/*threads=*/false);
@@ -138,6 +145,7 @@ absl::StatusOr<std::shared_ptr<Store>> Store::Open(const std::string& path, bool
   if (stat(real.get(), &info) != 0) return ErrnoStatus(context);
   if (!S_ISDIR(info.st_mode))
     return absl::FailedPreconditionError(absl::StrCat(context, ": is not a folder"));
+  MOULT_RETURN_IF_ERROR(CheckWritableFiles(real.get(), "open store"));
   std::shared_ptr<Store> store(new Store(real.get()));
   store->Sweep();
   return store;
@@ -156,14 +164,17 @@ absl::StatusOr<UniqueFd> Store::Lock(int operation) const {
 void Store::Sweep() const {
   // Only when nobody writes: a folder that is being made looks like one that was left. A store that we may
   // only read is somebody else's to sweep.
-  const auto lock = Lock(LOCK_EX | LOCK_NB);
-  if (!lock.ok()) return;
+  // Where nothing was left no lock is made either: a look at a folder leaves nothing there. What is seen before the lock
+  // is had, and is somebody's who writes, is gone by then, or keeps it from being had.
   std::error_code error;
   std::vector<fs::path> left;
   for (fs::directory_iterator entry(path_, error), end; !error && entry != end; entry.increment(error)) {
     const std::string name = entry->path().filename();
     if (absl::StartsWith(name, kTrash) || absl::StrContains(name, kPartial)) left.push_back(entry->path());
   }
+  if (left.empty()) return;
+  const auto lock = Lock(LOCK_EX | LOCK_NB);
+  if (!lock.ok()) return;
   for (const fs::path& folder : left) Erase(folder);
 }
 
@@ -242,9 +253,21 @@ absl::Status Store::Verify(const std::string& name) const {
   return content->reader->VerifyPages(/*threads=*/false);
 }
 
-absl::Status Store::Remove(const std::string& name) {
+absl::Status Store::Remove(const std::string& name, const std::string& digest) {
   static std::atomic<unsigned> counter{0};
   MOULT_ASSIGN_OR_RETURN(const std::string dir, Dir(name));
+  const auto check = [&](const std::string& at) -> absl::Status {
+    if (digest.empty()) return absl::OkStatus();
+    const auto there = OpenTemplate(at, name);
+    if (!there.ok()) return Annotate(there.status(), absl::StrCat("remove template ", dir, ": whether it is the one that is meant"));
+    if ((*there)->digest == digest) return absl::OkStatus();
+    return absl::NotFoundError(absl::StrCat("remove template ", dir, ": it is gone, and another has its name by now"));
+  };
+  UniqueFd shared;  // What is to go back is nobody's to sweep away.
+  if (!digest.empty()) {
+    MOULT_ASSIGN_OR_RETURN(shared, Lock(LOCK_SH));
+  }
+  if (access(dir.c_str(), F_OK) == 0) MOULT_RETURN_IF_ERROR(check(dir));
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     checked_.erase(name);
@@ -255,38 +278,51 @@ absl::Status Store::Remove(const std::string& name) {
     if (errno == ENOENT) return absl::NotFoundError(absl::StrCat("remove template: none at ", dir));
     return ErrnoStatus(absl::StrCat("remove template ", dir));
   }
+  if (const absl::Status meant = check(trash); !meant.ok()) {  // One that came a moment ago goes back.
+    if (renameat2(AT_FDCWD, trash.c_str(), AT_FDCWD, dir.c_str(), RENAME_NOREPLACE) != 0)
+      return ErrnoStatus(absl::StrCat("give template ", dir, " its name back"));
+    return meant;
+  }
   Erase(trash);
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::unique_ptr<NewTemplate>> Store::Create(const std::string& name) const {
+absl::StatusOr<std::unique_ptr<NewTemplate>> Store::Create(const std::string& name, uint32_t format_version) const {
   MOULT_ASSIGN_OR_RETURN(std::string dir, Dir(name));
   MOULT_ASSIGN_OR_RETURN(UniqueFd lock, Lock(LOCK_SH));
   struct stat info;
-  if (lstat(dir.c_str(), &info) == 0) {
-    return absl::AlreadyExistsError(
-        absl::StrCat("template ", dir, " is there already; remove it first, or take another name"));
-  }
+  if (lstat(dir.c_str(), &info) == 0) return ThereAlready(dir);
   // This library starts no threads: what is to be hashed, Publish hashes.
-  MOULT_ASSIGN_OR_RETURN(auto writer, image::TemplateWriter::Create(dir, {.hash_in_background = false}));
+  MOULT_ASSIGN_OR_RETURN(auto writer, image::TemplateWriter::Create(dir, {.hash_in_background = false, .format_version = format_version}));
   return std::unique_ptr<NewTemplate>(new NewTemplate(std::move(dir), std::move(lock), std::move(writer)));
 }
 
 absl::Status Store::Import(const std::string& name, const std::string& from, const rpc::FunctionSpecT* spec,
                            const std::string* tenant) const {
   MOULT_ASSIGN_OR_RETURN(const auto source, OpenTemplate(from, name));
-  return Copy(name, *source->reader, spec, tenant);
+  return Copy(name, *source->reader, spec, tenant, Clock::time_point::max());
 }
 
-absl::Status Store::Add(const std::string& name, const Template& content) const {
-  return Copy(name, *content.reader, nullptr, nullptr);
+absl::Status Store::Add(const std::string& name, const Template& content, Clock::time_point deadline) const {
+  const image::TemplateReader& reader = *content.reader;
+  if (reader.pages_fd() >= 0 && reader.pages_size() != 0) {
+    const absl::Status cloned = ImportWith(name, reader.manifest_file(), reader.image_file(), [&](const std::string& path) {
+      return CloneTo(path, reader.pages_fd());
+    });
+    if (!absl::IsUnimplemented(cloned)) return cloned;
+  }
+  return Copy(name, reader, nullptr, nullptr, deadline);
 }
 
 absl::Status Store::Copy(const std::string& name, const image::TemplateReader& reader, const rpc::FunctionSpecT* spec,
-                         const std::string* tenant) const {
-  MOULT_ASSIGN_OR_RETURN(const auto target, Create(name));
+                         const std::string* tenant, Clock::time_point deadline) const {
+  MOULT_ASSIGN_OR_RETURN(const auto target, Create(name, reader.manifest().format_version));
   std::vector<std::byte> buffer(std::min(reader.pages_size(), kCopyStep));
   for (uint64_t at = 0; at < reader.pages_size(); at += kCopyStep) {
+    if (Clock::now() >= deadline) {
+      return absl::DeadlineExceededError(absl::StrCat("copy template ", name, ": ", at, " of ", reader.pages_size(),
+                                                      " bytes were done in time; give it longer"));
+    }
     const auto piece = absl::MakeSpan(buffer).first(std::min(kCopyStep, reader.pages_size() - at));
     MOULT_RETURN_IF_ERROR(reader.ReadPages(at, piece));  // Checked against the digests.
     const struct iovec part = {piece.data(), piece.size()};
@@ -303,15 +339,20 @@ absl::Status Store::Copy(const std::string& name, const image::TemplateReader& r
 
 absl::Status Store::ImportFiles(const std::string& name, std::string_view manifest, std::string_view image,
                                 absl::Span<const std::byte> pages) const {
+  return ImportWith(name, manifest, image, [&](const std::string& path) { return WriteFile(path, pages); });
+}
+
+absl::Status Store::ImportWith(const std::string& name, std::string_view manifest, std::string_view image,
+                               const std::function<absl::Status(const std::string& path)>& make_pages) const {
   static std::atomic<unsigned> counter{0};
   MOULT_ASSIGN_OR_RETURN(const std::string dir, Dir(name));
   MOULT_ASSIGN_OR_RETURN(const UniqueFd lock, Lock(LOCK_SH));  // Nobody sweeps meanwhile.
+  struct stat info;
+  if (lstat(dir.c_str(), &info) == 0) return ThereAlready(dir);
   const std::string partial = absl::StrCat(dir, kPartial, getpid(), "-", counter++);
-  absl::Status status = FillFolder(partial, manifest, image, pages);
+  absl::Status status = FillFolder(partial, manifest, image, make_pages);
   if (status.ok() && renameat2(AT_FDCWD, partial.c_str(), AT_FDCWD, dir.c_str(), RENAME_NOREPLACE) != 0) {
-    status = errno == EEXIST ? absl::AlreadyExistsError(absl::StrCat(
-                                   "template ", dir, " is there already; remove it first, or take another name"))
-                             : ErrnoStatus(absl::StrCat("rename ", partial));
+    status = errno == EEXIST ? ThereAlready(dir) : ErrnoStatus(absl::StrCat("rename ", partial));
   }
   if (!status.ok()) {
     Erase(partial);

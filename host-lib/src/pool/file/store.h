@@ -8,6 +8,8 @@
 #include <sys/stat.h>
 
 #include <array>
+#include <chrono>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -21,6 +23,7 @@
 #include "absl/types/span.h"
 #include "moult/base/unique_fd.h"
 #include "moult/protocol/function_spec.h"
+#include "moult/protocol/limits.h"
 #include "moult/protocol/template_reader.h"
 #include "moult/protocol/template_writer.h"
 #include "pool/file/sealed_pages.h"
@@ -70,6 +73,8 @@ class NewTemplate {
 // Safe for several threads. Every method blocks on the disk.
 class Store {
  public:
+  using Clock = std::chrono::steady_clock;
+
   static absl::StatusOr<std::shared_ptr<Store>> Open(const std::string& path, bool create);
 
   const std::string& path() const { return path_; }
@@ -80,11 +85,14 @@ class Store {
   // The same and every page; remembered for as long as the files' identity and times are the same.
   absl::StatusOr<std::shared_ptr<const Template>> Get(const std::string& name);
   absl::Status Verify(const std::string& name) const;
-  absl::Status Remove(const std::string& name);
-  // kAlreadyExists.
-  absl::StatusOr<std::unique_ptr<NewTemplate>> Create(const std::string& name) const;
-  // A copy of `content`, whose pages are checked. kAlreadyExists.
-  absl::Status Add(const std::string& name, const Template& content) const;
+  // With `digest`: only the one that has it. kNotFound: none, or another has the name by now.
+  absl::Status Remove(const std::string& name, const std::string& digest = "");
+  // kAlreadyExists. `format_version`: of a copy, whose digest is to stay, that of what is copied.
+  absl::StatusOr<std::unique_ptr<NewTemplate>> Create(const std::string& name,
+                                                      uint32_t format_version = image::kFormatVersion) const;
+  // A copy of `content`, whose pages are checked; of one that lies on the same file system, where that can, without
+  // room of its own. kAlreadyExists; kDeadlineExceeded between two parts that are copied.
+  absl::Status Add(const std::string& name, const Template& content, Clock::time_point deadline = Clock::time_point::max()) const;
   // `spec` null, `tenant` null: as the template has it.
   absl::Status Import(const std::string& name, const std::string& from, const rpc::FunctionSpecT* spec,
                       const std::string* tenant) const;
@@ -100,7 +108,10 @@ class Store {
     std::shared_ptr<const Template> content;
   };
   absl::Status Copy(const std::string& name, const image::TemplateReader& reader, const rpc::FunctionSpecT* spec,
-                    const std::string* tenant) const;
+                    const std::string* tenant, Clock::time_point deadline) const;
+  // `make_pages` makes the file of pages at that path; it is checked afterwards.
+  absl::Status ImportWith(const std::string& name, std::string_view manifest, std::string_view image,
+                          const std::function<absl::Status(const std::string& path)>& make_pages) const;
   explicit Store(std::string path) : path_(std::move(path)) {}
   absl::StatusOr<std::string> Dir(const std::string& name) const;
   absl::StatusOr<UniqueFd> Lock(int operation) const;

@@ -6,6 +6,7 @@
 #define MOULT_HOST_POOL_RDMA_CONNECTION_H_
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <variant>
 
@@ -47,6 +48,8 @@ class Connection {
 
   // Also false when the other side has ended it meanwhile.
   bool usable();
+  // The loan that it was made on, or renewed, last; its user's.
+  std::optional<Token> keeps;
 
   // The answer, or what the memory node's Failure says.
   template <typename Answer>
@@ -59,6 +62,8 @@ class Connection {
 
   // `offset` of each piece is one in the region. kPermissionDenied: the memory node has taken the region back.
   absl::Status Read(const Region& region, absl::Span<const PoolPiece> pieces, Clock::time_point deadline);
+  // Of the pieces it only reads.
+  absl::Status Write(const Region& region, absl::Span<const PoolPiece> pieces, Clock::time_point deadline);
   absl::Status Write(const Region& region, uint64_t offset, absl::Span<const std::byte> bytes, Clock::time_point deadline);
 
  private:

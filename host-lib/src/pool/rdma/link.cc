@@ -3,6 +3,25 @@
 
 namespace moult::host::rdma {
 
+std::unique_ptr<Connection> Link::Idle(std::vector<std::unique_ptr<Connection>>* ended) {
+  while (!idle_.empty()) {
+    std::unique_ptr<Connection> connection = std::move(idle_.back());
+    idle_.pop_back();
+    if (connection->usable()) return connection;
+    --made_;
+    ended->push_back(std::move(connection));
+  }
+  return nullptr;
+}
+
+std::optional<Link::Lease> Link::TakeIdle() {
+  std::vector<std::unique_ptr<Connection>> ended;  // Destroyed without the lock.
+  const std::lock_guard<std::mutex> lock(mutex_);
+  auto connection = Idle(&ended);
+  if (connection == nullptr) return std::nullopt;
+  return Lease(this, std::move(connection), /*fresh=*/false);
+}
+
 absl::StatusOr<Link::Lease> Link::Take(Clock::time_point deadline) {
   std::vector<std::unique_ptr<Connection>> ended;  // Destroyed without the lock.
   {
@@ -10,13 +29,7 @@ absl::StatusOr<Link::Lease> Link::Take(Clock::time_point deadline) {
     if (!returned_.wait_until(lock, deadline, [&] { return !idle_.empty() || made_ < limit_; })) {
       return absl::DeadlineExceededError(absl::StrCat("memory node ", node_.text(), ": all ", limit_, " connections are in use"));
     }
-    while (!idle_.empty()) {
-      std::unique_ptr<Connection> connection = std::move(idle_.back());
-      idle_.pop_back();
-      if (connection->usable()) return Lease(this, std::move(connection), /*fresh=*/false);
-      --made_;
-      ended.push_back(std::move(connection));
-    }
+    if (auto connection = Idle(&ended)) return Lease(this, std::move(connection), /*fresh=*/false);
     ++made_;
   }
   auto connection = Connection::Open(node_, key_, deadline);

@@ -5,6 +5,7 @@
 #include <condition_variable>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -43,9 +44,13 @@ class Link {
 
   // Waits where all are taken. Errors are Connection::Open's, and kDeadlineExceeded.
   absl::StatusOr<Lease> Take(Clock::time_point deadline);
+  // One that is there and well; neither waits nor connects.
+  std::optional<Lease> TakeIdle();
   const PoolNode& node() const { return node_; }
 
  private:
+  // The lock is held. Those that have ended are put aside, to be destroyed without it.
+  std::unique_ptr<Connection> Idle(std::vector<std::unique_ptr<Connection>>* ended);
   // One that broke takes the idle ones with it: they go to the same node, and to find each out would take its time.
   void Return(std::unique_ptr<Connection> connection);
 

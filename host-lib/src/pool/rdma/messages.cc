@@ -28,6 +28,8 @@ template <typename T>
 concept Empty = Is<T, Use> || Is<T, PushCommit> || Is<T, Done>;
 template <typename T>
 concept Named = Is<T, Open> || Is<T, Remove>;
+template <typename T>
+concept OfLoan = Is<T, Renew> || Is<T, GiveBack>;
 
 template <typename Io>
 void Fields(Io&, Empty auto&) {}
@@ -96,10 +98,35 @@ void Fields(Io& io, T& m) {
   io(m.used_bytes);
   io(m.limit_bytes);
   io(m.templates);
+  io(m.lent_bytes);
+  io(m.lend_limit_bytes);
 }
 template <typename Io, typename T>
 requires Is<T, PushTo>
 void Fields(Io& io, T& m) { Fields(io, m.region); }
+template <typename Io>
+void Fields(Io& io, OfLoan auto& m) { io(m.token); }
+template <typename Io>
+void LoanSize(Io& io, auto& bytes) {
+  io(bytes);
+  if constexpr (std::is_same_v<Io, Reader>) {
+    if (bytes == 0 || bytes > kMostLent || bytes % image::kPageSize != 0) io.Fail("a loan is not of whole pages, or too large");
+  }
+}
+template <typename Io, typename T>
+requires Is<T, Borrow>
+void Fields(Io& io, T& m) { LoanSize(io, m.bytes); }
+template <typename Io, typename T>
+requires Is<T, Lent>
+void Fields(Io& io, T& m) {
+  io(m.token);
+  io(m.address);
+  io(m.key);
+  LoanSize(io, m.bytes);
+  if constexpr (std::is_same_v<Io, Reader>) {
+    if (m.address + m.bytes < m.address) io.Fail("a loan does not fit into the address space");
+  }
+}
 template <typename Io, typename T>
 requires Is<T, Failure>
 void Fields(Io& io, T& m) {
@@ -162,7 +189,8 @@ absl::StatusOr<Message<Content>> ParseMessage(std::string_view bytes, uint16_t f
 }  // namespace
 
 uint64_t Layout::manifest_at() const { return pages + UpToPage(image); }
-uint64_t Layout::length() const { return manifest_at() + UpToPage(manifest); }
+uint64_t Layout::digests_at() const { return manifest_at() + UpToPage(manifest); }
+uint64_t Layout::length() const { return digests_at() + UpToPage(digests()); }
 
 absl::Status Layout::Check() const {
   if (pages > image::kMaxPagesSize || pages % image::kPageSize != 0 || image == 0 || image > image::kMaxImageSize ||

@@ -6,6 +6,7 @@
 //   connect (private data of the CM request): Introduction
 //   Hello -> Challenge, Proof -> Welcome       who does not get so far has no right in any memory
 //   List, Open, Use, Remove, PushBegin, PushCommit -> their answer, or Failure
+//   Borrow, Renew, GiveBack -> Lent, or Failure   memory for pages of guest RAM that are out
 //
 // A message: magic, version, type, total length, number of the request; then the fields, little-endian, without gaps;
 // a string has its length before it. One request is under way on a connection.
@@ -22,10 +23,11 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "moult/protocol/digest.h"
+#include "moult/protocol/limits.h"
 
 namespace moult::host::rdma {
 
-inline constexpr uint16_t kVersion = 1;
+inline constexpr uint16_t kVersion = 2;  // 1: memory nodes had no digests of pages
 inline constexpr size_t kMaxMessage = 4096;
 inline constexpr size_t kMaxName = 64;
 inline constexpr size_t kMaxFailureText = 1024;
@@ -33,14 +35,22 @@ inline constexpr size_t kMaxFailureText = 1024;
 using TenantId = std::array<uint8_t, 16>;
 using Nonce = std::array<uint8_t, 32>;
 using Mac = std::array<uint8_t, 32>;
+// Names a loan. Random: who was not told it cannot renew or end it.
+using Token = std::array<uint8_t, 16>;
+inline constexpr uint64_t kMostLent = uint64_t{1} << 44;  // bytes of a loan
 
-// How a template's files lie in the memory of a memory node: `pages`, `image`, `manifest`, each from a page's start.
+// How a template lies in the memory of a memory node: its files `pages`, `image` and `manifest`, then the digests of its
+// pages, each from a page's start.
 struct Layout {
   uint64_t pages = 0;
   uint64_t image = 0;
   uint64_t manifest = 0;
   uint64_t image_at() const { return pages; }
   uint64_t manifest_at() const;
+  // 32 bytes a page (image::PageDigest), which the memory node fills in; of no meaning where the template's leaves are
+  // not made of them (format version 1).
+  uint64_t digests() const { return pages / image::kPageSize * sizeof(image::Sha256Digest); }
+  uint64_t digests_at() const;
   uint64_t length() const;
   // Within the format's limits: so no sum overflows. kInvalidArgument.
   absl::Status Check() const;
@@ -75,7 +85,17 @@ struct PushBegin {
   Layout layout;
 };
 struct PushCommit {};
-using Request = std::variant<Hello, Proof, List, Open, Use, Remove, PushBegin, PushCommit>;
+struct Borrow {
+  uint64_t bytes = 0;  // whole pages
+};
+// On a new connection, which keeps the loan from now on as the one did that it was made on.
+struct Renew {
+  Token token;
+};
+struct GiveBack {
+  Token token;
+};
+using Request = std::variant<Hello, Proof, List, Open, Use, Remove, PushBegin, PushCommit, Borrow, Renew, GiveBack>;
 
 struct Challenge {
   Nonce nonce;
@@ -100,18 +120,28 @@ struct Used {
   uint64_t used_bytes = 0;
   uint64_t limit_bytes = 0;
   uint64_t templates = 0;
+  // For offloaded pages: by this tenant's VMs, and, of all tenants, at most; 0: it lends none.
+  uint64_t lent_bytes = 0;
+  uint64_t lend_limit_bytes = 0;
 };
 struct PushTo {
   Region region;
 };
 struct Done {};
+// Memory of zeros at first, which connections of this tenant may read and write.
+struct Lent {
+  Token token;
+  uint64_t address = 0;
+  uint32_t key = 0;
+  uint64_t bytes = 0;
+};
 struct Failure {
   absl::StatusCode code = absl::StatusCode::kUnknown;
   std::string text;
 };
 // Fit to be sent: what is not printable in the text is replaced, what is too long left off. Not of an OK status.
 Failure FailureOf(const absl::Status& status);
-using Reply = std::variant<Challenge, Welcome, Entries, Opened, Used, PushTo, Done, Failure>;
+using Reply = std::variant<Challenge, Welcome, Entries, Opened, Used, PushTo, Done, Failure, Lent>;
 
 // How many entries fit into a message, whatever their names are.
 inline constexpr size_t kMaxEntries = 32;

@@ -50,7 +50,11 @@ class RdmaPool final : public TemplatePool {
                             [](Link::Lease& lease, Clock::time_point until) -> absl::StatusOr<PoolUse> {
                               MOULT_ASSIGN_OR_RETURN(const rdma::Used used,
                                                      lease->Ask<rdma::Used>(rdma::Use{}, until));
-                              return PoolUse{used.used_bytes, used.limit_bytes, used.templates};
+                              return PoolUse{.used_bytes = used.used_bytes,
+                                             .limit_bytes = used.limit_bytes,
+                                             .templates = used.templates,
+                                             .lent_bytes = used.lent_bytes,
+                                             .lend_limit_bytes = used.lend_limit_bytes};
                             });
   }
 
@@ -143,17 +147,21 @@ absl::StatusOr<std::shared_ptr<TemplatePool>> OpenRdmaPool(const PoolUri& uri, c
   return std::make_shared<RdmaPool>(uri.text, key.tenant, std::move(links));
 }
 
-absl::StatusOr<std::shared_ptr<TemplatePool>> OpenRdmaTemplates(const PoolUri& uri,
-                                                                const PoolAccess& access) {
+absl::StatusOr<rdma::TenantKey> KeyOf(const PoolUri& uri, const PoolAccess& access) {
   if (access.key_file.empty()) {
     return absl::InvalidArgumentError(
         absl::StrCat("pool ", uri.text, ": asks for the tenant's key; name the file that has it"));
   }
   MOULT_ASSIGN_OR_RETURN(const auto keys, rdma::ReadKeyFile(access.key_file));
-  const auto key = rdma::FindKey(keys, access.tenant);
-  if (!key.ok())
-    return Annotate(key.status(), absl::StrCat("pool ", uri.text, ": key file ", access.key_file));
-  return OpenRdmaPool(uri, *key);
+  auto key = rdma::FindKey(keys, access.tenant);
+  if (key.ok()) return key;
+  return Annotate(key.status(), absl::StrCat("pool ", uri.text, ": key file ", access.key_file));
+}
+
+absl::StatusOr<std::shared_ptr<TemplatePool>> OpenRdmaTemplates(const PoolUri& uri,
+                                                                const PoolAccess& access) {
+  MOULT_ASSIGN_OR_RETURN(const rdma::TenantKey key, KeyOf(uri, access));
+  return OpenRdmaPool(uri, key);
 }
 
 }  // namespace moult::host

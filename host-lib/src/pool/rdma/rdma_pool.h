@@ -33,7 +33,9 @@ struct RdmaPoolOptions {
 // do.
 absl::StatusOr<std::shared_ptr<TemplatePool>> OpenRdmaPool(const PoolUri& uri, const rdma::TenantKey& key,
                                                            const RdmaPoolOptions& options = {});
-// With the key of `access.tenant` in `access.key_file`. kNotFound: it is not there.
+// The key of `access.tenant` in `access.key_file`. kInvalidArgument: no file is named; kNotFound: it is not there.
+absl::StatusOr<rdma::TenantKey> KeyOf(const PoolUri& uri, const PoolAccess& access);
+// With that key.
 absl::StatusOr<std::shared_ptr<TemplatePool>> OpenRdmaTemplates(const PoolUri& uri, const PoolAccess& access);
 
 }  // namespace moult::host

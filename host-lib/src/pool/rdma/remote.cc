@@ -59,15 +59,24 @@ absl::Status Remote::OpenAt(size_t node, Clock::time_point deadline) {
   }
 }
 
-absl::Status Remote::Read(absl::Span<const PoolPiece> pieces, Clock::time_point deadline) {
+absl::Status Remote::CheckPieces(absl::Span<const PoolPiece> pieces, uint64_t unit, uint64_t end) const {
   for (const PoolPiece& piece : pieces) {
-    if (piece.offset % image::kPageSize != 0 || piece.to.size() % image::kPageSize != 0) {
-      return absl::InvalidArgumentError(absl::StrCat("read template ", name_, ": not whole pages at ", piece.offset));
+    if (piece.offset % unit != 0 || piece.to.size() % unit != 0) {
+      return absl::InvalidArgumentError(absl::StrCat("read template ", name_, ": not in pieces of ", unit, " bytes at ", piece.offset));
     }
-    if (piece.offset > layout_.pages || piece.to.size() > layout_.pages - piece.offset) {
+    if (piece.offset > end || piece.to.size() > end - piece.offset) {
       return absl::OutOfRangeError(absl::StrCat("read template ", name_, ": past the end at ", piece.offset));
     }
   }
+  return absl::OkStatus();
+}
+
+absl::Status Remote::ReadWithDigests(absl::Span<const PoolPiece> pages, absl::Span<const PoolPiece> digests,
+                                     Clock::time_point deadline) {
+  MOULT_RETURN_IF_ERROR(CheckPieces(pages, image::kPageSize, layout_.pages));
+  MOULT_RETURN_IF_ERROR(CheckPieces(digests, sizeof(image::Sha256Digest), layout_.digests()));
+  std::vector<PoolPiece> pieces(pages.begin(), pages.end());
+  for (const PoolPiece& piece : digests) pieces.push_back({layout_.digests_at() + piece.offset, piece.to});
   size_t start = 0;
   {
     const std::lock_guard<std::mutex> lock(mutex_);

@@ -34,10 +34,17 @@ class Remote final : public RemoteTemplate {
   const std::string& manifest_file() const override { return manifest_; }
   const std::string& image_file() const override { return image_; }
   uint64_t pages_size() const override { return layout_.pages; }
-  absl::Status Read(absl::Span<const PoolPiece> pieces, Clock::time_point deadline) override;
+  absl::Status Read(absl::Span<const PoolPiece> pieces, Clock::time_point deadline) override {
+    return ReadWithDigests(pieces, {}, deadline);
+  }
+  bool has_page_digests() const override { return true; }
+  absl::Status ReadWithDigests(absl::Span<const PoolPiece> pieces, absl::Span<const PoolPiece> digests,
+                               Clock::time_point deadline) override;
 
  private:
   Remote(std::shared_ptr<Links> links, std::string name) : links_(std::move(links)), name_(std::move(name)), regions_(links_->size()) {}
+  // Of whole units, and below `end`.
+  absl::Status CheckPieces(absl::Span<const PoolPiece> pieces, uint64_t unit, uint64_t end) const;
   absl::Status OpenAt(size_t node, Clock::time_point deadline);
   absl::Status ReadAt(size_t node, absl::Span<const PoolPiece> pieces, Clock::time_point deadline);
   // The region at a node, asked for where it is not known, and only one of the same template.

@@ -93,10 +93,14 @@ absl::Status Connection::Read(const Region& region, absl::Span<const PoolPiece> 
 
 absl::Status Connection::Write(const Region& region, uint64_t offset, absl::Span<const std::byte> bytes,
                                Clock::time_point deadline) {
-  // SAFETY: only read from, below; a piece has no other form.
+  // SAFETY: only read from; a piece has no other form.
   const PoolPiece piece{offset, {const_cast<std::byte*>(bytes.data()), bytes.size()}};
+  return Write(region, {&piece, 1}, deadline);
+}
+
+absl::Status Connection::Write(const Region& region, absl::Span<const PoolPiece> pieces, Clock::time_point deadline) {
   return Transfer(
-      IBV_WR_RDMA_WRITE, region, {&piece, 1}, deadline,
+      IBV_WR_RDMA_WRITE, region, pieces, deadline,
       [](absl::Span<std::byte> local, const PoolPiece& step) { std::memcpy(local.data(), step.to.data(), local.size()); },
       [](absl::Span<std::byte>, const PoolPiece&) {});
 }

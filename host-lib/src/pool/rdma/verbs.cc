@@ -10,20 +10,22 @@
 namespace moult::host::rdma {
 namespace {
 
-bool CanFault(ibv_context* device) {
+bool CanFault(ibv_context* device, int access) {
   // Not ibv_query_device_ex(), whose inline part wants a symbol of the library.
   verbs_context* const context = verbs_get_ctx_op(device, query_device_ex);
   ibv_device_attr_ex attributes{};
+  const uint32_t needs =
+      IBV_ODP_SUPPORT_READ | ((access & IBV_ACCESS_REMOTE_WRITE) != 0 ? unsigned{IBV_ODP_SUPPORT_WRITE} : 0u);
   if (context == nullptr || context->query_device_ex(device, nullptr, &attributes, sizeof attributes) != 0) return false;
   return (attributes.odp_caps.general_caps & IBV_ODP_SUPPORT) != 0 &&
-         (attributes.odp_caps.per_transport_caps.rc_odp_caps & IBV_ODP_SUPPORT_READ) != 0;
+         (attributes.odp_caps.per_transport_caps.rc_odp_caps & needs) == needs;
 }
 
 absl::StatusOr<MemoryRegion> RegisterAt(ibv_pd* domain, absl::Span<std::byte> bytes, uint64_t address, int access) {
   MOULT_ASSIGN_OR_RETURN(const Api* api, LoadApi());
   const auto flags = static_cast<unsigned>(access);
   MemoryRegion region;
-  if (CanFault(domain->context)) {
+  if (CanFault(domain->context, access)) {
     region.reset(api->reg_mr(domain, bytes.data(), bytes.size(), address, flags | IBV_ACCESS_ON_DEMAND));
   }
   if (region == nullptr) region.reset(api->reg_mr(domain, bytes.data(), bytes.size(), address, flags));

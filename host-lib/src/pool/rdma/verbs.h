@@ -60,7 +60,7 @@ class Memory {
   absl::Span<std::byte> bytes_;
 };
 
-// Addresses on the wire count from 0. With on-demand paging where the device can read so, else pinned. kResourceExhausted:
+// Addresses on the wire count from 0. With on-demand paging where the device can read (and write) so, else pinned. kResourceExhausted:
 // the limit of locked memory.
 absl::StatusOr<MemoryRegion> Register(ibv_pd* domain, absl::Span<std::byte> bytes, int access);
 // The same with the memory's own addresses, for work requests of this side.

@@ -19,7 +19,7 @@
 #include <linux/types.h>
 
 #define MOULT_MAGIC		0x746c756fu	/* "oult" */
-#define MOULT_VERSION		3
+#define MOULT_VERSION		4
 #define MOULT_IOC		0xCB
 
 /* More windows than this a guest never has. */
@@ -28,6 +28,9 @@
 #define MOULT_MAX_RANGES	65536
 /* Page frames in one MOULT_HOLD. */
 #define MOULT_MAX_HOLD		(1u << 20)
+
+/* Pages whose bits one MOULT_YOUNG tells. */
+#define MOULT_MAX_YOUNG		(1u << 20)
 
 /* struct moult_window.flags */
 /*
@@ -253,8 +256,8 @@ struct moult_keep {
  * maps, and shared memory without a name that none has mapped or open.
  *
  * Errors: -EPERM as for MOULT_KEEP; -EINVAL malformed; -E2BIG; -EBUSY a process that
- * has this memory has not ended; -ENOMEM; -EFAULT; -EINTR a fatal signal. After an error no
- * more is held than before.
+ * has this memory has not ended; -EAGAIN the kernel has been moving a page of it for about a second;
+ * -ENOMEM; -EFAULT; -EINTR a fatal signal. After an error no more is held than before.
  */
 struct moult_list {
 	__u32 size;
@@ -266,6 +269,58 @@ struct moult_list {
 	__u32 capacity;
 	__u32 count;
 	__u64 frames;
+};
+
+/* struct moult_young.flags */
+#define MOULT_YOUNG_CLEAR	(1u << 0)	/* from now on they count as not touched */
+
+/**
+ * struct moult_span - pages of a process that follow each other
+ * @va: address there, page aligned
+ * @length: in bytes, page aligned, not zero
+ */
+struct moult_span {
+	__u64 va;
+	__u64 length;
+};
+
+/**
+ * struct moult_young - MOULT_YOUNG: which pages of a process were touched?
+ * @size: sizeof(struct moult_young)
+ * @flags: MOULT_YOUNG_*
+ * @pid: of the process, in the caller's pid namespace
+ * @count: of spans, 1 to MOULT_MAX_RANGES
+ * @spans: user address of an array of struct moult_span, rising by @va, without
+ *	overlap; where nothing is mapped nothing is touched
+ * @bitmap: user address of u64 words with one bit for each page, in the order of
+ *	the spans, from the lowest bit on. Out: whether it was touched. Together at
+ *	most MOULT_MAX_YOUNG pages. 0: not wanted; then spans may be of any length
+ * @young: out: how many were
+ *
+ * Touched is what is mapped and was read, written or executed since that was last
+ * cleared: what /proc/PID/smaps adds up as Referenced, page by page. What a fault brought in
+ * was touched; what fork() copied, or MOULT_ATTACH showed, was not yet. A huge page is touched,
+ * and cleared, as a whole; of two spans in one call that share it, the first gets the answer.
+ * hugetlb and device mappings are passed by. A page that the kernel is moving just then (compaction,
+ * or a huge page that is split) counts as touched, and is not cleared.
+ *
+ * Two things make a page look untouched that is not. TLBs are left alone, as the
+ * kernel's own idle page tracking does: an entry that is in use there sets no mark until it was evicted.
+ * And when the kernel looks for memory it clears marks itself. In turn MOULT_YOUNG_CLEAR,
+ * like /proc/PID/clear_refs, lets pages look older to the kernel, shared ones also to others that have them.
+ *
+ * Errors: -EPERM without CAP_SYS_ADMIN, or after MOULT_RESTRICT; -EINVAL malformed,
+ * unsorted, overlapping or unaligned; -E2BIG too much in one call; -ESRCH no such process, or it has no memory;
+ * -ENOMEM; -EFAULT; -EINTR a fatal signal. After one of the last three some may be cleared.
+ */
+struct moult_young {
+	__u32 size;
+	__u32 flags;
+	__s32 pid;
+	__u32 count;
+	__u64 spans;
+	__u64 bitmap;
+	__u64 young;
 };
 
 /* Cheap, no capability. */
@@ -305,5 +360,8 @@ struct moult_list {
 /* Since version 3. */
 #define MOULT_KEEP	_IO(MOULT_IOC, 7)
 #define MOULT_LIST	_IO(MOULT_IOC, 8)
+
+/* Since version 4. */
+#define MOULT_YOUNG	_IO(MOULT_IOC, 9)
 
 #endif /* _UAPI_LINUX_MOULT_H */

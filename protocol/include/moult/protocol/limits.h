@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The numbers of template format 1. spec.md is normative; this is the same table in C++.
+// The numbers of the template format. spec.md is normative; this is the same table in C++.
 #ifndef MOULT_PROTOCOL_LIMITS_H_
 #define MOULT_PROTOCOL_LIMITS_H_
 
@@ -9,7 +9,8 @@
 
 namespace moult::image {
 
-inline constexpr uint32_t kFormatVersion = 1;
+inline constexpr uint32_t kFormatVersion = 2;        // of what is written
+inline constexpr uint32_t kOldestFormatVersion = 1;  // that is still read
 inline constexpr uint32_t kNone = 4294967295;  // an index that names nothing
 inline constexpr uint64_t kPageSize = 4096;
 inline constexpr uint64_t kPagesChunk = 256 * 1024;  // bytes per leaf of the digest tree

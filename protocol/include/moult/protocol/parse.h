@@ -11,6 +11,7 @@
 #include <string_view>
 
 #include "absl/status/statusor.h"
+#include "moult/protocol/limits.h"
 #include "moult/protocol/schema.h"
 
 namespace moult::image {
@@ -18,7 +19,7 @@ namespace moult::image {
 inline constexpr size_t kManifestHeaderSize = 64;
 
 // A whole `manifest` file around a finished FlatBuffer Manifest.
-std::string EncodeManifestFile(std::string_view payload);
+std::string EncodeManifestFile(std::string_view payload, uint32_t format_version = kFormatVersion);
 
 // Checks header, digest, structure and ValidateManifest. kFailedPrecondition for another format version,
 // kDataLoss for everything else; messages start with "manifest: ".

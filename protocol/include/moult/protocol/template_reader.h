@@ -13,6 +13,7 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "moult/base/unique_fd.h"
+#include "moult/protocol/digest.h"
 #include "moult/protocol/schema.h"
 
 namespace moult::image {
@@ -39,6 +40,7 @@ class TemplateReader {
   // Read-only; `pages` holds manifest().pages->size bytes. Content is as good as the last VerifyPages.
   int pages_fd() const { return pages_.get(); }
   uint64_t pages_size() const { return manifest_->pages->size; }
+  PageLeaves leaves() const { return {manifest_->format_version, manifest_->pages_leaves}; }
 
   // Hashes all of `pages`, with a second thread beside the caller's when it is big and `threads` allows it.
   // kDataLoss names the first bad chunk found.
@@ -47,6 +49,8 @@ class TemplateReader {
   // Fills `out` with verified bytes from `offset` on. What is not a whole chunk costs reading and hashing the
   // chunk: ask for large, chunk-aligned pieces. kOutOfRange past the end; kDataLoss leaves `out` undefined.
   absl::Status ReadPages(uint64_t offset, absl::Span<std::byte> out) const;
+  // The same of what the caller holds against leaves() himself.
+  absl::Status ReadUnchecked(uint64_t offset, absl::Span<std::byte> out) const;
 
  private:
   struct Parts;

@@ -14,6 +14,7 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "moult/base/unique_fd.h"
+#include "moult/protocol/limits.h"
 #include "moult/protocol/schema.h"
 
 namespace moult::image {
@@ -27,6 +28,8 @@ struct WriterOptions {
   bool nameless_files = true;
   // Hash beside writing, in a thread of its own. Without, Commit hashes.
   bool hash_in_background = true;
+  // An older one: of a copy of a template that has it, whose digest is to stay.
+  uint32_t format_version = kFormatVersion;
 };
 
 // Not thread-safe: one caller at a time. All calls block on the disk. After an error every further call gives
@@ -63,6 +66,7 @@ class TemplateWriter {
   const std::string dir_;
   std::unique_ptr<Staging> staging_;
   UniqueFd pages_;
+  const uint32_t format_version_;
   std::unique_ptr<ChunkHasher> hasher_;
   uint64_t size_ = 0;
   absl::Status failed_;

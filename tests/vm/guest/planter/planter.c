@@ -3,7 +3,8 @@
  * Pages of the kernel's own that can be told by their content: each begins with a
  * mark and its number. And where the page tables of a process are, found by
  * walking them from their root: /proc/moult-tables has a line "level address" for
- * each of them.
+ * each of them. /proc/moult-stacks has a line "thread address" for each page of
+ * the stacks that its threads have in the kernel.
  */
 #include <linux/io.h>
 #include <linux/mm.h>
@@ -11,7 +12,9 @@
 #include <linux/pid.h>
 #include <linux/proc_fs.h>
 #include <linux/sched/mm.h>
+#include <linux/sched/signal.h>
 #include <linux/sched/task.h>
+#include <linux/sched/task_stack.h>
 #include <linux/seq_file.h>
 #include <linux/slab.h>
 #include <linux/vmalloc.h>
@@ -25,7 +28,7 @@ module_param(vmalloc_mark, ulong, 0444);
 module_param(large_mark, ulong, 0444);
 static int pid;
 module_param(pid, int, 0644);
-MODULE_PARM_DESC(pid, "whose page tables are shown");
+MODULE_PARM_DESC(pid, "whose page tables and stacks are shown");
 
 static void **small, **large;
 static char *whole;
@@ -115,13 +118,51 @@ static int show(struct seq_file *to, void *unused)
 	return mm ? 0 : -ESRCH;
 }
 
+/* It stands still: no thread comes or goes, so no stack does. */
+static int show_stacks(struct seq_file *to, void *unused)
+{
+	struct pid *whose = find_get_pid(pid);
+	struct task_struct *task = get_pid_task(whose, PIDTYPE_PID);
+	struct task_struct *thread;
+	unsigned long at;
+
+	if (task) {
+		rcu_read_lock();
+		for_each_thread(task, thread) {
+			const char *stack = task_stack_page(thread);
+
+			for (at = 0; stack && at < THREAD_SIZE; at += PAGE_SIZE) {
+				struct page *page = is_vmalloc_addr(stack + at) ? vmalloc_to_page(stack + at) : virt_to_page(stack + at);
+
+				seq_printf(to, "%d %llu\n", thread->pid, (u64)page_to_phys(page));
+			}
+		}
+		rcu_read_unlock();
+		put_task_struct(task);
+	}
+	put_pid(whose);
+	return task ? 0 : -ESRCH;
+}
+
 static int open(struct inode *inode, struct file *file)
 {
 	return single_open_size(file, show, NULL, 4 << 20);
 }
 
+static int open_stacks(struct inode *inode, struct file *file)
+{
+	return single_open_size(file, show_stacks, NULL, 1 << 20);
+}
+
 static const struct proc_ops ops = {
 	.proc_open = open,
+	.proc_read = seq_read,
+	.proc_lseek = seq_lseek,
+	.proc_release = single_release,
+};
+
+static const struct proc_ops stack_ops = {
+	.proc_open = open_stacks,
 	.proc_read = seq_read,
 	.proc_lseek = seq_lseek,
 	.proc_release = single_release,
@@ -133,6 +174,10 @@ static int __init planter_init(void)
 
 	if (!err && !proc_create("moult-tables", 0400, NULL, &ops))
 		err = -ENOMEM;
+	if (!err && !proc_create("moult-stacks", 0400, NULL, &stack_ops)) {
+		remove_proc_entry("moult-tables", NULL);
+		err = -ENOMEM;
+	}
 	if (err)
 		uproot();
 	return err;
@@ -141,6 +186,7 @@ module_init(planter_init);
 
 static void __exit planter_exit(void)
 {
+	remove_proc_entry("moult-stacks", NULL);
 	remove_proc_entry("moult-tables", NULL);
 	uproot();
 }

@@ -1,0 +1,354 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Cases of offload_test.py: what an offload lacks, and what becomes of pages that cannot come back."""
+import contextlib
+import json
+import os
+import pathlib
+import resource
+import socket
+import time
+
+from chaos_setting import STRIKER
+from end_thread import end_thread, threads
+from offload_setting import Bystander, case_of, HERE, qemu_with, Setting
+from trial import CallError, TrialError, expect
+
+FAULTS = []
+case = case_of(FAULTS)
+
+
+@case
+def pool_is_full(s):
+    beside = Bystander(s)
+    with_little = Setting(s.options, s.folder, "little", ["--pool-mib", "2"])
+    try:
+        function = with_little.vm.run("python")
+        answer = with_little.control.get(function, "/?seed=1")
+        try:
+            with_little.control.call("offload", function=function)
+            raise TrialError("no error where RESOURCE_EXHAUSTED is due")
+        except CallError as e:
+            expect(e.name == "RESOURCE_EXHAUSTED", str(e))
+        beside.works_on()
+        expect(with_little.info(function)["state"] == "running", "it does not run on")
+        expect(with_little.control.get(function, "/?seed=1") == answer, "another answer")
+        expect(with_little.pager()["pool_used_bytes"] == 0, str(with_little.pager()))
+    finally:
+        with_little.vm.close()
+
+
+def refuses(one, function, name, *texts, **more):
+    """An offload that fails so, and leaves the function as it was."""
+    before = one.control.get(function, "/bytes")
+    try:
+        one.control.call("offload", function=function, **more)
+        raise TrialError(f"no error where {name} is due")
+    except CallError as e:
+        expect(e.name == name and all(text in str(e) for text in texts), str(e))
+    expect(one.info(function)["state"] == "running", "it does not run on")
+    expect(one.control.get(function, "/bytes") == before, "another answer")
+    expect(one.pager()["pool_used_bytes"] == 0, str(one.pager()))
+
+
+@case
+def there_is_no_userfaultfd(s):
+    for error, name, texts in (("EPERM", "FAILED_PRECONDITION", ("/dev/userfaultfd", "CAP_SYS_PTRACE", "vm.unprivileged_userfaultfd=1")),
+                               ("ENOSYS", "UNIMPLEMENTED", ("CONFIG_USERFAULTFD",))):
+        without = Setting(s.options, s.folder, error, under=[HERE / "forbid.py", error])
+        try:
+            function = without.server("web")
+            refuses(without, function, name, "userfaultfd", error, *texts)
+            expect(without.control.call("detach", function=function)["detached"], "a detach needs none")
+        finally:
+            without.vm.close()
+
+
+def accepted(one):
+    """A connection to the control socket that has been taken."""
+    connection = one.control.connect()
+    connection.sendall(b'{"id": 0, "method": "status"}\n')
+    answer = b""
+    while not answer.endswith(b"\n"):
+        answer += connection.recv(1 << 16)
+    return connection
+
+
+@case
+def there_are_no_descriptors(s):
+    few = Setting(s.options, s.folder, "few")
+    try:
+        function = few.server("web")
+        few.control.call("hello")
+        limits = resource.prlimit(few.vm.qemu, resource.RLIMIT_NOFILE)
+        over = accepted(few)
+        # Clients take the numbers that are free below others: what the process has is to be all that it may have.
+        taken = {int(fd) for fd in os.listdir(f"/proc/{few.vm.qemu}/fd")}
+        clients = [accepted(few) for _ in range(max(taken) + 1 - len(taken))]
+        resource.prlimit(few.vm.qemu, resource.RLIMIT_NOFILE, (max(taken) + 1, limits[1]))
+        try:
+            few.control.call("offload", function=function, over=over)
+            raise TrialError("no error where RESOURCE_EXHAUSTED is due")
+        except CallError as e:
+            expect(e.name == "RESOURCE_EXHAUSTED" and "EMFILE" in str(e) and "ulimit -n" in str(e), str(e))
+        finally:
+            resource.prlimit(few.vm.qemu, resource.RLIMIT_NOFILE, limits)
+            for client in clients:
+                client.close()
+        expect(few.info(function)["state"] == "running", "it does not run on")
+        expect(few.control.get(function, "/bytes") == bytes(range(256)), "another answer")
+        few.control.call("offload", function=function)
+        few.control.call("recall", function=function, prefetch="none")
+        expect(few.control.get(function, "/bytes") == bytes(range(256)), "another answer after a recall")
+    finally:
+        few.vm.close()
+
+
+class FewMaps:
+    """The VMM of a Setting, with all mappings taken that it may have but for a few."""
+
+    def __init__(self, s, name):
+        self.socket = s.folder / f"{name}-maps.sock"
+        library = pathlib.Path(s.options.bin).resolve().parent / "lib" / "moult-vm-few-maps.so"
+        self.options = qemu_with(s, f"{name}-maps", under=f'MOULT_TEST_MAPS={self.socket} LD_PRELOAD="$LD_PRELOAD:{library}"')
+
+    @contextlib.contextmanager
+    def left(self, count):
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(30)
+            connection.connect(str(self.socket))
+            for line, inside in ((f"few {count}\n", True), ("all\n", False)):
+                connection.sendall(line.encode())
+                expect(connection.recv(64) == b"done\n", f"the VMM's mappings: {line!r}")
+                if inside:
+                    yield
+
+
+def refused_for_maps(one, method, **parameters):
+    try:
+        one.control.call(method, **parameters)
+        raise TrialError(f"{method}: no error where RESOURCE_EXHAUSTED is due")
+    except CallError as e:
+        expect(e.name == "RESOURCE_EXHAUSTED" and "raise vm.max_map_count" in str(e), str(e))
+
+
+@case
+def there_are_no_mappings(s):
+    """Of a process at vm.max_map_count, as many as a busy VMM would leave: what needs more of them is refused, the rest goes on."""
+    maps = FewMaps(s, "mapless")
+    one = Setting(s.options, s.folder, "mapless", maps.options)
+    try:
+        function = one.server("web")
+        one.control.call("capture", function=function, name="of-web")
+        expect(one.control.get(function, "/count") == b"1", "the first answer")
+        for count in (0, 1):
+            with maps.left(count):
+                refuses(one, function, "RESOURCE_EXHAUSTED", f"offload of function {function}", "raise vm.max_map_count")
+        with maps.left(0):
+            refused_for_maps(one, "capture", function=function, name="not-made")
+            refused_for_maps(one, "attach", name="of-web", pages="in_place")
+            expect([t["name"] for t in one.control.call("templates.list")["templates"]] == ["of-web"], "a template is half-made")
+            expect(not one.control.call("status")["vm"]["windows"][0]["slots"], "a slot is half-made")
+            attached = one.control.call("attach", name="of-web")
+            expect(attached["pages"] == "copy" and "raise vm.max_map_count" in str(attached["notes"]), str(attached))
+            copied = attached["function"]["id"]
+            expect(one.control.get(copied, "/bytes") == bytes(range(256)), "an answer of what was copied")
+        # What is out comes back, and what is over goes.
+        for out in (function, copied):
+            expect(one.control.call("offload", function=out)["offloaded_bytes"] > 1 << 20, f"function {out} is not out")
+        with maps.left(0):
+            one.control.call("recall", function=function, prefetch="none")
+            expect(one.control.get(function, "/count") == b"2", "it counts on")
+            expect(one.control.get(function, "/bytes") == bytes(range(256)), "its bytes")
+            expect(one.control.call("detach", function=copied)["detached"], "a detach of what is out")
+            one.control.call("recall", function=function, prefetch="all")
+        one.swept()
+        pager = one.pager()
+        expect(pager["lost_pages"] == 0 and pager["pool_used_bytes"] < 256 << 10, str(pager))
+        one.control.call("offload", function=function)
+        one.control.call("recall", function=function, prefetch="all")
+        expect(one.control.get(function, "/count") == b"3", "it counts on, with mappings again")
+    finally:
+        one.vm.close()
+
+
+@case
+def agent_ends_while_a_function_is_out(s):
+    """It is started anew, and finds the function; what is out is the host's to know."""
+    one = Setting(s.options, s.folder, "struck", ["--payload", f"init.d/61-striker={STRIKER}"])
+    try:
+        striker = one.vm.start("striker", ["/usr/bin/sleep", "1000000"], "--ready", "connect", port=9091)
+        function = one.server("web")
+        expect(one.control.get(function, "/count") == b"1", "the first answer")
+        moved = one.control.call("offload", function=function)["offloaded_bytes"]
+        one.control.get(striker, "/strike?what=agent&after_ms=0")
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                struck = json.loads(one.control.get(striker, "/idle"))
+                if struck["idle"] and struck["hit"] and one.info(function)["state"] == "frozen":
+                    break
+            except (TrialError, OSError):
+                pass
+            expect(time.monotonic() < deadline, "the agent does not come back with its function")
+            time.sleep(0.1)
+        expect(one.info(function)["offloaded_bytes"] >= moved * 0.9, f"{moved} bytes were out: {one.info(function)}")
+        one.control.call("recall", function=function)
+        expect(one.control.get(function, "/count") == b"2", "it counts on")
+        expect(one.control.get(function, "/bytes") == bytes(range(256)), "its bytes")
+        expect(one.pager()["lost_pages"] == 0, str(one.pager()))
+    finally:
+        one.vm.close()
+
+
+PAGERS = 4  # threads that serve faults where nothing else is said
+WELL_AFTER = 30  # seconds: a thread that ends earlier has lived for a moment only, and the next ones wait for longer and longer
+PAUSES = (2, 4, 8, 8)  # seconds, at least: between threads that each end at once
+
+
+class Pagers:
+    """The threads of a Setting's VMM that serve faults, and what is said of them."""
+
+    def __init__(self, one):
+        self.one = one
+
+    def alive(self):
+        return threads(self.one.vm.qemu, "moult-pager")
+
+    def told(self):
+        return self.one.control.call("status")["embedder"]["pager_threads"]
+
+    def said(self, text):
+        return (self.one.vm.folder / "trial.log").read_text(errors="replace").count(text)
+
+    def end(self, *some):
+        for thread in some:
+            end_thread(self.one.vm.qemu, thread)
+
+    def until_complete(self, seconds):
+        deadline = time.monotonic() + seconds
+        while (told := self.told()) != PAGERS or len(self.alive()) != PAGERS:
+            expect(time.monotonic() < deadline, f"{told} threads serve faults after {seconds} s: {self.one.vm.logs()}")
+            time.sleep(0.1)
+
+    def next_after(self, known, seconds):
+        """The one that is started in the stead of another, and when."""
+        deadline = time.monotonic() + seconds
+        while not (new := {thread: at for thread, at in self.alive().items() if thread not in known}):
+            expect(time.monotonic() < deadline, f"no other thread is started in {seconds} s: {self.one.vm.logs()}")
+            time.sleep(0.02)
+        expect(len(new) == 1, f"one thread is missing, {len(new)} are started")
+        return new.popitem()
+
+
+@case
+def threads_that_serve_faults_end(s):
+    """All of them, with a function out that is asked something: others are started, and it answers. Where one ends again and again,
+    the next comes later each time, up to a bound, and those that are left serve."""
+    one = Setting(s.options, s.folder, "pagerless")
+    try:
+        pagers = Pagers(one)
+        function = one.server("web")
+        pagers.until_complete(10)
+        first = pagers.alive()
+        expect(one.control.get(function, "/count") == b"1", "the first answer")
+        while float(pathlib.Path("/proc/uptime").read_text().split()[0]) < max(first.values()) + WELL_AFTER + 1:
+            time.sleep(0.5)
+        expect(one.control.call("offload", function=function)["offloaded_bytes"] > 1 << 20, "it is not out")
+        expect(not pagers.said("pager:"), f"of threads that live: {one.vm.logs()}")
+        pagers.end(*first)
+        one.control.call("thaw", function=function)
+        expect(one.control.get(function, "/count") == b"2", "it counts on")
+        expect(one.control.get(function, "/bytes") == bytes(range(256)), "its bytes")
+        pagers.until_complete(60)
+        expect(not set(first) & set(pagers.alive()), "a thread that was ended is still there")
+        expect(pagers.said("in moult_pager_run() ended without returning from it") > 0, f"nothing is said of those that ended: {one.vm.logs()}")
+        expect(pagers.said("pager: another thread is started") == PAGERS, f"what is said of it: {one.vm.logs()}")
+
+        # One that ends at once, and so do those in its stead.
+        again = "pager: threads that serve faults end again and again"
+        expect(not pagers.said(again), f"too early: {one.vm.logs()}")
+        left = pagers.alive()
+        victim, started = left.popitem()
+        gaps = []
+        while len(gaps) < len(PAUSES) + 1:
+            pagers.end(victim)
+            if not gaps:  # What takes long here would count as a thread that has lived.
+                one.control.call("offload", function=function)
+                one.control.call("recall", function=function, prefetch="none")
+                expect(one.control.get(function, "/bytes") == bytes(range(256)), "its bytes, while others serve")
+            victim, now = pagers.next_after(left, PAUSES[-1] + 22)
+            gaps.append(now - started)
+            started = now
+        # A pause is counted from when somebody wanted to start a thread, which may take a moment.
+        expect(all(gap > pause * 0.75 for gap, pause in zip(gaps[1:], PAUSES)), f"seconds between threads that end at once: {gaps}")
+        expect(pagers.said(again) == 1, f"it is not said, or more than once: {one.vm.logs()}")
+        print(f"  seconds between threads that end at once: {', '.join(f'{gap:.1f}' for gap in gaps[1:])}")
+
+        # The last one lives.
+        pagers.until_complete(30)
+        one.control.call("offload", function=function)
+        one.control.call("recall", function=function, prefetch="all")
+        expect(one.control.get(function, "/bytes") == bytes(range(256)), "its bytes, with all of them there")
+        expect(one.pager()["lost_pages"] == 0, str(one.pager()))
+    finally:
+        one.vm.close()
+
+
+def damage(pid, folder):
+    """Overwrites all of the pool, which is a file without a name in `folder`."""
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        path = f"/proc/{pid}/fd/{fd}"
+        target = os.readlink(path)
+        # Not the changes to the root disk, which QEMU keeps in one that it has unlinked.
+        if target.startswith(f"{folder}/#"):
+            with open(path, "r+b") as pool:
+                pool.write(b"\xee" * os.fstat(pool.fileno()).st_size)
+                return
+    raise TrialError("no pool is open in QEMU")
+
+
+def end_of_victim(broken, victim):
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        try:
+            if broken.info(victim)["state"] == "ended":
+                return "the function has ended"
+        except (TrialError, OSError):
+            if not os.path.exists(f"/proc/{broken.vm.qemu}") or broken.vm.process.poll() is not None:
+                return "the emulator has ended"
+        time.sleep(0.5)
+    raise TrialError("after a minute neither the function nor the emulator has ended")
+
+
+@case
+def pool_is_damaged(s):
+    """Never an answer of wrong bytes. The function ends, and its neighbour answers; or, when the guest's CPU that waits
+    keeps the agent from being heard, the emulator ends, and has said why."""
+    beside = Bystander(s)
+    broken = Setting(s.options, s.folder, "broken")
+    try:
+        victim, neighbour = broken.server("victim"), broken.server("neighbour")
+        broken.control.call("offload", function=victim)
+        damage(broken.vm.qemu, s.folder / "broken")
+        broken.control.call("thaw", function=victim)
+        beside.works_on()
+        try:
+            body = broken.control.get(victim, "/bytes")
+            raise TrialError(f"an answer of {len(body)} bytes came of damaged pages")
+        except (TrialError, OSError) as e:
+            if "an answer of" in str(e):
+                raise
+        outcome = end_of_victim(broken, victim)
+        print(f"  {outcome}")
+        if outcome == "the function has ended":
+            try:
+                expect(broken.control.get(neighbour, "/count") == b"1", "its neighbour's answer")
+            except (TrialError, OSError) as e:
+                # The end of the function itself may need a page that is lost.
+                if not broken.vm.has_ended(15):
+                    raise TrialError(f"{e}\n{broken.vm.logs()}") from e
+                print("  then the emulator has ended")
+        log = broken.vm.logs()
+        expect("is lost" in log, f"nothing is said of it: {log}")
+    finally:
+        broken.vm.close()
