@@ -63,7 +63,7 @@ def main():
         if counts[1]:
             print(f"    FAIL {name}: {line(counts)}")
             for text in FAILED_LINE.findall(output)[:20]:
-                print(f"        {text[:200]}")
+                print(f"        {text[:800]}")
     return 0
 
 

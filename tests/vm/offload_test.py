@@ -42,11 +42,13 @@ s.listen()
 while True:
     s.accept()
 """
-# Holds so much more in each part of its life. The agent looks while it runs on, hence the pause.
+# Holds so much more in each part of its life. The agent looks while it runs on, hence the pause. Pages that the guest's kernel
+# makes a huge one of come back for that.
 PARTS = f"""
-import socket, time
+import mmap, socket, time
 def hold(size):
-    part = bytearray(size)
+    part = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    part.madvise(mmap.MADV_NOHUGEPAGE)
     part[::4096] = b'7' * (size // 4096)
     return part
 parts = [hold({PART_SIZES["runtime"]})]

@@ -15,6 +15,8 @@ constexpr uint8_t kReadsUnderWay = 16;  // every RC device takes so many
 // Each attempt that is not acknowledged waits 4.096 us << 16, 268 ms: seven fill two seconds, then the other side is gone.
 constexpr uint8_t kAckTimeout = 16;
 constexpr uint8_t kRetries = 7;
+// What the wire loses of a connection's making, the connection manager sends again after several seconds only.
+constexpr auto kFirstPatience = std::chrono::seconds(1);
 constexpr int kRejectedByProgram = 28;  // IB_CM_REJ_CONSUMER_DEFINED
 
 absl::StatusOr<std::unique_ptr<addrinfo, void (*)(addrinfo*)>> Resolve(const PoolNode& node) {
@@ -45,10 +47,12 @@ absl::Status EventError(const Api& api, rdma_cm_event_type event, int status) {
 absl::StatusOr<std::unique_ptr<Connection>> Connection::Connect(const PoolNode& node, const std::string& introduction,
                                                                 Clock::time_point deadline) {
   MOULT_ASSIGN_OR_RETURN(const Api* api, LoadApiWithDevice());
-  std::unique_ptr<Connection> connection(new Connection(api, node));
-  const absl::Status status = connection->Connect(introduction, deadline);
-  if (!status.ok()) return connection->Annotated(status);
-  return connection;
+  for (Clock::duration patience = kFirstPatience;; patience *= 2) {
+    std::unique_ptr<Connection> connection(new Connection(api, node));
+    const absl::Status status = connection->Connect(introduction, patience, deadline);
+    if (status.ok()) return connection;
+    if (!absl::IsDeadlineExceeded(status) || Clock::now() >= deadline) return connection->Annotated(status);
+  }
 }
 
 absl::StatusOr<std::unique_ptr<Connection>> Connection::Open(const PoolNode& node, const TenantKey& key,
@@ -102,7 +106,7 @@ absl::Status Connection::MakeQueuePair() {
   return queue_->Attach(id_->qp);
 }
 
-absl::Status Connection::Connect(const std::string& introduction, Clock::time_point deadline) {
+absl::Status Connection::Connect(const std::string& introduction, Clock::duration patience, Clock::time_point deadline) {
   MOULT_ASSIGN_OR_RETURN(const auto address, Resolve(node_));
   events_.reset(api_->create_event_channel());
   if (events_ == nullptr) return ErrnoStatus("create an event channel; modprobe rdma_ucm");
@@ -131,7 +135,7 @@ absl::Status Connection::Connect(const std::string& introduction, Clock::time_po
   parameters.retry_count = kRetries;
   parameters.rnr_retry_count = kRetries - 1;  // 7 would be for ever
   if (api_->connect(id, &parameters) != 0) return absl::UnavailableError(ErrnoStatus("connect").message());
-  return WaitFor(RDMA_CM_EVENT_ESTABLISHED, deadline);
+  return WaitFor(RDMA_CM_EVENT_ESTABLISHED, std::min(deadline, Clock::now() + patience));
 }
 
 absl::Status Connection::Authenticate(const TenantKey& key, Clock::time_point deadline) {

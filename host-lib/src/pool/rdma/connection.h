@@ -68,7 +68,8 @@ class Connection {
 
  private:
   Connection(const Api* api, PoolNode node) : api_(api), node_(std::move(node)) {}
-  absl::Status Connect(const std::string& introduction, Clock::time_point deadline);
+  // One attempt; kDeadlineExceeded also when its request was not answered within `patience`.
+  absl::Status Connect(const std::string& introduction, Clock::duration patience, Clock::time_point deadline);
   absl::Status MakeQueuePair();
   absl::Status WaitFor(rdma_cm_event_type wanted, Clock::time_point deadline);
   absl::StatusOr<Reply> Call(Request request, Clock::time_point deadline);
