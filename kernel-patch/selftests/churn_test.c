@@ -63,13 +63,17 @@ int main(void)
 	}
 	CHECK_EQ(failed, 0, "1000 processes and more attach, fork, write and exit");
 	CHECK(!grew, "MemAvailable is back");
-	before = after;
 
-	for (int i = 0; i < ROUNDS; i++)
-		munmap(map_attached(PAGES, 1, RW), PAGES * PAGE);
-	after = available_again(before);
-	printf("# MemAvailable %ld KiB after as many in one process\n", after);
-	CHECK(before - after < SLACK_KIB, "also after as many attaches in one process");
+	grew = 1;
+	for (int try = 0; try < TRIES && grew; try++) {
+		before = after;
+		for (int i = 0; i < ROUNDS; i++)
+			munmap(map_attached(PAGES, 1, RW), PAGES * PAGE);
+		after = available_again(before);
+		printf("# MemAvailable %ld KiB after as many in one process\n", after);
+		grew = before - after >= SLACK_KIB;
+	}
+	CHECK(!grew, "also after as many attaches in one process");
 	all = extent_of(0, window_pages());
 	CHECK_EQ(ioctl(device, MOULT_DETACH, &all), 0, "the whole window can be detached");
 	CHECK(!all.mapped && !all.pinned, "nothing refers to it");

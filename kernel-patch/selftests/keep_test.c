@@ -239,7 +239,7 @@ static void test_late(bool kept_again)
 		CHECK(frames >= PAGES, "all of it");
 	}
 	close(other);
-	usleep(500000);
+	usleep(2000000);
 	CHECK(pipe_holds(victim.pipe, 0), kept_again ? "whose close wipes it" : "what ends soon after a close is wiped, too");
 	CHECK(shared_intact(victim.shared), "but not what we share");
 	close(victim.pipe);

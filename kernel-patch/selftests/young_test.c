@@ -4,6 +4,7 @@
 
 #define PAGES 200
 #define SPLIT 16UL	/* huge pages */
+#define MOST_LOOKS 200000	/* at what another process splits meanwhile, which may have no CPU for seconds */
 
 static struct moult_young last_young;
 static uint64_t bitmap[MOULT_MAX_YOUNG / 64];
@@ -198,7 +199,7 @@ static void test_split(void)
 		fill_huge(va, SPLIT);
 		rounds += huge_kib() > 0;
 		kill(splitter, SIGCONT);
-		for (int i = 0; i < 2000 && (i % 32 || huge_kib() > 0); i++, looks++) {
+		for (int i = 0; i < MOST_LOOKS && (i % 32 || huge_kib() > 0); i++, looks++) {
 			failed += look(getpid(), va, SPLIT * HUGE_PAGES, 0) != 0;
 			less += last_young.young != SPLIT * HUGE_PAGES;
 		}

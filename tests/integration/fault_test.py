@@ -17,7 +17,7 @@ import tempfile
 import oracle
 import rig
 from kill.restore import end_children
-from kill.scenario import reap_until
+from kill.scenario import GRACE, reap_until
 from rig import Failed
 
 STRACE = "/usr/bin/strace"
@@ -131,7 +131,7 @@ class Faults:
                 raise Failed(f"{when}: it was to end: {rig.describe(victim.pid)}")
             return
         if not rig.wait_until(lambda: rig.alive(victim.pid) and rig.status_field(victim.pid, "TracerPid") == "0"
-                              and not rig.all_in_state(victim.pid, "Tt"), 2):
+                              and not rig.all_in_state(victim.pid, "Tt"), GRACE):
             raise Failed(f"{when}: exit {code} ({err.strip()}), and harmed: {rig.describe(victim.pid)}; log: {victim.log_tail()}")
         found = oracle.compare(before, victim.pid, "leave")
         if found:

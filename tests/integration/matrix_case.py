@@ -10,6 +10,7 @@ import memory
 import oracle
 import rig
 from freezers import freezers
+from kill.scenario import GRACE
 from rig import Failed
 
 COUNT = 20
@@ -80,7 +81,7 @@ class Case:
     def sweep(self):
         """Kills what is still a child of this case. Ends of processes show here a moment late."""
         left = []
-        rig.wait_until(lambda: not self.reap_orphans(), 1)
+        rig.wait_until(lambda: not self.reap_orphans(), GRACE)
         for pid in rig.children():
             left.append(rig.describe(pid))
             handle = rig.Handle(pid)
@@ -159,7 +160,7 @@ class Case:
 
     def untouched(self):
         pid = self.victim.pid
-        if not rig.wait_until(lambda: running(pid, self.tracer), 2):
+        if not rig.wait_until(lambda: running(pid, self.tracer), GRACE):
             raise Failed("the dump leaves it stopped or traced: " + rig.describe(pid))
 
     def mode_leave(self):
@@ -265,7 +266,7 @@ class Case:
         handle = self.victim.handles[-1]
         self.dump(name=name)
         if rig.alive(handle.pid) and handle.exists():
-            rig.wait_until(lambda: not rig.alive(handle.pid), 1)
+            rig.wait_until(lambda: not rig.alive(handle.pid), GRACE)
             if rig.alive(handle.pid):
                 raise Failed("still there after dump: " + rig.describe(handle.pid))
         if not handle.reap(5):

@@ -6,6 +6,7 @@ disks are never written to; nothing outlives a machine, however it ends."""
 import argparse
 import hashlib
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -173,10 +174,13 @@ def dies_with_its_maker(options):
 
 
 def nothing_to_do_is_quick(_):
-    start = time.monotonic()
+    def cpu_seconds():
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return used.ru_utime + used.ru_stime
+    start = cpu_seconds()
     for argv in (["kernel", "6.1"], ["kernel", "6.12"], ["build"], ["vsock-device"]):
         subprocess.run([ROOTFS / argv[0], *argv[1:]], check=True, stdout=subprocess.DEVNULL, timeout=60)
-    expect(time.monotonic() - start < 5, f"{time.monotonic() - start:.1f} s")
+    expect(cpu_seconds() - start < 5, f"{cpu_seconds() - start:.1f} s of CPU time")
 
 
 class Report:

@@ -129,14 +129,6 @@ class Ctl:
         return told["function"]["id"]
 
 
-def shows_progress(ctl, what, *words):
-    """Shown after a second, and wiped in the end."""
-    shown, code = ctl.on_terminal(*words)
-    expect(code == 0, f"{words}: exit {code}: {shown!r}")
-    expect(f"{what}: 1." in shown or f"{what}: 2." in shown, f"{words}: no progress on a terminal: {shown!r}")
-    expect(shown.endswith("\r\x1b[K"), f"{words}: progress stays: {shown!r}")
-
-
 def run_cases(cases, *arguments, skipped=0, close=None):
     """Runs each; the exit code of the test. `close`, of a Trial: the last case."""
     failed = 0

@@ -114,7 +114,7 @@ class FewMaps:
     @contextlib.contextmanager
     def left(self, count):
         with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(30)
+            connection.settimeout(120)
             connection.connect(str(self.socket))
             for line, inside in ((f"few {count}\n", True), ("all\n", False)):
                 connection.sendall(line.encode())
@@ -180,7 +180,8 @@ def agent_ends_while_a_function_is_out(s):
         function = one.server("web")
         expect(one.control.get(function, "/count") == b"1", "the first answer")
         moved = one.control.call("offload", function=function)["offloaded_bytes"]
-        one.control.get(striker, "/strike?what=agent&after_ms=0")
+        with contextlib.suppress(TrialError, OSError):  # An agent that dies takes the way of the answer with it.
+            one.control.get(striker, "/strike?what=agent&after_ms=0")
         deadline = time.monotonic() + 60
         while True:
             try:

@@ -14,9 +14,10 @@ from trial import CallError, TrialError, expect
 POOLS = []
 case = case_of(POOLS)
 BYTES = bytes(range(256))
-LOST_AFTER = 4  # seconds, as the VMM is told
+LOST_AFTER = 8  # seconds, as the VMM is told
 # What is asked of the guest while one of its CPUs waits for a page can need that CPU: then it waits as long, and a moment more.
 ANSWERS_WITHIN = LOST_AFTER + 12
+SOON = 6  # sooner than a call that waits for the pool
 HELD_BYTES = 4 << 20
 # Has a file in memory, which it does not map.
 HOLDER = f"""
@@ -135,8 +136,8 @@ def too_late(one, beside, folder, pool, victim, neighbour, breaks, because):
     one.control.call("thaw", function=victim)
     asked = pool.submit(body_or_none, one, victim)
     expect(in_the_end("a neighbour's answer", lambda: one.control.get(neighbour, "/bytes")) == BYTES, "its answer")
-    timed("status", 2, lambda: one.control.call("status"))
-    timed("metrics", 2, lambda: one.control.call("metrics"))
+    timed("status", SOON, lambda: one.control.call("status"))
+    timed("metrics", SOON, lambda: one.control.call("metrics"))
     in_the_end("the guest's daemon", one.kernel_log)
     beside.works_on()
     deadline = time.monotonic() + ANSWERS_WITHIN
@@ -193,7 +194,7 @@ def pool_does_not_answer(s):
             one.control.call("thaw", function=other)
             pool.submit(body_or_none, one, other)
             until("nobody waits for the pool", folder.held)
-            timed("the end of the VM", 10, one.vm.close)
+            timed("the end of the VM", 30, one.vm.close)
         finally:
             one.vm.close()
 
@@ -248,10 +249,10 @@ def room_of_the_ended_is_given_back_behind_all_else(s):
             while "error" not in (sweep := one.control.call("status")["sweep"]):
                 expect(sweep["functions"] == 1 and time.monotonic() < deadline, f"it neither waits nor fails: {sweep}")
                 seen += sweep["running"] and folder.held() > 0
-                timed("ps", 2, lambda: one.control.call("ps"))
-                expect(timed("a neighbour's answer", 5, lambda: one.control.get(neighbour, "/bytes")) == BYTES, "its answer")
+                timed("ps", SOON, lambda: one.control.call("ps"))
+                expect(timed("a neighbour's answer", SOON, lambda: one.control.get(neighbour, "/bytes")) == BYTES, "its answer")
                 for verb in ("freeze", "thaw"):
-                    timed(verb, 5, lambda verb=verb: one.control.call(verb, function=other))
+                    timed(verb, SOON, lambda verb=verb: one.control.call(verb, function=other))
             expect(seen, "no sweep was seen that waits for the pool")
             message = sweep["error"]["message"]
             for word in (f"room of function {victim}, which has ended", str(folder.path), "does not answer", "look at its file system"):

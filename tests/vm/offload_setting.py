@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the cases of offload_test.py work on: a VM with a gardener, functions that have data, and the guest's kernel log."""
+import contextlib
 import functools
 import hashlib
 import json
@@ -92,6 +93,15 @@ class Setting:
         """guest/parts.py with these."""
         return self.vm.start_at(name, "unix:/tmp/parts.sock", ["/usr/bin/python3", "-S", "/run/moult/functions/parts.py", json.dumps(parts)],
                                 "--ready", "connect")
+
+    @contextlib.contextmanager
+    def no_new_huge_pages(self):
+        """What is out stays out meanwhile: of what the guest's kernel makes a huge page, all comes back."""
+        before = self.control.get(self.gardener, "/khugepaged?every_ms=4000000000")
+        try:
+            yield
+        finally:
+            self.control.get(self.gardener, f"/khugepaged?every_ms={before.decode()}")
 
     def server(self, name):
         """One that counts, at a socket of its own sandbox: there may be many."""

@@ -53,7 +53,7 @@ def hold(size):
     return part
 parts = [hold({PART_SIZES["runtime"]})]
 print('up', flush=True)
-time.sleep(3)
+time.sleep(6)
 parts.append(hold({PART_SIZES["init"]}))
 s = socket.socket(socket.AF_UNIX)
 s.bind('/tmp/parts.sock')
@@ -100,38 +100,39 @@ def ram_before_a_move(s, function):
 
 @case
 def memory_goes_back_to_the_host(s):
-    for name in SUBJECTS:
-        function = s.run(name)
-        answer = s.answer(name, function)
-        before = ram_before_a_move(s, function)
-        result = s.control.call("offload", function=function)
-        fell = before - host_memory(s.vm.qemu, s.folder)["ram"]
-        moved = result["offloaded_bytes"] + result["zero_bytes"]
-        expect(fell > moved * (1 - MOST_LEFT), f"{name}: {moved} bytes were offloaded, the host has {fell} back")
-        for _ in range(3):
-            told = s.control.call("pages", function=function)["functions"][0]
-            own = told["user_private"] + told["user_shared"] - told["offloaded"]
-            kernel = s.info(function)["kernel_bytes"]
-            if own < 1 << 20:
-                break
-            s.control.call("offload", function=function)  # khugepaged has made huge pages of some of it meanwhile
-        print(f"  {name}: {moved >> 10} KiB out, the host has {fell >> 10} KiB back; left in the guest: {own >> 10} KiB of its own, "
-              f"{kernel >> 10} KiB of the kernel's (page tables, stacks, sockets)")
-        expect(told["user_private"] + told["user_shared"] >= moved - (1 << 20), f"{name}: the guest sees {told}")
-        expect(own + kernel < LEFT_IN_GUEST, f"{name}: {own} bytes of its own and {kernel} of the kernel's are left of it")
-        s.control.call("recall", function=function)
-        expect(s.answer(name, function) == answer, f"{name}: its answer after a recall")
-        s.end(function)
+    with s.no_new_huge_pages():
+        for name in SUBJECTS:
+            goes_back_to_the_host(s, name)
 
-        function = s.run(name)
-        before = ram_before_a_move(s, function)
-        result = s.control.call("detach", function=function)
-        fell = before - host_memory(s.vm.qemu, s.folder)["ram"]
-        discarded = result["discarded_bytes"]
-        print(f"  {name}: of {discarded >> 10} KiB that a detach has discarded the host has {fell >> 10} KiB back")
-        expect(result["detached"] and discarded > LEAST_DISCARDED, f"{name}: a detach that discards little: {result}")
-        # What is free is taken by the next who wants some, first by what the host itself asks of the guest.
-        expect(fell > discarded * (1 - MOST_LEFT) - (2 << 20), f"{name}: {discarded} bytes were discarded, the host has {fell} back")
+
+def goes_back_to_the_host(s, name):
+    function = s.run(name)
+    answer = s.answer(name, function)
+    before = ram_before_a_move(s, function)
+    result = s.control.call("offload", function=function)
+    fell = before - host_memory(s.vm.qemu, s.folder)["ram"]
+    moved = result["offloaded_bytes"] + result["zero_bytes"]
+    expect(fell > moved * (1 - MOST_LEFT), f"{name}: {moved} bytes were offloaded, the host has {fell} back")
+    told = s.control.call("pages", function=function)["functions"][0]
+    own = told["user_private"] + told["user_shared"] - told["offloaded"]
+    kernel = s.info(function)["kernel_bytes"]
+    print(f"  {name}: {moved >> 10} KiB out, the host has {fell >> 10} KiB back; left in the guest: {own >> 10} KiB of its own, "
+          f"{kernel >> 10} KiB of the kernel's (page tables, stacks, sockets)")
+    expect(told["user_private"] + told["user_shared"] >= moved - (1 << 20), f"{name}: the guest sees {told}")
+    expect(own + kernel < LEFT_IN_GUEST, f"{name}: {own} bytes of its own and {kernel} of the kernel's are left of it")
+    s.control.call("recall", function=function)
+    expect(s.answer(name, function) == answer, f"{name}: its answer after a recall")
+    s.end(function)
+
+    function = s.run(name)
+    before = ram_before_a_move(s, function)
+    result = s.control.call("detach", function=function)
+    fell = before - host_memory(s.vm.qemu, s.folder)["ram"]
+    discarded = result["discarded_bytes"]
+    print(f"  {name}: of {discarded >> 10} KiB that a detach has discarded the host has {fell >> 10} KiB back")
+    expect(result["detached"] and discarded > LEAST_DISCARDED, f"{name}: a detach that discards little: {result}")
+    # What is free is taken by the next who wants some, first by what the host itself asks of the guest.
+    expect(fell > discarded * (1 - MOST_LEFT) - (2 << 20), f"{name}: {discarded} bytes were discarded, the host has {fell} back")
 
 
 @case
@@ -190,12 +191,13 @@ def three_functions_at_once(s):
 
 @case
 def detach_fetches_nothing(s):
-    function = s.vm.run("python")
-    used = s.pager()["pool_used_bytes"]
-    s.control.call("offload", function=function)
-    before = s.pager()
-    result = s.control.call("detach", function=function)
-    after = s.pager()
+    with s.no_new_huge_pages():
+        function = s.vm.run("python")
+        used = s.pager()["pool_used_bytes"]
+        s.control.call("offload", function=function)
+        before = s.pager()
+        result = s.control.call("detach", function=function)
+        after = s.pager()
     expect(result["detached"] and after["pool_used_bytes"] <= used, f"{used} -> {after['pool_used_bytes']}, {result}, {after}")
     fetched = after["prefetched_pages"] - before["prefetched_pages"] + after["fault_pages"] - before["fault_pages"]
     # The end of a process writes a few words into its memory.

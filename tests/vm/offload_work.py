@@ -94,7 +94,7 @@ def vm_ends_while_a_function_is_out(s):
     try:
         goes_out(one, busy(one))
         one.vm.process.terminate()
-        expect(one.vm.has_ended(10), "after 10 s the VM has not ended")
+        expect(one.vm.has_ended(20), "after 20 s the VM has not ended")
         expect(not os.path.exists(f"/proc/{one.vm.qemu}"), "the emulator lives on")
     finally:
         one.vm.close()

@@ -7,7 +7,7 @@ import time
 import nvdimm
 from nested_host import libraries
 from nvdimm import DEVICE, FILE
-from rdma_rig import stripped
+from rdma_rig import not_found, stripped
 
 ADDRESS = "10.0.2.1"
 URI = f"rdma://{ADDRESS}/"
@@ -88,11 +88,11 @@ def changed(dax, mib):
     rig.bad("ALREADY_EXISTS", "red-new is there already", "push", "red-new", "--store", "/srv/more", uri=URI)
     rig.bad("RESOURCE_EXHAUSTED", "larger device", "push", "red-huge", "--store", "/srv/more", uri=URI)
     before = dax.locally("stat", DEVICE)
-    told = rig.watch("red-new", 6, lambda: rig.good("rm", "red-new", uri=URI), uri=URI)
+    told = rig.watch("red-new", 120, lambda _: rig.good("rm", "red-new", uri=URI), until=not_found, uri=URI)
     expect(told[0]["code"] == "OK" and told[-1]["last"] == "NOT_FOUND", f"after rm: {told}")
     dax.freed(before)
     before = dax.locally("stat", DEVICE)
-    told = rig.watch("red-big", 8, lambda: dax.node.sh(f"moultctl pool rm {DEVICE} red-big"), uri=URI)
+    told = rig.watch("red-big", 120, lambda _: dax.node.sh(f"moultctl pool rm {DEVICE} red-big"), until=not_found, uri=URI)
     expect(told[0]["code"] == "OK" and told[-1]["last"] == "NOT_FOUND", f"after a removal on the device: {told}")
     dax.freed(before)
     dax.locally("push", DEVICE, "red-big")

@@ -3,6 +3,7 @@
 
 A wire is a pair of unix datagram sockets between two QEMUs: what an end sends while the other is dead is lost.
 """
+import hashlib
 import pathlib
 import subprocess
 
@@ -18,6 +19,16 @@ def stripped(program, folder):
     return target
 
 
+def _mac(socket):
+    """An end's own, of the locally administered."""
+    return ":".join(f"{byte:02x}" for byte in b"\x52\x54" + hashlib.sha256(str(socket).encode()).digest()[:4])
+
+
+def not_found(codes):
+    """Of those that moult-pool-probe has told of a template that it watches: it is gone."""
+    return "NOT_FOUND" in codes
+
+
 class RdmaMachine(Machine):
     """wires: [(socket here, socket there, address/prefix)], eth0 and rxe0 the first."""
 
@@ -25,7 +36,7 @@ class RdmaMachine(Machine):
         args = []
         for number, (here, there, _) in enumerate(wires):
             args += ["-netdev", f"dgram,id=wire{number},local.type=unix,local.path={here},remote.type=unix,remote.path={there}",
-                     "-device", f"virtio-net-pci,id=nic{number},netdev=wire{number},mac=52:54:00:{hash(str(here)) & 0xff:02x}:00:0{number}"]
+                     "-device", f"virtio-net-pci,id=nic{number},netdev=wire{number},mac={_mac(here)}"]
         payload = {"rdma.tar": pathlib.Path(rootfs("rdma-tools")), **options.pop("payload", {})}
         args += options.pop("qemu_args", [])
         super().__init__(kernel="full", window=0, qemu_args=args, payload=payload, **{"memory": MEMORY, **options})

@@ -20,7 +20,7 @@ import traceback
 import nvdimm
 import rdma_dax
 from machine import REPO, VmError, missing_parts, skip_all
-from rdma_rig import MemoryNode, RdmaMachine, stripped
+from rdma_rig import MemoryNode, RdmaMachine, not_found, stripped
 
 PAGES = 16  # MiB of the template that is read most
 SECOND = "10.0.2.1"
@@ -100,10 +100,10 @@ class Rig:
         self.client.push(self.key_lines("red", "blue", "green"), "/srv/keys", mode=0o600)
         wrong = f"red {self.keys['blue']}\nnobody {self.keys['red']}\n".encode()
         self.client.push(wrong, "/srv/wrong", mode=0o600)
-        self.client.push_tree({"more": self.folder / "more"}, "/srv")
+        self.client.push_tree({"more": self.folder / "more"}, "/srv", timeout=600)
 
     def probe(self, *args, tenant="red", keys="/srv/keys", uri="rdma://10.0.1.1/", timeout=120):
-        return Result(self.client.run(["moult-pool-probe", "--uri", uri, "--keys", keys, "--tenant", tenant, *args], timeout=timeout))
+        return Result(self.client.run(["moult-pool-probe", "--uri", uri, "--keys", keys, "--tenant", tenant, "--timeout-ms", "60000", *args], timeout=timeout))
 
     def good(self, *args, **options):
         result = self.probe(*args, **options)
@@ -119,8 +119,9 @@ class Rig:
         line = self.good("verify", name, **options)[0]
         expect((line["digest"], line["pages_sha256"]) == self.digests[name], f"{name}: other content: {line}")
 
-    def watch(self, name, seconds, during, timeout_ms=3000, command="watch", **options):
-        """What `watch` (or watch-pages, without a name) tells while `during` happens, from when it reads."""
+    def watch(self, name, seconds, during, until=None, timeout_ms=3000, command="watch", **options):
+        """What `watch` (or watch-pages, without a name) tells while `during` happens, from when it reads: for so long, or at most so
+        long where it ends when `during` has, and `until`(the codes that it has told) is true."""
         lines, started = [], threading.Event()
         argv = ["moult-pool-probe", "--uri", options.get("uri", "rdma://10.0.1.1/"), "--keys", "/srv/keys", "--tenant", "red",
                 "--timeout-ms", str(timeout_ms), command, *name.split(), "--seconds", str(seconds)]
@@ -131,17 +132,26 @@ class Rig:
             if b"\n" in data:
                 started.set()
 
+        def codes():
+            return [json.loads(line).get("code") for line in b"".join(output).decode().split("\n")[:-1]]
+
         def run():
             try:
-                lines.append(Result(self.client.run(argv, timeout=seconds + 60, on_output=take)))
+                lines.append(Result(self.client.run(argv, timeout=seconds + 120, on_output=take)))
             except VmError as e:
                 lines.append(e)
             started.set()
         thread = threading.Thread(target=run)
         thread.start()
-        expect(started.wait(60), "watch says nothing")
-        during()
-        thread.join()
+        expect(started.wait(120), "watch says nothing")
+        try:
+            during(codes)
+            while until and not until(codes()) and thread.is_alive():
+                time.sleep(0.05)
+        finally:
+            if until:
+                self.client.sh("kill -INT $(pidof moult-pool-probe) || true")  # It may have ended by itself.
+            thread.join()
         result = lines[0]
         if isinstance(result, Exception):
             raise result
@@ -204,11 +214,15 @@ def pushes(rig):
     rig.bad("NOT_FOUND", "no template red-new", "verify", "red-new")
 
 
+def well_again(codes):
+    return len(codes) > 1 and codes[-1] == "OK"
+
+
 def removed(rig):
     """Under a reader: by another client, then by hand in the folder."""
-    told = rig.watch("red-gone", 6, lambda: rig.good("rm", "red-gone"))
+    told = rig.watch("red-gone", 120, lambda _: rig.good("rm", "red-gone"), until=not_found)
     expect(told[0]["code"] == "OK" and told[-1]["last"] == "NOT_FOUND", f"after rm: {told}")
-    told = rig.watch("red-big", 8, lambda: rig.node.sh("mv /srv/store/red-big /srv/red-big"))
+    told = rig.watch("red-big", 120, lambda _: rig.node.sh("mv /srv/store/red-big /srv/red-big"), until=not_found)
     expect(told[0]["code"] == "OK" and told[-1]["last"] == "NOT_FOUND", f"after a removal in the folder: {told}")
     rig.node.sh("mv /srv/red-big /srv/store/red-big")
     rig.verified("red-big")
@@ -244,8 +258,8 @@ def measured(rig):
     print(f"    a page: {line['page_us']:.0f} us, bare verbs {line['raw_page_us']:.0f} us, ratio {line['page_ratio']:.2f}")
     print(f"    a pull: {line['pull_gb_s'] * 1000:.1f} MB/s, bare verbs {line['raw_pull_gb_s'] * 1000:.1f} MB/s, ratio {line['pull_ratio']:.2f}")
     print(f"    the memory node's process: {ticks} ticks for {line['pages_read']} pages, {per_page:.3f} us a page")
-    # Reads that went by the process would cost it tens of microseconds each.
-    expect(ticks <= 20, f"{ticks} ticks of CPU time in the memory node for reads that are not its own")
+    # Reads that went by the process would cost it no less than what the client waits for.
+    expect(per_page < line["raw_page_us"] / 100, f"{ticks} ticks of CPU time in the memory node for {line['pages_read']} reads that are not its own")
     for what, row in rig.good("faults", "red-big", timeout=300)[0].items():
         print(f"    a fault, {what}: {row['served_us']:.0f} us, bare READ {row['bare_read_us']:.0f} us + UFFDIO_COPY {row['bare_copy_us']:.0f} us, "
               f"ratio {row['served_ratio']:.2f}")
@@ -270,21 +284,21 @@ def attached(rig):
 
 def restarted(rig):
     """moult-poold is killed under a reader, and comes back: with the same, and with another template of that name."""
-    def same():
+    def same(_):
         rig.node.sh(f"kill -9 {rig.pid}")
         time.sleep(1.5)
         rig.pid = rig.node.start()
-    told = rig.watch("red-big", 12, same)
+    told = rig.watch("red-big", 120, same, until=well_again)
     expect(told[0]["code"] == "OK" and told[-1]["last"] == "OK", f"after a restart: {told}")
     expect(all(line["code"] in ("OK", "UNAVAILABLE", "DEADLINE_EXCEEDED") for line in told[:-1]), f"meanwhile: {told}")
 
-    def other():
+    def other(_):
         rig.node.sh(f"kill -9 {rig.pid}; mv /srv/store/red-big /srv/red-big")
         rig.template("other", "red-big", "red", 2, 99)
         rig.node.push_tree({"red-big": rig.folder / "other/red-big"}, "/srv/store")
         rig.pid = rig.node.start()
     mine = rig.digests["red-big"]
-    told = rig.watch("red-big", 12, other)
+    told = rig.watch("red-big", 120, other, until=not_found)
     expect(told[-1]["last"] == "NOT_FOUND" and "another template of this name" in told[-2]["message"], f"after other content: {told}")
     rig.node.sh("rm -rf /srv/store/red-big && mv /srv/red-big /srv/store/red-big")
     rig.digests["red-big"] = mine
@@ -296,9 +310,9 @@ def wire_cut(rig):
         rig.client.qmp("set_link", name="nic0", up=False)
         time.sleep(seconds)
         rig.client.qmp("set_link", name="nic0", up=True)
-    told = rig.watch("red-big", 8, lambda: flap(1))
+    told = rig.watch("red-big", 8, lambda _: flap(1))
     expect(told[-1]["last"] == "OK", f"after 1 s without a wire: {told}")
-    told = rig.watch("red-big", 20, lambda: flap(6))
+    told = rig.watch("red-big", 20, lambda _: flap(6))
     expect(told[-1]["last"] == "OK", f"after 6 s without a wire: {told}")
 
 
@@ -313,7 +327,7 @@ def request_lost(rig):
     rig.node.qmp("set_link", name="nic0", up=False)
     try:
         with concurrent.futures.ThreadPoolExecutor() as pool:
-            listed = pool.submit(rig.good, "ls", "--timeout-ms", "60000")
+            listed = pool.submit(rig.good, "ls")
             rig.client.sh("until rdma resource show cm_id | grep -q 'state CONNECT '; do sleep 0.05; done")
             rig.node.qmp("set_link", name="nic0", up=True)
             listed.result()
@@ -337,23 +351,26 @@ def pages(rig):
     lend(rig)
     rig.bad("FAILED_PRECONDITION", "lends no memory for offloaded pages; start moult-poold with --lend-mib", "pages")
     lend(rig, lend=32)
-    ticks = rig.node.cpu_ticks(rig.pid)
-    line = rig.good("pages", "--mib", "16", "--rounds", "8", timeout=300)[0]
-    ticks = rig.node.cpu_ticks(rig.pid) - ticks
-    print(f"    the memory node's process: {ticks} ticks for {line['pages']} pages written and read")
-    expect(line["pages"] == 32768 and line["used_bytes"] == 16 << 20 and line["left_bytes"] == 0, f"pages: {line}")
-    expect(ticks <= 60, f"{ticks} ticks of CPU time in the memory node for pages that it does not move")
+
+    def cost(rounds):
+        ticks = rig.node.cpu_ticks(rig.pid)
+        line = rig.good("pages", "--mib", "16", "--rounds", str(rounds), timeout=300)[0]
+        expect(line["pages"] == 4096 * rounds and line["used_bytes"] == 16 << 20 and line["left_bytes"] == 0, f"pages: {line}")
+        return rig.node.cpu_ticks(rig.pid) - ticks
+    once, often = cost(1), cost(9)  # The loan itself costs the same in both.
+    print(f"    the memory node's process: {once} ticks for 4096 pages written and read, {often} for 36864")
+    expect(often - once <= 30, f"{often - once} ticks of CPU time in the memory node for pages that it does not move")
     rig.good("pages", "--mib", "32")  # All of it: the 16 MiB have come back.
     rig.bad("RESOURCE_EXHAUSTED", "higher --lend-mib", "pages", "--mib", "33")
     rig.bad("PERMISSION_DENIED", "read-only", "pages", tenant="green")
 
-    def beside():
+    def beside(_):
         rig.bad("RESOURCE_EXHAUSTED", "beside what is lent", "pages", "--mib", "17", tenant="blue")
         for tenant, lent in (("red", 16 << 20), ("blue", 0)):
             use = rig.good("stat", tenant=tenant)[0]
             expect((use["lent_bytes"], use["lend_limit_bytes"]) == (lent, 32 << 20), f"{tenant}: {use}")
 
-    told = rig.watch("--mib 16", 6, beside, command="watch-pages")
+    told = rig.watch("--mib 16", 300, beside, until=any, command="watch-pages")
     expect(told[-1]["last"] == "OK", f"pages: {told}")
     rig.good("pages", "--mib", "32", tenant="blue")
 
@@ -362,12 +379,15 @@ def pages_flipped(rig):
     lend(rig, lend=32)
     rig.node.push(FLIP.encode(), "/srv/flip.py")
 
-    def flip():
+    def flip(codes):
         flipper = f"python3 /srv/flip.py {rig.pid} {16 << 20} {3 * 4096 + 77} {PAGE}"
         rig.node.sh(flipper)
-        time.sleep(3)
+        deadline = time.monotonic() + 120
+        while "DATA_LOSS" not in codes():
+            expect(time.monotonic() < deadline, "a flipped bit is not found")
+            time.sleep(0.05)
         rig.node.sh(flipper)
-    told = rig.watch("--mib 16", 30, flip, command="watch-pages")
+    told = rig.watch("--mib 16", 300, flip, until=well_again, command="watch-pages")
     expect([line.get("code") for line in told] == ["OK", "DATA_LOSS", "OK", None], f"with a flipped bit: {told}")
     expect("slot 3 does not match its checksum" in told[1]["message"], f"with a flipped bit: {told}")
 
@@ -376,11 +396,11 @@ def pages_lost(rig):
     """The node's process dies, and comes back without them; the wire is cut; the node forgets who is gone too long."""
     lend(rig, lend=32)
 
-    def restart():
+    def restart(_):
         rig.node.sh(f"kill -9 {rig.pid}")
         time.sleep(3)
         rig.pid = rig.node.start(lend=32)
-    told = rig.watch("--mib 4", 12, restart, command="watch-pages")
+    told = rig.watch("--mib 4", 120, restart, until=lambda codes: "DATA_LOSS" in codes, command="watch-pages")
     log = rig.node.sh(f"kill -0 {rig.pid}; cat /run/poold.log")
     expect(log == "", f"after a restart, moult-poold says: {log}")
     codes = [line.get("code") for line in told[:-1]]
@@ -389,18 +409,18 @@ def pages_lost(rig):
     expect("what was written is lost" in told[-2]["message"] and "moult-poold was restarted" in told[-2]["message"], f"after a restart: {told}")
     expect(told[-1]["again"] == "OK", f"pages after a restart: {told}")
 
-    def flap():
+    def flap(_):
         rig.client.qmp("set_link", name="nic0", up=False)
         time.sleep(6)
         rig.client.qmp("set_link", name="nic0", up=True)
     told = rig.watch("--mib 4", 20, flap, command="watch-pages")
     expect(told[-1]["last"] == "OK" and told[-1]["again"] == "OK", f"after 6 s without a wire: {told}")
 
-    lend(rig, lend=32, grace=10)
+    lend(rig, lend=32, grace=20)
     gone = "moult-pool-probe --uri rdma://10.0.1.1/ --keys /srv/keys --tenant red watch-pages --mib 32 --seconds 600"
     rig.client.sh(f"{gone} >/tmp/gone 2>&1 & pid=$!; until grep -q OK /tmp/gone; do sleep 0.1; done; kill -9 $pid")
     rig.bad("RESOURCE_EXHAUSTED", "beside what is lent", "pages", "--mib", "32")
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 90
     while rig.probe("pages", "--mib", "32").code != 0:
         expect(time.monotonic() < deadline, "the memory of a killed borrower does not come back")
         time.sleep(1)
@@ -447,11 +467,12 @@ def second_node(rig):
         rig.fill(second)
         second.start()
         both = f"rdma://10.0.1.1,{SECOND}/"
-        rig.verified("red-big", uri=both)
-        told = rig.watch("red-big", 15, rig.node.kill, timeout_ms=8000, uri=both)
+        for uri in (both, f"rdma://{SECOND}/"):  # each has it in its memory from then on
+            rig.verified("red-big", uri=uri)
+        told = rig.watch("red-big", 15, lambda _: rig.node.kill(), timeout_ms=8000, uri=both)
         expect({line["code"] for line in told[:-1]} == {"OK"} and told[-1]["last"] == "OK", f"with a second node: {told}")
         rig.verified("red-big", uri=both)
-        told = rig.watch("red-big", 10, second.kill, timeout_ms=2000, uri=f"rdma://{SECOND}/")
+        told = rig.watch("red-big", 10, lambda _: second.kill(), timeout_ms=2000, uri=f"rdma://{SECOND}/")
         expect(told[-1]["last"] in ("UNAVAILABLE", "DEADLINE_EXCEEDED"), f"without any node: {told}")
 
 

@@ -41,7 +41,7 @@ class Setting:
         self.control = self.vm.control
 
     def boot(self, name):
-        settings = {"cache": self.cache, "cache_mib": 256, "prefetch_mib": 0, "fault_ms": 2000}
+        settings = {"cache": self.cache, "cache_mib": 256, "prefetch_mib": 0, "fault_ms": 10000}
         more = []
         for key, value in settings.items():
             more += ["--set", f"{key}={value}"]

@@ -143,7 +143,7 @@ class Trial:
         payload = {f"functions/{f.name}": f for f in FUNCTIONS.iterdir() if f.suffix in (".py", ".js")}
         payload["functions/Primes.class"] = compile_java(self.folder)
         argv = [*under, self.bin / "moultctl", "vm", "--json", "--dir", self.folder, "--kernel", kernel, "--memory", str(memory),
-                "--cpus", str(cpus), "--store", store, "--append", f"{PANICS} {append}".strip(), *more]
+                "--cpus", str(cpus), "--timeout", "600000", "--store", store, "--append", f"{PANICS} {append}".strip(), *more]
         qemu, needs = qemu_program(qemu_for(kernel, cpus))
         if "--qemu" not in more:
             argv += ["--qemu", qemu]

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
+#include <csignal>
 #include <cstdio>
 #include <cstring>
 #include <nlohmann/json.hpp>
@@ -35,14 +36,19 @@ void Print(const nlohmann::json& line) {
 
 double Milliseconds(Clock::duration time) { return std::chrono::duration<double, std::milli>(time).count(); }
 
-// Calls for so long, prints each change of what comes of it, and returns a summary.
+constexpr auto kOpenTime = std::chrono::minutes(1);  // a memory node reads and digests what it has not opened yet
+
+volatile std::sig_atomic_t interrupted = 0;
+
+// Calls for so long or until SIGINT, prints each change of what comes of it, and returns a summary.
 template <typename Call>
 nlohmann::json WatchCalls(std::chrono::seconds time, Call call) {
   const auto start = Clock::now();
   uint64_t calls = 0;
   double slowest = 0;
   absl::StatusCode last = absl::StatusCode::kUnknown;
-  while (Clock::now() - start < time) {
+  std::signal(SIGINT, [](int) { interrupted = 1; });
+  while (interrupted == 0 && Clock::now() - start < time) {
     const auto began = Clock::now();
     const absl::Status status = call();
     const auto ended = Clock::now();
@@ -202,7 +208,7 @@ absl::Status Verify(const Target& target, const std::string& name) {
 
 absl::Status Watch(const Target& target, const std::string& name, std::chrono::seconds time) {
   MOULT_ASSIGN_OR_RETURN(const auto pool, Open(target));
-  MOULT_ASSIGN_OR_RETURN(const auto remote, pool->Open(name, target.deadline()));
+  MOULT_ASSIGN_OR_RETURN(const auto remote, pool->Open(name, Clock::now() + std::max<Clock::duration>(target.timeout, kOpenTime)));
   const uint64_t pages = remote->pages_size() / image::kPageSize;
   if (pages == 0) return absl::FailedPreconditionError(absl::StrCat("template ", name, " has no pages to read"));
   std::vector<std::byte> page(image::kPageSize);

@@ -38,7 +38,7 @@ int main(int argc, char** argv) {
   add("push", "copy a template there", [&] { return moult::probe::Push(target, store, name); }, true)
       ->add_option("--store", store, "the folder that it is in")
       ->required();
-  add("watch", "read pages here and there, and tell when that fails",
+  add("watch", "read pages here and there, and tell when that fails; interrupt (Ctrl-C) ends it",
       [&] { return moult::probe::Watch(target, name, std::chrono::seconds(seconds)); }, true)
       ->add_option("--seconds", seconds)
       ->capture_default_str();

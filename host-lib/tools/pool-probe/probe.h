@@ -29,7 +29,7 @@ absl::Status Push(const Target& target, const std::string& store, const std::str
 absl::Status Remove(const Target& target, const std::string& name);
 // Reads all pages and holds them against the manifest. kDataLoss names the first chunk that is not as it says.
 absl::Status Verify(const Target& target, const std::string& name);
-// Reads pages here and there, for so long; prints each change between well and not, and how long the slowest call took.
+// Reads pages here and there, for so long or until SIGINT; prints each change between well and not, and how long the slowest call took.
 absl::Status Watch(const Target& target, const std::string& name, std::chrono::seconds time);
 // Borrows memory, writes pages there and reads them back, so often; then gives it back.
 absl::Status LentPages(const Target& target, unsigned mib, unsigned rounds);

@@ -15,6 +15,7 @@ import tempfile
 
 import rig
 from cli.case import CliCase, SIMPLE
+from kill.scenario import GRACE
 
 
 class PlaceTest(CliCase):
@@ -124,7 +125,7 @@ class PlaceTest(CliCase):
             found = [p for p in self.below(shell.pid) if rig.status_field(p, "Name").startswith(SIMPLE)]
             self.assertEqual(len(found), 1, found)
             yield found[0]
-            self.assertTrue(rig.wait_until(lambda: rig.status_field(found[0], "TracerPid") == "0", 2))
+            self.assertTrue(rig.wait_until(lambda: rig.status_field(found[0], "TracerPid") == "0", GRACE))
             with open(scratch + "/go", "w", encoding="ascii"):
                 pass
             result = pathlib.Path(scratch, "result")

@@ -205,7 +205,7 @@ TEST_F(AgentTest, Run_ShowsTheOutputOfWhatIsNotReady) {
     rpc::RunT run;
     run.spec = std::make_unique<rpc::FunctionSpecT>(CounterSpec());
     run.spec->argv = {"/bin/sh", "-c", absl::StrCat("echo oh dear; ", hangs ? "exec sleep 600" : "exit 3")};
-    run.spec->readiness->timeout_ms = hangs ? 500 : 0;
+    run.spec->readiness->timeout_ms = hangs ? 5000 : 0;  // the shell is to have said it by then
     const auto reply = client->Call(std::move(run));
     EXPECT_EQ(reply.status().code(),
               hangs ? absl::StatusCode::kDeadlineExceeded : absl::StatusCode::kAborted);

@@ -221,7 +221,7 @@ TEST_F(DeadlineTest, Run_SaysThatItsDeadlineIsOver) {
   rpc::RunT run;
   run.spec = std::make_unique<rpc::FunctionSpecT>(CounterSpec());
   run.spec->argv = {"/usr/bin/sleep", "600"};  // It never listens.
-  const absl::Status status = client->channel.Call(rpc::MakeRequest(std::move(run), /*deadline_ms=*/500), Soon()).status();
+  const absl::Status status = client->channel.Call(rpc::MakeRequest(std::move(run), /*deadline_ms=*/5000), Soon()).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kDeadlineExceeded) << status;
   EXPECT_THAT(status.message(), HasSubstr("not ready in time"));
   AwaitQuiet(*client, 0);
@@ -237,7 +237,7 @@ TEST_F(DeadlineTest, Attach_IsUndone_WhenItsPagesStop) {
   kill.function = function;
   const std::string forged = FrameOf(rpc::MakeRequest(std::move(kill)), 7);
   const auto slow = Connect();
-  const auto id = slow->channel.Send(rpc::MakeRequest(AttachOf(*taken), /*deadline_ms=*/500), Soon());
+  const auto id = slow->channel.Send(rpc::MakeRequest(AttachOf(*taken), /*deadline_ms=*/5000), Soon());
   ASSERT_TRUE(id.ok()) << id.status();
   ASSERT_TRUE(slow->channel.SendData(*id, absl::MakeSpan(taken->pages).first(8192), Soon()).ok());
   const absl::Status status = slow->channel.ReceiveResponse(*id, Soon()).status();

@@ -218,7 +218,7 @@ TEST_F(FunctionTest, Run_WaitsForTheWholeLine) {
   EXPECT_EQ(Logs(*function), "not ready\nready\n");
   Kill(*client, *function);
   spec = Shell("echo not ready; exec sleep 600");
-  spec.readiness->timeout_ms = 300;
+  spec.readiness->timeout_ms = 3000;  // the shell is to have said it by then
   const auto late = Run(*client, spec);
   EXPECT_EQ(late.status().code(), absl::StatusCode::kDeadlineExceeded);
   EXPECT_THAT(late.status().message(),

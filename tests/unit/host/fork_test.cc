@@ -147,17 +147,21 @@ TEST_F(ForkTest, PushToAPoolThatDoesNotAnswer_Ends_AndIsUndone) {
   const std::string to = "file:" + pool_;
   fork.to = to.c_str();
   moult_op_options timed = MOULT_INIT(timed);
-  timed.timeout_ms = 3000;
+  // For the capture, and for what others do before it is over, on a slow disk too.
+  timed.timeout_ms = 10000;
   // Meanwhile somebody puts another in the place of the one that is on its way.
   ASSERT_EQ(Capture("other"), 0) << moult_last_error();
+  std::atomic<bool> ended{false};
   std::thread replaces([&] {
-    while (!IsWaitedFor(lock.get())) std::this_thread::yield();
+    while (!IsWaitedFor(lock.get()) && !ended) std::this_thread::yield();
+    EXPECT_FALSE(ended) << "nobody waits for the lock";
     EXPECT_EQ(moult_store_remove(store_, "t"), 0) << moult_last_error();
     EXPECT_EQ(moult_store_import(store_, "t", (store_path_ + "/other").c_str(), nullptr), 0) << moult_last_error();
   });
   OpHandle op;
   ASSERT_EQ(moult_vm_fork(vm_, &fork, &timed, op.out()), 0) << moult_last_error();
   EXPECT_EQ(op.Wait(), -ECONNRESET);
+  ended = true;
   EXPECT_EQ(moult_last_error_code(), MOULT_UNAVAILABLE);
   EXPECT_THAT(moult_last_error(), HasSubstr("function 7 runs on; its template t was not kept"));
   EXPECT_THAT(moult_last_error(), HasSubstr("push t to " + to + ": nothing of it stays there once it answers: pool " + to +

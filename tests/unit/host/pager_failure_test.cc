@@ -150,6 +150,10 @@ TEST_P(PagerFailure, LostHook_IsCalledOnceForAnOwner) {
   ASSERT_TRUE(pager_->Resolve(kOwner, Resolution::kZero).ok());
   first.join();
   second.join();
+  // A thread that serves them may tell of it only now; it has when it ends.
+  pager_->Stop();
+  for (std::thread& thread : serving_) thread.join();
+  serving_.clear();
   EXPECT_EQ(Lost(), 1u);
 }
 

@@ -271,9 +271,9 @@ class RemoteTest : public ::testing::Test {
     close(ready[0]);
     close(ready[1]);
   }
-  static RemoteConfig Quick() {
+  static RemoteConfig Quick(std::chrono::milliseconds deadline = std::chrono::milliseconds(100)) {
     RemoteConfig config;
-    config.retry = {.deadline = std::chrono::milliseconds(100), .attempt = std::chrono::milliseconds(100)};
+    config.retry = {.deadline = deadline, .attempt = std::chrono::milliseconds(100)};
     return config;
   }
 

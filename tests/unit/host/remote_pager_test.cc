@@ -83,7 +83,7 @@ TEST_F(RemoteTest, Pool_IsWaitedForWhileItFails) {
 TEST_F(RemoteTest, DamagedChunk_IsLostToAllWhoUseIt) {
   source_->SetScript(
       [](int, uint64_t chunk) { return chunk == 1 ? absl::DataLossError("") : absl::OkStatus(); });
-  FakeVm vm(Quick());
+  FakeVm vm(Quick(std::chrono::seconds(2)));
   const auto pages = Pages(source_);
   ASSERT_TRUE(vm.pager().Show(vm.memory(), pages).ok());
   vm.pager().SetUsers(vm.memory(), {7, 8});
@@ -340,7 +340,7 @@ class HungTemplate : public RemoteTest {
   }
   ~HungTemplate() override { hung_ = false; }
   RemoteConfig Config() const {
-    RemoteConfig config = Quick();
+    RemoteConfig config = Quick(std::chrono::seconds(3));  // Time for another thread to take up what is to come.
     config.threads = threads_;
     return config;
   }

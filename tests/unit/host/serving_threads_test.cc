@@ -174,10 +174,14 @@ TEST_F(ServingThreadsTest, SlowJob_IsNotBegun_WhileOneThatTookTooLongGoesOn) {
   Start(3);
   std::atomic<bool> goes_on{true};
   const ServingThreads::Call call{"pool x", "push", milliseconds(50), /*slow=*/true};
-  const absl::Status late = threads_->Do(std::make_shared<Task>([&] {
-                                           while (goes_on) std::this_thread::yield();
-                                         }),
-                                         call);
+  std::atomic<bool> begun{false};
+  const auto first = std::make_shared<Task>([&] {
+    begun = true;
+    while (goes_on) std::this_thread::yield();
+  });
+  ASSERT_TRUE(threads_->Begin(first, call).ok());
+  Await(begun);
+  const absl::Status late = threads_->Await(first, call);
   EXPECT_THAT(std::string(late.message()), HasSubstr("a push has not ended within 50 ms"));
   const absl::Status next = threads_->Do(std::make_shared<Task>([] {}), call);
   EXPECT_THAT(std::string(next.message()), HasSubstr("pool x does not answer: a push is not begun while 1 earlier that took too long goes on"));

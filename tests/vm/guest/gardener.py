@@ -15,6 +15,7 @@
 /log              all lines of the kernel's log
 /modprobe?name=N  loads a module of the guest's
 /litter?mib=N     takes, writes and gives back so much memory
+/khugepaged?every_ms=N  how often the kernel looks for what may become a huge page; tells how often it was
 /hugetlb?count=N  sets so many huge pages aside for hugetlb, and tells how many there are then
 """
 import hashlib
@@ -34,6 +35,7 @@ PARAMETERS = "/sys/module/planter/parameters"
 
 def plant():
     memory = mmap.mmap(-1, PAGES * 4096, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    memory.madvise(mmap.MADV_NOHUGEPAGE)  # Else free pages may have the marks, too.
     for i in range(PAGES):
         struct.pack_into("<QQ", memory, i * 4096, MARK, i)
     return memory
@@ -181,12 +183,20 @@ def hugetlb(count):
         return number.read().strip()
 
 
+def khugepaged(every_ms):
+    with open("/sys/kernel/mm/transparent_hugepage/khugepaged/scan_sleep_millisecs", "r+", encoding="ascii") as sleep:
+        before = sleep.read().strip()
+        sleep.seek(0)
+        sleep.write(every_ms)
+    return before
+
+
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         url = urllib.parse.urlsplit(self.path)
         work = {"/insmod": load, "/tables": tables, "/stacks": stacks, "/hash": hash_pages, "/beats": beat, "/beaten": beaten, "/echo": echo, "/keep": keep, "/kept": kept,
                 "/log": kernel_log, "/modprobe": modprobe,
-                "/litter": litter, "/hugetlb": hugetlb}[url.path]
+                "/litter": litter, "/hugetlb": hugetlb, "/khugepaged": khugepaged}[url.path]
         body = work(**dict(urllib.parse.parse_qsl(url.query))).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))

@@ -16,8 +16,10 @@
 namespace moult::host {
 namespace {
 
-// For the next piece that other threads give back; one of them may have died of it.
-constexpr std::chrono::seconds kGiveTime(2);
+// For the next piece that other threads give back; one of them may have died of it. In slices: a machine that stands still for
+// longer than all of them costs one.
+constexpr std::chrono::milliseconds kGiveSlice(500);
+constexpr int kGiveSlices = 4;
 
 off_t At(uint64_t slot) { return static_cast<off_t>(slot * kPage); }
 
@@ -138,6 +140,7 @@ bool PageFile::FreeNow(absl::Span<const PoolSlot> slots) {
 
 void PageFile::Flush(uint64_t wanted) {
   std::unique_lock<std::mutex> lock(mutex_);
+  int in_vain = 0;  // slices that have passed since another thread last gave something
   for (uint64_t used; (used = slots_.used()) + wanted > limit_ / kPage;) {
     if (used - pending_pages_ - giving_pages_ + wanted > limit_ / kPage) return;  // It is full.
     if (pending_pages_ > 0) {
@@ -145,8 +148,11 @@ void PageFile::Flush(uint64_t wanted) {
       lock.unlock();
       GiveBack(std::move(runs));
       lock.lock();
-    } else if (given_.wait_for(lock, kGiveTime) == std::cv_status::timeout) {
-      return;
+    } else {
+      const uint64_t giving = giving_pages_;
+      const bool passed = given_.wait_for(lock, kGiveSlice) == std::cv_status::timeout;
+      in_vain = passed && giving_pages_ == giving ? in_vain + 1 : 0;
+      if (in_vain == kGiveSlices) return;
     }
   }
 }
