@@ -27,7 +27,7 @@ absl::StatusOr<std::vector<SlotRun>> CheckedSlots::Take(absl::Span<const std::by
   if (runs.empty() && !slots.empty()) {
     return absl::ResourceExhaustedError(absl::StrCat(
         "pool ", pool_, " is full: ", slots.size() * kPage, " bytes do not fit, ", slots_.used() * kPage, " of ", limit_,
-        " are in use; raise its limit, or end or recall functions"));
+        " are in use or being given back; raise its limit, or end or recall functions"));
   }
   if (sums_.size() < slots_.top()) sums_.resize(slots_.top());
   size_t i = 0;
