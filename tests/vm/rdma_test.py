@@ -145,13 +145,16 @@ class Rig:
         thread.start()
         expect(started.wait(120), "watch says nothing")
         try:
-            during(codes)
+            if codes():  # else it has ended without a look
+                during(codes)
             while until and not until(codes()) and thread.is_alive():
                 time.sleep(0.05)
         finally:
-            if until:
-                self.client.sh("kill -INT $(pidof moult-pool-probe) || true")  # It may have ended by itself.
-            thread.join()
+            try:
+                if until:
+                    self.client.sh("kill -INT $(pidof moult-pool-probe) || true")  # It may have ended by itself.
+            finally:
+                thread.join()
         result = lines[0]
         if isinstance(result, Exception):
             raise result
@@ -259,7 +262,7 @@ def measured(rig):
     print(f"    a pull: {line['pull_gb_s'] * 1000:.1f} MB/s, bare verbs {line['raw_pull_gb_s'] * 1000:.1f} MB/s, ratio {line['pull_ratio']:.2f}")
     print(f"    the memory node's process: {ticks} ticks for {line['pages_read']} pages, {per_page:.3f} us a page")
     # Reads that went by the process would cost it no less than what the client waits for.
-    expect(per_page < line["raw_page_us"] / 100, f"{ticks} ticks of CPU time in the memory node for {line['pages_read']} reads that are not its own")
+    expect(ticks <= 20 or per_page < line["raw_page_us"] / 100, f"{ticks} ticks of CPU time in the memory node for {line['pages_read']} reads that are not its own")
     for what, row in rig.good("faults", "red-big", timeout=300)[0].items():
         print(f"    a fault, {what}: {row['served_us']:.0f} us, bare READ {row['bare_read_us']:.0f} us + UFFDIO_COPY {row['bare_copy_us']:.0f} us, "
               f"ratio {row['served_ratio']:.2f}")
@@ -322,13 +325,14 @@ def request_lost(rig):
         told = rig.client.sh("cd /sys/class/infiniband/rxe0/ports/1 && cat cm_tx_msgs/req cm_tx_retries/req")
         sent, again = (int(word) for word in told.split())
         return sent - again
+    sent = "cat /sys/class/net/eth0/statistics/tx_packets"
     rig.good("ls")  # So that both know each other's address.
-    before = requests()
+    before, packets = requests(), int(rig.client.sh(sent))
     rig.node.qmp("set_link", name="nic0", up=False)
     try:
         with concurrent.futures.ThreadPoolExecutor() as pool:
             listed = pool.submit(rig.good, "ls")
-            rig.client.sh("until rdma resource show cm_id | grep -q 'state CONNECT '; do sleep 0.05; done")
+            rig.client.sh(f"until rdma resource show cm_id | grep -q 'state CONNECT ' && [ $({sent}) -gt {packets} ]; do sleep 0.05; done")
             rig.node.qmp("set_link", name="nic0", up=True)
             listed.result()
     finally:

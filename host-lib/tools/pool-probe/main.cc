@@ -38,7 +38,7 @@ int main(int argc, char** argv) {
   add("push", "copy a template there", [&] { return moult::probe::Push(target, store, name); }, true)
       ->add_option("--store", store, "the folder that it is in")
       ->required();
-  add("watch", "read pages here and there, and tell when that fails; interrupt (Ctrl-C) ends it",
+  add("watch", "read pages here and there, and tell when that fails, for so long or until interrupted (Ctrl-C)",
       [&] { return moult::probe::Watch(target, name, std::chrono::seconds(seconds)); }, true)
       ->add_option("--seconds", seconds)
       ->capture_default_str();
@@ -50,7 +50,7 @@ int main(int argc, char** argv) {
             [&] { return moult::probe::LentPages(target, mib, rounds); }, false))
       ->add_option("--rounds", rounds)
       ->capture_default_str();
-  sized(add("watch-pages", "the same, reading for so long, and tell when that fails",
+  sized(add("watch-pages", "the same, reading for so long or until interrupted, and tell when that fails",
             [&] { return moult::probe::WatchLentPages(target, mib, std::chrono::seconds(seconds)); }, false))
       ->add_option("--seconds", seconds)
       ->capture_default_str();

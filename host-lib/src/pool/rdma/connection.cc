@@ -15,7 +15,8 @@ constexpr uint8_t kReadsUnderWay = 16;  // every RC device takes so many
 // Each attempt that is not acknowledged waits 4.096 us << 16, 268 ms: seven fill two seconds, then the other side is gone.
 constexpr uint8_t kAckTimeout = 16;
 constexpr uint8_t kRetries = 7;
-// What the wire loses of a connection's making, the connection manager sends again after several seconds only.
+// What the wire loses of a connection's making, the connection manager sends again after several seconds only: until then
+// there is another request beside it.
 constexpr auto kFirstPatience = std::chrono::seconds(1);
 constexpr int kRejectedByProgram = 28;  // IB_CM_REJ_CONSUMER_DEFINED
 
@@ -47,11 +48,19 @@ absl::Status EventError(const Api& api, rdma_cm_event_type event, int status) {
 absl::StatusOr<std::unique_ptr<Connection>> Connection::Connect(const PoolNode& node, const std::string& introduction,
                                                                 Clock::time_point deadline) {
   MOULT_ASSIGN_OR_RETURN(const Api* api, LoadApiWithDevice());
+  std::vector<std::unique_ptr<Connection>> asked;
   for (Clock::duration patience = kFirstPatience;; patience *= 2) {
-    std::unique_ptr<Connection> connection(new Connection(api, node));
-    const absl::Status status = connection->Connect(introduction, patience, deadline);
-    if (status.ok()) return connection;
-    if (!absl::IsDeadlineExceeded(status) || Clock::now() >= deadline) return connection->Annotated(status);
+    asked.emplace_back(new Connection(api, node));
+    absl::Status status = asked.back()->Begin(introduction, deadline);
+    if (!status.ok()) return asked.back()->Annotated(status);
+    const auto until = std::min(deadline, Clock::now() + patience);
+    MOULT_ASSIGN_OR_RETURN(const size_t first, FirstWithAnEvent(asked, until));
+    if (first < asked.size()) {
+      status = asked[first]->WaitFor(RDMA_CM_EVENT_ESTABLISHED, deadline);
+      if (!status.ok()) return asked[first]->Annotated(status);
+      return std::move(asked[first]);
+    }
+    if (until == deadline) return asked.back()->Annotated(absl::DeadlineExceededError("connect: no answer in time"));
   }
 }
 
@@ -80,6 +89,17 @@ bool Connection::usable() {
   return usable_;
 }
 
+absl::StatusOr<size_t> Connection::FirstWithAnEvent(absl::Span<const std::unique_ptr<Connection>> asked, Clock::time_point until) {
+  std::vector<pollfd> waits;
+  for (const auto& connection : asked) waits.push_back({connection->over(), POLLIN, 0});
+  for (;;) {
+    const int ready = poll(waits.data(), waits.size(), MillisecondsTo(until));
+    if (ready < 0 && errno != EINTR) return ErrnoStatus("connect: poll");
+    if (ready < 0) continue;
+    return static_cast<size_t>(std::find_if(waits.begin(), waits.end(), [](const pollfd& wait) { return wait.revents != 0; }) - waits.begin());
+  }
+}
+
 absl::Status Connection::WaitFor(rdma_cm_event_type wanted, Clock::time_point deadline) {
   pollfd wait{events_->fd, POLLIN, 0};
   for (;;) {
@@ -106,7 +126,7 @@ absl::Status Connection::MakeQueuePair() {
   return queue_->Attach(id_->qp);
 }
 
-absl::Status Connection::Connect(const std::string& introduction, Clock::duration patience, Clock::time_point deadline) {
+absl::Status Connection::Begin(const std::string& introduction, Clock::time_point deadline) {
   MOULT_ASSIGN_OR_RETURN(const auto address, Resolve(node_));
   events_.reset(api_->create_event_channel());
   if (events_ == nullptr) return ErrnoStatus("create an event channel; modprobe rdma_ucm");
@@ -134,8 +154,7 @@ absl::Status Connection::Connect(const std::string& introduction, Clock::duratio
   parameters.initiator_depth = static_cast<uint8_t>(std::min<int>(kReadsUnderWay, device.max_qp_init_rd_atom));
   parameters.retry_count = kRetries;
   parameters.rnr_retry_count = kRetries - 1;  // 7 would be for ever
-  if (api_->connect(id, &parameters) != 0) return absl::UnavailableError(ErrnoStatus("connect").message());
-  return WaitFor(RDMA_CM_EVENT_ESTABLISHED, std::min(deadline, Clock::now() + patience));
+  return api_->connect(id, &parameters) == 0 ? absl::OkStatus() : absl::UnavailableError(ErrnoStatus("connect").message());
 }
 
 absl::Status Connection::Authenticate(const TenantKey& key, Clock::time_point deadline) {

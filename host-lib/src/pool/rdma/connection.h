@@ -9,6 +9,7 @@
 #include <optional>
 #include <string>
 #include <variant>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -68,8 +69,10 @@ class Connection {
 
  private:
   Connection(const Api* api, PoolNode node) : api_(api), node_(std::move(node)) {}
-  // One attempt; kDeadlineExceeded also when its request was not answered within `patience`.
-  absl::Status Connect(const std::string& introduction, Clock::duration patience, Clock::time_point deadline);
+  // What is to be connected; the answer is an event.
+  absl::Status Begin(const std::string& introduction, Clock::time_point deadline);
+  // Of those whose request is under way; how many there are: of none, until then.
+  static absl::StatusOr<size_t> FirstWithAnEvent(absl::Span<const std::unique_ptr<Connection>> asked, Clock::time_point until);
   absl::Status MakeQueuePair();
   absl::Status WaitFor(rdma_cm_event_type wanted, Clock::time_point deadline);
   absl::StatusOr<Reply> Call(Request request, Clock::time_point deadline);
