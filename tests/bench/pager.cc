@@ -115,7 +115,14 @@ absl::Status MeasureFaults(const PagerArguments& arguments, uint32_t neighbours,
   return absl::OkStatus();
 }
 
-absl::Status MeasureMoves(const PagerArguments& arguments, bool scattered, PagerRow* out, PagerRow* in) {
+absl::StatusOr<UniqueFd> OpenFile(const std::string& folder) {
+  UniqueFd file(open(folder.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600));
+  if (!file.valid()) return ErrnoStatus(absl::StrCat("open a file in ", folder));
+  return file;
+}
+
+// `out` and `mapped`: the same of ours, against one peer each.
+absl::Status MeasureMoves(const PagerArguments& arguments, bool scattered, PagerRow* out, PagerRow* mapped, PagerRow* in) {
   const uint64_t bytes = static_cast<uint64_t>(arguments.mib) << 20;
   const double gigabytes = static_cast<double>(bytes) / 1e9;
   MOULT_ASSIGN_OR_RETURN(const Ram ram, Ram::Create(bytes));
@@ -123,18 +130,24 @@ absl::Status MeasureMoves(const PagerArguments& arguments, bool scattered, Pager
   for (int round = 0; round < arguments.rounds; ++round) {
     ram.Fill();
     {
-      const UniqueFd file(open(arguments.pool.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600));
-      if (!file.valid()) return ErrnoStatus(absl::StrCat("open a file in ", arguments.pool));
+      MOULT_ASSIGN_OR_RETURN(const UniqueFd file, OpenFile(arguments.pool));
       MOULT_ASSIGN_OR_RETURN(const double copied_out, CopyOut(ram, order, file.get()));
       out->theirs.push_back(gigabytes / copied_out);
       MOULT_RETURN_IF_ERROR(ram.Empty());
       MOULT_ASSIGN_OR_RETURN(const double copied_in, CopyIn(ram, order, file.get()));
       in->theirs.push_back(gigabytes / copied_in);
     }
+    {
+      MOULT_ASSIGN_OR_RETURN(UniqueFd opened, OpenFile(arguments.pool));
+      MOULT_ASSIGN_OR_RETURN(const Ram file, Ram::On(std::move(opened), bytes));
+      MOULT_ASSIGN_OR_RETURN(const double copied, CopyToMapping(ram, order, file));
+      mapped->theirs.push_back(gigabytes / copied);
+    }
     MOULT_ASSIGN_OR_RETURN(const auto subject, Subject::Create(ram, arguments.pool, 7));
     Clock::time_point start = Clock::now();
     MOULT_RETURN_IF_ERROR(subject->Offload(order));
     out->ours.push_back(gigabytes / (Microseconds(start) / 1e6));
+    mapped->ours.push_back(out->ours.back());
     start = Clock::now();
     MOULT_RETURN_IF_ERROR(subject->pager().Recall(kOwner, host::Prefetch::kAll));
     in->ours.push_back(gigabytes / (Microseconds(start) / 1e6));
@@ -155,14 +168,16 @@ absl::StatusOr<std::vector<PagerRow>> MeasurePager(const PagerArguments& argumen
       {.name = "one fault", .peer = "UFFDIO_COPY from memory", .unit = "us", .goal = 1.5},
       {.name = "a walk, by page", .peer = "UFFDIO_COPY from memory", .unit = "us"},
       {.name = "offload", .peer = "memcpy + pwrite", .unit = "GB/s", .goal = 2, .rate = true},
+      {.name = "offload", .peer = "memcpy to a mapping", .unit = "GB/s", .rate = true},
       {.name = "recall all", .peer = "pread + memcpy", .unit = "GB/s", .rate = true},
       {.name = "offload, scattered", .peer = "memcpy + pwrite", .unit = "GB/s", .rate = true},
+      {.name = "offload, scattered", .peer = "memcpy to a mapping", .unit = "GB/s", .rate = true},
       {.name = "recall all, scattered", .peer = "pread + memcpy", .unit = "GB/s", .rate = true},
   };
   MOULT_RETURN_IF_ERROR(MeasureFaults(arguments, /*neighbours=*/0, /*walk=*/false, &rows[0]));
   MOULT_RETURN_IF_ERROR(MeasureFaults(arguments, /*neighbours=*/7, /*walk=*/true, &rows[1]));
-  MOULT_RETURN_IF_ERROR(MeasureMoves(arguments, /*scattered=*/false, &rows[2], &rows[3]));
-  MOULT_RETURN_IF_ERROR(MeasureMoves(arguments, /*scattered=*/true, &rows[4], &rows[5]));
+  MOULT_RETURN_IF_ERROR(MeasureMoves(arguments, /*scattered=*/false, &rows[2], &rows[3], &rows[4]));
+  MOULT_RETURN_IF_ERROR(MeasureMoves(arguments, /*scattered=*/true, &rows[5], &rows[6], &rows[7]));
   return rows;
 }
 

@@ -48,10 +48,15 @@ void Answer(int uffd, int stop, const Ram& ram, const std::byte* content) {
 
 absl::StatusOr<Ram> Ram::Create(uint64_t bytes) {
   UniqueFd fd(memfd_create("ram", MFD_CLOEXEC));
-  if (!fd.valid() || ftruncate(fd.get(), static_cast<off_t>(bytes)) != 0) return ErrnoStatus("memfd");
-  void* const at = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd.get(), 0);
-  if (at == MAP_FAILED) return ErrnoStatus("map memfd");
-  return Ram(std::move(fd), static_cast<std::byte*>(at), bytes);
+  if (!fd.valid()) return ErrnoStatus("memfd");
+  return On(std::move(fd), bytes);
+}
+
+absl::StatusOr<Ram> Ram::On(UniqueFd file, uint64_t bytes) {
+  if (ftruncate(file.get(), static_cast<off_t>(bytes)) != 0) return ErrnoStatus("size a file to map");
+  void* const at = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, file.get(), 0);
+  if (at == MAP_FAILED) return ErrnoStatus("map a file");
+  return Ram(std::move(file), static_cast<std::byte*>(at), bytes);
 }
 
 Ram::Ram(Ram&& other) noexcept
@@ -100,6 +105,19 @@ absl::StatusOr<double> CopyOut(const Ram& ram, absl::Span<const uint64_t> order,
     if (pwrite(file, buffer.data(), bytes, static_cast<off_t>(first * kPageBytes)) !=
         static_cast<ssize_t>(bytes))
       return ErrnoStatus("write the peer's file");
+  }
+  return Since(start);
+}
+
+absl::StatusOr<double> CopyToMapping(const Ram& ram, absl::Span<const uint64_t> order, const Ram& file) {
+  const Clock::time_point start = Clock::now();
+  for (uint64_t first = 0; first < order.size(); first += kPiecePages) {
+    const auto piece = order.subspan(first, kPiecePages);
+    // A fault for each page would take longer, and end us with SIGBUS where there is no room.
+    if (madvise(file.page(first), piece.size() * kPageBytes, MADV_POPULATE_WRITE) != 0)
+      return ErrnoStatus("populate the mapping of the peer's file");
+    for (size_t i = 0; i < piece.size(); ++i)
+      std::memcpy(file.page(first + i), ram.page(piece[i]), kPageBytes);
   }
   return Since(start);
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The kernel calls alone: a loop that answers each fault from a buffer, plain copies to and from a file.
+// The kernel calls alone: a loop that answers each fault from a buffer, plain copies to and from a file, or to its mapping.
 #ifndef MOULT_BENCH_PAGER_PEER_H_
 #define MOULT_BENCH_PAGER_PEER_H_
 
@@ -17,10 +17,11 @@ namespace moult::bench {
 
 inline constexpr uint64_t kPageBytes = 4096;
 
-// Memory on a memfd, as a guest's RAM is.
+// Memory on a memfd, as a guest's RAM is, or on another file.
 class Ram {
  public:
   static absl::StatusOr<Ram> Create(uint64_t bytes);
+  static absl::StatusOr<Ram> On(UniqueFd file, uint64_t bytes);
   Ram(Ram&& other) noexcept;
   ~Ram();
   std::byte* data() const { return data_; }
@@ -42,6 +43,8 @@ absl::Status WithBareFaults(const Ram& ram, const std::byte* content, const std:
 
 // Seconds.
 absl::StatusOr<double> CopyOut(const Ram& ram, absl::Span<const uint64_t> order, int file);
+// One copy, to `file` (empty), whose pages come within that time, as the pool's do.
+absl::StatusOr<double> CopyToMapping(const Ram& ram, absl::Span<const uint64_t> order, const Ram& file);
 absl::StatusOr<double> CopyIn(const Ram& ram, absl::Span<const uint64_t> order, int file);
 
 }  // namespace moult::bench

@@ -15,6 +15,8 @@ constexpr char kMethod[] =
     "thread that reads a message and copies. a walk: 7 neighbours fetched. offload, recall: all pages of a "
     "memfd that is "
     "empty before recall and its peer; offload also finds zeros, sums, write-protects and discards; "
+    "memcpy to a mapping: one copy, to a shared mapping of a file in the pool's folder, whose pages come within "
+    "that time, 256 at once (MADV_POPULATE_WRITE; the kernel makes them zeros first); "
     "scattered: "
     "page by page in random order";
 

@@ -10,6 +10,7 @@ import json
 import statistics
 import sys
 
+from ctl import run_cases
 from machine import missing_parts, skip_all
 from offload_load import daemon_beside, Load
 from offload_setting import CPUS, Setting
@@ -42,6 +43,17 @@ def report(turns):
     return found
 
 
+def daemon_beside_functions(s):
+    options, load = s.options, Load(s)
+    daemon_beside(s, load, turns=2, seconds=options.seconds)  # what is done first takes longer
+    turns = daemon_beside(s, load, options.turns, options.seconds)
+    print(f"a daemon beside three functions, {options.turns} turns of {options.seconds} s, Linux {options.kernel}")
+    found = report(turns)
+    if options.json:
+        with open(options.json, "w", encoding="utf-8") as file:
+            json.dump({"turns": options.turns, "seconds": options.seconds, "kernel": options.kernel, "method": judged.__doc__, "found": found}, file)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bin", required=True, help="folder of moultctl")
@@ -56,17 +68,9 @@ def main():
     with scratch() as folder:
         setting = Setting(options, folder)
         try:
-            load = Load(setting)
-            daemon_beside(setting, load, turns=2, seconds=options.seconds)  # what is done first takes longer
-            turns = daemon_beside(setting, load, options.turns, options.seconds)
+            return run_cases([daemon_beside_functions], setting, close=setting.vm.close)
         finally:
             setting.vm.close()
-    print(f"a daemon beside three functions, {options.turns} turns of {options.seconds} s, Linux {options.kernel}")
-    found = report(turns)
-    if options.json:
-        with open(options.json, "w", encoding="utf-8") as file:
-            json.dump({"turns": options.turns, "seconds": options.seconds, "kernel": options.kernel, "method": judged.__doc__, "found": found}, file)
-    return 0
 
 
 if __name__ == "__main__":
