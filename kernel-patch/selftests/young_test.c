@@ -4,7 +4,7 @@
 
 #define PAGES 200
 #define SPLIT 16UL	/* huge pages */
-#define MOST_LOOKS 200000	/* at what another process splits meanwhile, which may have no CPU for seconds */
+#define MOST_LOOKS 20000	/* at what another process splits meanwhile, which may have no CPU for seconds */
 
 static struct moult_young last_young;
 static uint64_t bitmap[MOULT_MAX_YOUNG / 64];

@@ -21,9 +21,9 @@ PROC_FILES = [  # In the order of kParsers in proc_fuzz.cc.
 ]
 MAX_LENGTH = 16384
 MANIFEST_HEADER = 64
-OPERATIONS = 19
-ATTACH, ATTACH_COPY, REPURPOSE, PAGES, WHY = 11, 12, 13, 14, 16  # In session_fuzz.cc.
-DATA, RAW = 254, 255  # Lengths in session_fuzz.cc: a data frame; the rest is not framed.
+OPERATIONS = 21
+ATTACH, ATTACH_COPY, REPURPOSE, PAGES, WHY, OFFLOAD, SWEEP = 11, 12, 13, 14, 16, 19, 20  # In session_fuzz.cc.
+NEXT, DATA, RAW = 253, 254, 255  # Lengths in session_fuzz.cc: another connection's; a data frame; the rest is not framed.
 
 FUNCTION = (b'{"name": "f", "argv": ["a", "b"], "env": ["A=1"], "cwd": "/", "uid": 1, "gid": 2, "memory_limit": 9, '
             b'"cpu_limit_milli": 500, "pids_limit": 7, "endpoint": {"kind": "tcp", "port": 80}, "readiness": '
@@ -116,6 +116,11 @@ def session_fuzz():
         yield bytes([operation, 1]) + function + done
         yield bytes([operation, 1]) + done + function + done
     yield bytes([REPURPOSE, 1]) + done + function + detached
+    # As MustMove() has them, in the order of MoveResponses(): an offload that goes well, and one of runs that are others'.
+    for report, run in ((b"\1\4", b"\1\0"), (b"\1\4", b"\4\0\x20\0\x0f"), (b"\1\4", b"\4\0\x01\0\x10"), (b"\1\5", b"\1\1")):
+        start = b"\1\1\1\3" + report + bytes([DATA]) + run + bytes([NEXT])
+        yield bytes([OFFLOAD, 1]) + start + b"\1\3"
+        yield bytes([SWEEP, 1]) + start + b"\1\2" + bytes([NEXT]) + b"\1\5" + bytes([DATA]) + b"\1\1"
     for operation in (PAGES, PAGES + 1, WHY):
         report = bytes([1, PAGES_REPORT])
         yield bytes([operation, 1]) + report + bytes([DATA, 0]) + listed

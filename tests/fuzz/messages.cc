@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "../unit/protocol/sample_image.h"
+#include "absl/types/span.h"
 #include "moult/base/page.h"
 #include "moult/protocol/parse.h"
 
@@ -19,6 +20,7 @@ namespace sample = image::sample;
 constexpr uint64_t kRamGpa = 1ull << 32;  // As session_fuzz has it.
 constexpr uint64_t kWindowGpa = 1ull << 40;
 constexpr size_t kRuns = 4;
+constexpr size_t kMoveRuns = 2;
 
 std::vector<uint8_t> Bytes(const std::string& text) { return {text.begin(), text.end()}; }
 
@@ -111,16 +113,17 @@ rpc::DoctorReplyT DoctorReply() {
 
 // A good message that its own receiver refuses would make the fuzzer look at nothing.
 template <auto kParse>
+int KindOf(const std::string& message) {
+  const auto parsed = kParse(message);
+  if (parsed.ok()) return static_cast<int>((*parsed)->body.type);
+  std::fprintf(stderr, "a good message is refused: %s\n", parsed.status().ToString().c_str());
+  std::abort();
+}
+
+template <auto kParse>
 const std::vector<std::string>* Checked(std::vector<std::string>* messages, size_t kinds) {
   std::set<int> seen;
-  for (const std::string& message : *messages) {
-    const auto parsed = kParse(message);
-    if (!parsed.ok()) {
-      std::fprintf(stderr, "a good message is refused: %s\n", parsed.status().ToString().c_str());
-      std::abort();
-    }
-    seen.insert(static_cast<int>((*parsed)->body.type));
-  }
+  for (const std::string& message : *messages) seen.insert(KindOf<kParse>(message));
   if (seen.size() == kinds) return messages;
   std::fprintf(stderr, "messages of %zu kinds, there are %zu\n", seen.size(), kinds);
   std::abort();
@@ -162,6 +165,11 @@ rpc::PagesReportT PagesReport() {
   return pages;
 }
 
+std::string Bytes(absl::Span<const rpc::PageRun> runs) {
+  // SAFETY: reads plain numbers as bytes.
+  return {reinterpret_cast<const char*>(runs.data()), runs.size() * sizeof(rpc::PageRun)};
+}
+
 std::string PageRuns() {
   using rpc::PageClass;
   using rpc::PageKind;
@@ -175,8 +183,24 @@ std::string PageRuns() {
                                      PageKind::None, 0, Segment::None, flags},
                                     {kWindowGpa, 20 * kPage, 0x90000, 0, 7, 312, 0, PageClass::Template,
                                      PageKind::Anonymous, 1, Segment::None, flags}};
-  // SAFETY: reads plain numbers as bytes.
-  return {reinterpret_cast<const char*>(runs), sizeof(runs)};
+  return Bytes(runs);
+}
+
+const std::vector<std::string>& MoveRuns() {
+  using rpc::PageClass;
+  using rpc::PageKind;
+  using rpc::Segment;
+  constexpr auto kNone = rpc::PageFlag{};
+  static const auto* all = [] {
+    const rpc::PageRun mine[kMoveRuns] = {
+        {kRamGpa, 100 * kPage, 0x7000, 0, 7, 312, 0, PageClass::UserPrivate, PageKind::Anonymous, 3, Segment::Init, kNone},
+        {kRamGpa + 100 * kPage, 60 * kPage, 0x700000, 0, 7, 312, 0, PageClass::UserShared, PageKind::Anonymous, 3, Segment::Exec, kNone}};
+    const rpc::PageRun whole[kMoveRuns] = {
+        {kRamGpa, 80 * kPage, 0, 0, 0, 0, 0, PageClass::Free, PageKind::None, 0, Segment::None, kNone},
+        {kRamGpa + 80 * kPage, 176 * kPage, 0, 0, 0, 0, 0, PageClass::System, PageKind::Slab, 0, Segment::None, kNone}};
+    return new std::vector<std::string>{Bytes(mine), Bytes(whole)};
+  }();
+  return *all;
 }
 
 const std::vector<std::string>& Requests() {
@@ -244,6 +268,32 @@ const std::vector<std::string>& Responses() {
     add(std::move(done));
     add(PagesReport());
     return Checked<rpc::ParseResponse>(out, static_cast<size_t>(rpc::ResponseBody::MAX));
+  }();
+  return *all;
+}
+
+const std::vector<std::string>& MoveResponses() {
+  static const auto* all = [] {
+    auto* out = new std::vector<std::string>{rpc::Serialize(rpc::ErrorResponse(absl::NotFoundError("no function 7")))};
+    const auto add = [out](auto body) { out->push_back(rpc::Serialize(rpc::MakeResponse(std::move(body)))); };
+    for (const auto state : {rpc::FunctionState::Running, rpc::FunctionState::Ended}) {
+      rpc::ListReplyT list;
+      list.functions.push_back(std::make_unique<rpc::FunctionInfoT>(Info(7)));
+      list.functions.back()->state = state;
+      add(std::move(list));
+    }
+    rpc::FunctionReplyT function;
+    function.function = std::make_unique<rpc::FunctionInfoT>(Info(7));
+    add(std::move(function));
+    for (const bool whole : {false, true}) {
+      rpc::PagesReportT pages = PagesReport();
+      pages.run_count = kMoveRuns;
+      pages.ram.clear();
+      if (whole) pages.ram = {rpc::GpaRun(kRamGpa, 256 * kPage)};
+      add(std::move(pages));
+    }
+    for (const std::string& message : *out) (void)KindOf<rpc::ParseResponse>(message);
+    return out;
   }();
   return *all;
 }

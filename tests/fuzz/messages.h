@@ -21,6 +21,12 @@ rpc::FunctionSpecT Spec();
 rpc::PagesReportT PagesReport();
 std::string PageRuns();
 
+// By which pages are moved, each for its own step: an error; a list, and one in which function 7 has ended; a function; a report of that
+// function's pages alone, and one of all, where the first of its pages are free and the others the kernel's.
+const std::vector<std::string>& MoveResponses();
+// Runs of the one report, and of the other.
+const std::vector<std::string>& MoveRuns();
+
 // `changes`: which message; then three bytes a change: where (two), and what is xor'ed in.
 std::string Changed(const std::vector<std::string>& messages, std::string_view changes);
 

@@ -25,6 +25,10 @@ def sha256(path):
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def expect_clear(operation, error):
+    expect(len(str(error)) > 20 and error.name not in ("INTERNAL", "UNKNOWN"), f"{operation}: no clear error: {error}")
+
+
 def end(control, function):
     try:
         control.call("kill", function=function)
@@ -122,7 +126,7 @@ class Setting:
         try:
             return self.control.call(operation, seconds=RECOVERS, **self.params(operation), **more)
         except CallError as e:
-            expect(len(str(e)) > 20 and e.name not in ("INTERNAL", "UNKNOWN"), f"{operation}: no clear error: {e}")
+            expect_clear(operation, e)
             self.errors.append(str(e))
             return None
 

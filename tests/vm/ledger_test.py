@@ -14,6 +14,7 @@ import sys
 
 from canary_test import guest_ram, guest_ram_file
 from ctl import run_cases
+from guest.gardener import MARK as DAEMON, PAGES as DAEMON_PAGES
 from machine import missing_parts, skip_all
 from trial import CallError, Trial, build_module, expect, scratch
 
@@ -21,7 +22,6 @@ HERE = pathlib.Path(__file__).resolve().parent
 PAGE = 4096
 MEMORY = 1024
 MASK = (1 << 64) - 1
-DAEMON = 0x6D6F756C74646D6E  # gardener.py's mark
 # Class and kind of what planter.c makes.
 KINDS = {
     "anonymous": ("user_private", "anonymous"), "file_copy": ("user_private", "file_copy"), "shared": ("user_shared", "shmem"),
@@ -68,9 +68,14 @@ class Ledger:
         value = run[self.fields[field]]
         return self.result[f"{field}_names"][value] if field in ("class", "kind") else value
 
-    def at(self, gpa):
+    def run_of(self, gpa):
+        """None: it is not told of."""
         run = self.ram[max(bisect.bisect_right(self.starts, gpa) - 1, 0)]
-        expect(run[0] <= gpa < run[0] + run[1], f"page {gpa:#x} is not told of")
+        return run if run[0] <= gpa < run[0] + run[1] else None
+
+    def at(self, gpa):
+        run = self.run_of(gpa)
+        expect(run is not None, f"page {gpa:#x} is not told of")
         found = {field: self.value(run, field) for field in self.fields}
         inside = gpa - run[0]
         found["va"] += inside if found["pid"] else 0
@@ -91,15 +96,18 @@ class Garden:
         self.control = self.vm.control
         self.ram = guest_ram(self.vm.qemu)
         self.gardener = self.vm.start("gardener", ["/usr/bin/sleep", "100000"], port=9093)
+        # Of what the guest's kernel makes a huge page later, free pages would keep the marks.
+        self.control.get(self.gardener, "/khugepaged?every_ms=4000000000")
 
     def ledger(self, **more):
         return Ledger(self.control.call("pages", runs=True, **more))
 
     @contextlib.contextmanager
-    def planted(self, seed, *kinds, pages=None):
-        """A function with such pages, and where they are in it. All functions end, since they have one port."""
+    def planted(self, seed, *kinds, pages=None, port=8080):
+        """A function with such pages, and where they are in it. One beside it wants another port, and is planted within; in the
+        end all functions end, also what was made of this one, since it has the port."""
         command = ["/run/moult/functions/planter", str(seed), str(pages or self.options.pages), *kinds]
-        function = self.vm.start("planter", command, "--ready", "http:/", "--ready-timeout", "120000")
+        function = self.vm.start("planter", command, "--ready", "http:/", "--ready-timeout", "120000", "--env", f"PORT={port}", port=port)
         try:
             yield function, json.loads(self.control.get(function, "/"))
         finally:
@@ -130,30 +138,44 @@ def differs(entry, **wanted):
     return {key: (entry[key], value) for key, value in wanted.items() if value is not None and entry[key] != value}
 
 
-def function_pages(garden, seed, *kinds):
-    with garden.planted(seed, *kinds) as (function, at):
-        garden.control.call("freeze", function=function)
-        whole, own = garden.ledger(), garden.ledger(function=function)
-        expect([f["exact"] for f in own.result["functions"]] == [True], f"of a frozen function: {own.result['functions']}")
-        found = garden.find(*(mark(seed, kind) for kind in kinds))
-        for kind in kinds:
-            page_class, page_kind = KINDS[kind]
+def pages_of_one(garden, function, at, found, whole):
+    """`found` is {kind: [Place]} of a frozen function's. Its own report."""
+    own = garden.ledger(function=function)
+    expect([f["exact"] for f in own.result["functions"]] == [True], f"of a frozen function: {own.result['functions']}")
+    for kind, places in found.items():
+        page_class, page_kind = KINDS[kind]
 
-            def of(place, entry, kind=kind, page_class=page_class, page_kind=page_kind):
-                mapped = {"va": at[kind] + place.number * PAGE} if at[kind] else {}
-                # A file's page that nobody maps is nobody's.
-                owner = {"function": 0 if kind == "cache" else function}
-                offset = {"file_offset": place.number * PAGE} if kind in ("file", "file_copy") else {}
-                return differs(entry, **{"class": page_class}, kind=page_kind, **owner, **mapped, **offset)
+        def of(place, entry, kind=kind, page_class=page_class, page_kind=page_kind):
+            mapped = {"va": at[kind] + place.number * PAGE} if at[kind] else {}
+            # A file's page that nobody maps is nobody's.
+            owner = {"function": 0 if kind == "cache" else function}
+            offset = {"file_offset": place.number * PAGE} if kind in ("file", "file_copy") else {}
+            return differs(entry, **{"class": page_class}, kind=page_kind, **owner, **mapped, **offset)
 
-            places = found[mark(seed, kind)]
-            expect_all(garden, places, whole, of)
-            if kind == "cache":
-                continue
-            expect_all(garden, places, own, of)
-            sampled = [p for p in places if "sample" in own.at(p.gpa)["flags"]]
-            expect(not sampled, f"{kind}: pages of a frozen function are called a sample")
-        expect(all(own.value(run, "function") == function for run in own.result["runs"]), "another's pages in its report")
+        expect_all(garden, places, whole, of)
+        if kind == "cache":
+            continue
+        expect_all(garden, places, own, of)
+        sampled = [p for p in places if "sample" in own.at(p.gpa)["flags"]]
+        expect(not sampled, f"{kind}: pages of a frozen function are called a sample")
+    expect(all(own.value(run, "function") == function for run in own.result["runs"]), "another's pages in its report")
+    return own
+
+
+def function_pages(garden, seeds, *kinds):
+    """Of functions side by side, one with each of the seeds."""
+    with contextlib.ExitStack() as stack:
+        planted = {seed: stack.enter_context(garden.planted(seed, *kinds, port=8080 + number)) for number, seed in enumerate(seeds)}
+        for function, _ in planted.values():
+            garden.control.call("freeze", function=function)
+        whole = garden.ledger()
+        marked = garden.find(*(mark(seed, kind) for seed in seeds for kind in kinds))
+        found = {seed: {kind: marked[mark(seed, kind)] for kind in kinds} for seed in seeds}
+        for seed, (function, at) in planted.items():
+            own = pages_of_one(garden, function, at, found[seed], whole)
+            for other in set(seeds) - {seed}:
+                told = [(kind, hex(p.gpa)) for kind, places in found[other].items() for p in places if own.run_of(p.gpa)]
+                expect(not told, f"{len(told)} pages of the other function are in the report of function {function}, such as {told[:1]}")
 
 
 def classes_add_up_to_ram(garden):
@@ -164,15 +186,20 @@ def classes_add_up_to_ram(garden):
 
 
 def memory_of_a_function(garden):
-    function_pages(garden, 11, "anonymous", "shared", "tmpfs")
+    function_pages(garden, [11], "anonymous", "shared", "tmpfs")
 
 
 def private_copies_of_a_file(garden):
-    function_pages(garden, 12, "file_copy")
+    function_pages(garden, [12], "file_copy")
 
 
 def pages_of_files(garden):
-    function_pages(garden, 13, "file", "cache")
+    function_pages(garden, [13], "file", "cache")
+
+
+def two_functions_side_by_side(garden):
+    """Before memory_of_the_kernel, which keeps what it takes: of 10000 pages of each kind this is half of the guest's RAM."""
+    function_pages(garden, [14, 15], "anonymous", "shared", "tmpfs", "file_copy", "file")
 
 
 def template_pages_are_told_of_who_shows_them(garden):
@@ -252,7 +279,7 @@ def kernel_stacks(garden):
 
 def memory_of_a_daemon(garden):
     places, ledger = garden.find(DAEMON)[DAEMON], garden.ledger()
-    expect(len(places) >= 2048, f"{len(places)} pages of the daemon are in RAM")
+    expect(len(places) >= DAEMON_PAGES, f"{len(places)} pages of the daemon are in RAM")
     wrong = [e for p in places if differs(e := ledger.at(p.gpa), **{"class": "system"}, kind="anonymous", function=0)]
     expect(not wrong, f"{len(wrong)} pages of a daemon are told wrong, such as {wrong[:1]}")
 
@@ -331,7 +358,7 @@ def report_while_functions_come_and_go(garden):
                        f"whether pages of the {whose} are a sample: {run}")
                 if whose == "running":
                     processes.add(ledger.value(run, "pid"))
-            few = {whose: pages[whose] for whose, least in (("frozen", 512), ("running", 256), ("daemon", 2048), ("kernel", 1)) if pages[whose] < least}
+            few = {whose: pages[whose] for whose, least in (("frozen", 512), ("running", 256), ("daemon", DAEMON_PAGES), ("kernel", 1)) if pages[whose] < least}
             expect(not few, f"pages of which too few were told: {few} of {pages}")
             places = garden.find(marked)[marked]
             expect({p.number for p in places} == set(range(512)), f"{len(places)} of its 512 pages are in RAM")
@@ -343,7 +370,8 @@ def report_while_functions_come_and_go(garden):
 
 
 CASES = [classes_add_up_to_ram, memory_of_a_daemon, why_says_the_same, report_while_functions_come_and_go, memory_of_a_function,
-         private_copies_of_a_file, pages_of_files, template_pages_are_told_of_who_shows_them, memory_of_the_kernel, page_tables, kernel_stacks]
+         private_copies_of_a_file, pages_of_files, two_functions_side_by_side, template_pages_are_told_of_who_shows_them,
+         memory_of_the_kernel, page_tables, kernel_stacks]
 
 
 def main():

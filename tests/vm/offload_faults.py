@@ -8,10 +8,10 @@ import resource
 import socket
 import time
 
-from chaos_setting import STRIKER
+from chaos_setting import expect_clear, STRIKER
 from end_thread import end_thread, threads
 from offload_setting import Bystander, case_of, HERE, qemu_with, Setting
-from trial import CallError, TrialError, expect
+from trial import CallError, Control, TrialError, expect
 
 FAULTS = []
 case = case_of(FAULTS)
@@ -73,31 +73,65 @@ def accepted(one):
     return connection
 
 
+class Ahead(Control):
+    """A call, and a question to a function, over connections that were made before: neither takes a descriptor of the VMM, and
+    the call gives none back."""
+
+    def __init__(self, one, function):
+        super().__init__(one.control.path)
+        self.for_call, self.to_function = accepted(one), super().stream(function)
+
+    def call(self, method, seconds=60, over=None, **params):
+        return self._open(method, params, seconds, self.for_call)[1]
+
+    def stream(self, function, seconds=60):
+        return self.to_function
+
+
+@contextlib.contextmanager
+def no_descriptors(one):
+    """The VMM has all descriptors that it may have."""
+    held = f"/proc/{one.vm.qemu}/fd"
+    limits = resource.prlimit(one.vm.qemu, resource.RLIMIT_NOFILE)
+    most = max(int(fd) for fd in os.listdir(held)) + 1
+    clients = []
+    try:
+        # Clients take the numbers that are free below others: what the process has is to be all that it may have.
+        while set(range(most)) - {int(fd) for fd in os.listdir(held)}:
+            clients.append(accepted(one))
+        resource.prlimit(one.vm.qemu, resource.RLIMIT_NOFILE, (most, limits[1]))
+        yield
+    finally:
+        resource.prlimit(one.vm.qemu, resource.RLIMIT_NOFILE, limits)
+        for client in clients:
+            client.close()
+
+
 @case
 def there_are_no_descriptors(s):
+    """An offload that needs one fails; what is out comes back without."""
     few = Setting(s.options, s.folder, "few")
     try:
         function = few.server("web")
         few.control.call("hello")
-        limits = resource.prlimit(few.vm.qemu, resource.RLIMIT_NOFILE)
         over = accepted(few)
-        # Clients take the numbers that are free below others: what the process has is to be all that it may have.
-        taken = {int(fd) for fd in os.listdir(f"/proc/{few.vm.qemu}/fd")}
-        clients = [accepted(few) for _ in range(max(taken) + 1 - len(taken))]
-        resource.prlimit(few.vm.qemu, resource.RLIMIT_NOFILE, (max(taken) + 1, limits[1]))
-        try:
-            few.control.call("offload", function=function, over=over)
-            raise TrialError("no error where RESOURCE_EXHAUSTED is due")
-        except CallError as e:
-            expect(e.name == "RESOURCE_EXHAUSTED" and "EMFILE" in str(e) and "ulimit -n" in str(e), str(e))
-        finally:
-            resource.prlimit(few.vm.qemu, resource.RLIMIT_NOFILE, limits)
-            for client in clients:
-                client.close()
+        with no_descriptors(few):
+            try:
+                few.control.call("offload", function=function, over=over)
+                raise TrialError("no error where RESOURCE_EXHAUSTED is due")
+            except CallError as e:
+                expect(e.name == "RESOURCE_EXHAUSTED" and "EMFILE" in str(e) and "ulimit -n" in str(e), str(e))
         expect(few.info(function)["state"] == "running", "it does not run on")
         expect(few.control.get(function, "/bytes") == bytes(range(256)), "another answer")
-        few.control.call("offload", function=function)
-        few.control.call("recall", function=function, prefetch="none")
+
+        ahead = Ahead(few, function)  # while it runs: a question to it may wait for its thaw
+        expect(few.control.call("offload", function=function)["offloaded_bytes"] > 1 << 20, "it is not out")
+        before = few.pager()["faults"]
+        with no_descriptors(few):
+            ahead.call("recall", function=function, prefetch="none")
+            expect(ahead.get(function, "/bytes") == bytes(range(256)), "another answer after a recall without descriptors")
+        pager = few.pager()
+        expect(pager["faults"] > before and pager["lost_pages"] == 0, str(pager))
         expect(few.control.get(function, "/bytes") == bytes(range(256)), "another answer after a recall")
     finally:
         few.vm.close()
@@ -171,32 +205,113 @@ def there_are_no_mappings(s):
         one.vm.close()
 
 
+BACK_WITHIN = 120  # seconds: an agent that is started anew, in a guest on a busy host
+PARTS_OF_AN_OFFLOAD = (0.2, 0.5, 0.8)
+
+
+class Struck:
+    """A Setting with somebody in it who kills its agent, which is started anew."""
+
+    def __init__(self, s, name):
+        self.one = Setting(s.options, s.folder, name, ["--payload", f"init.d/61-striker={STRIKER}"])
+        self.control, self.strikes = self.one.control, 0
+        try:
+            self.striker = self.one.vm.start("striker", ["/usr/bin/sleep", "1000000"], "--ready", "connect", port=9091)
+        except BaseException:
+            self.one.vm.close()
+            raise
+
+    def strike(self, after_ms):
+        self.strikes += 1
+        with contextlib.suppress(TrialError, OSError):  # An agent that dies takes the way of the answer with it.
+            self.control.get(self.striker, f"/strike?what=agent&after_ms={round(after_ms)}")
+
+    def way_ms(self):
+        """What an answer of the striker takes to come here, about."""
+        begin = time.monotonic()
+        self.control.get(self.striker, "/idle")
+        return (time.monotonic() - begin) * 1000 / 2
+
+    def until_back(self, function, *states):
+        """Until the agent is struck and there again, and the function in one of these states; in which."""
+        deadline, told = time.monotonic() + BACK_WITHIN, None
+        while True:
+            try:
+                struck = json.loads(self.control.get(self.striker, "/idle"))
+                told = self.one.info(function)["state"]
+                if struck["idle"] and struck["hit"] and struck["strikes"] == self.strikes and told in states:
+                    return told
+            except (TrialError, OSError, StopIteration) as e:  # The last: the function is not told of yet.
+                told = e
+            expect(time.monotonic() < deadline, f"the agent does not come back with its function in {BACK_WITHIN} s: {told}")
+            time.sleep(0.1)
+
+
 @case
 def agent_ends_while_a_function_is_out(s):
     """It is started anew, and finds the function; what is out is the host's to know."""
-    one = Setting(s.options, s.folder, "struck", ["--payload", f"init.d/61-striker={STRIKER}"])
+    struck = Struck(s, "struck")
+    one = struck.one
     try:
-        striker = one.vm.start("striker", ["/usr/bin/sleep", "1000000"], "--ready", "connect", port=9091)
         function = one.server("web")
         expect(one.control.get(function, "/count") == b"1", "the first answer")
         moved = one.control.call("offload", function=function)["offloaded_bytes"]
-        with contextlib.suppress(TrialError, OSError):  # An agent that dies takes the way of the answer with it.
-            one.control.get(striker, "/strike?what=agent&after_ms=0")
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                struck = json.loads(one.control.get(striker, "/idle"))
-                if struck["idle"] and struck["hit"] and one.info(function)["state"] == "frozen":
-                    break
-            except (TrialError, OSError):
-                pass
-            expect(time.monotonic() < deadline, "the agent does not come back with its function")
-            time.sleep(0.1)
+        struck.strike(0)
+        struck.until_back(function, "frozen")
         expect(one.info(function)["offloaded_bytes"] >= moved * 0.9, f"{moved} bytes were out: {one.info(function)}")
         one.control.call("recall", function=function)
         expect(one.control.get(function, "/count") == b"2", "it counts on")
         expect(one.control.get(function, "/bytes") == bytes(range(256)), "its bytes")
         expect(one.pager()["lost_pages"] == 0, str(one.pager()))
+    finally:
+        one.vm.close()
+
+
+@case
+def agent_ends_within_an_offload(s):
+    """Whatever it is at: the function runs on, or stands still and can be thawed, with all that it has."""
+    struck = Struck(s, "struck-within")
+    one = struck.one
+    try:
+        function = one.server("web")
+        count = 0
+
+        def is_whole(when):
+            nonlocal count
+            count += 1
+            expect(one.control.get(function, "/count") == b"%d" % count, f"{when}: it counts wrong")
+            expect(one.control.get(function, "/bytes") == bytes(range(256)), f"{when}: its bytes")
+            expect(one.pager()["lost_pages"] == 0, f"{when}: {one.pager()}")
+
+        for _ in range(2):  # what is done first takes longer
+            took = one.control.call("offload", function=function, run_on=True)["total_us"] / 1000
+            one.control.call("recall", function=function, prefetch="all")
+            is_whole("undisturbed")
+        over_another, errors = 0, []
+        for part in PARTS_OF_AN_OFFLOAD:
+            when = f"struck after {part} of {took:.0f} ms"
+            struck.strike(took * part + struck.way_ms())
+            try:
+                result = one.control.call("offload", function=function, run_on=True)
+                over_another += sum(phase["name"] == "host.connect" for phase in result["phases"]) > 1  # to thaw it
+            except CallError as e:
+                expect_clear(f"offload, {when}", e)
+                errors.append(e.name)
+                result = None
+            state = struck.until_back(function, "running", "frozen")
+            expect(state == "running" or not result, f"{when}: the offload went well, the function is {state}")
+            if state == "frozen":
+                one.control.call("recall", function=function, prefetch="none")
+            is_whole(when)
+            # And again, to the end.
+            one.control.call("offload", function=function)
+            info = one.info(function)
+            expect(info["state"] == "frozen" and info["offloaded_bytes"] > 1 << 20, f"{when}, then out again: {info}")
+            one.control.call("recall", function=function, prefetch="all")
+            is_whole(f"{when}, then out and back")
+        # Whether a strike hits is a matter of time.
+        print(f"  an offload of {took:.0f} ms, struck at {len(PARTS_OF_AN_OFFLOAD)} points: {over_another + len(errors)} hit, of these "
+              f"{over_another} went well over another connection, failed: {', '.join(errors) or 'none'}")
     finally:
         one.vm.close()
 

@@ -3,6 +3,7 @@
 measures."""
 import collections
 import concurrent.futures
+import contextlib
 import json
 import threading
 import time
@@ -13,7 +14,8 @@ from trial import expect
 LOAD = []
 case = case_of(LOAD)
 PREFETCH = ("working-set", "all", "none")
-BEAT_CYCLES, BEAT_SECONDS = 5, 5  # the daemon works in the beginning of so many
+AT_ONCE = 3  # functions that move in one cycle of real ones
+BEAT_SECONDS = 1  # that the daemon works before its pages are looked at, again and again as long as functions move
 Turn = collections.namedtuple("Turn", "moves pieces_ms answers_ms")
 
 
@@ -42,20 +44,39 @@ class Load:
         expect(self.s.control.get(function, "/bytes") == bytes(range(256)), f"cycle {number}: its bytes")
 
 
+@contextlib.contextmanager
+def beside(work):
+    """Meanwhile a thread does `work`, which ends soon after the event it is given is set. The future of what it returns."""
+    over = threading.Event()
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        future = pool.submit(work, over)
+        try:
+            yield future
+        finally:
+            over.set()
+
+
+def at_once(work, *of):
+    """As map, in a thread each."""
+    with concurrent.futures.ThreadPoolExecutor(len(of[0])) as pool:
+        return list(pool.map(work, *of))
+
+
 class RealLoad:
-    """Functions with data, each at a port of its own, asked all the while but for the one that is moved."""
+    """Functions with data, each at a port of its own, asked all the while but for those that are moved."""
 
     def __init__(self, s):
         self.s = s
         self.functions = {name: s.run(name, port=8081 + i) for i, name in enumerate(SUBJECTS)}
         self.answers = {name: s.answer(name, function) for name, function in self.functions.items()}
+        self.pieces = 0  # of the daemon's work
 
     def ask(self, name):
         expect(self.s.answer(name, self.functions[name]) == self.answers[name], f"another answer of {name}")
 
     def ask_others(self, moved, over):
         """How often."""
-        names = [name for name in self.functions if name != moved]
+        names = [name for name in self.functions if name not in moved]
         asked = 0
         while not over.is_set():
             self.ask(names[asked % len(names)])
@@ -63,30 +84,63 @@ class RealLoad:
             over.wait(0.02)
         return asked
 
+    def daemon_works(self, over):
+        """How many pieces."""
+        pieces = 0
+        while True:
+            self.s.control.get(self.s.gardener, f"/beats?seconds={BEAT_SECONDS}")
+            beaten = json.loads(self.s.control.get(self.s.gardener, "/beaten"))
+            expect(not beaten["wrong"], f"{beaten['wrong']} pages of the daemon are not as they were")
+            pieces += len(beaten["ms"])
+            if over.is_set():
+                return pieces
+
+    @contextlib.contextmanager
+    def daemon_at_work(self):
+        """Not while it hashes: its threads take turns, and each page that one of them reads would wait for the other."""
+        with beside(self.daemon_works) as working:
+            yield
+        self.pieces += working.result()
+
+    def hashes(self, names):
+        return {name: self.s.hash(self.functions[name]) for name in names}
+
+    def offload(self, name):
+        return self.s.control.call("offload", function=self.functions[name])
+
+    def comes_back(self, name, prefetch):
+        self.offload(name)
+        self.s.control.call("recall", function=self.functions[name], prefetch=prefetch)
+        self.ask(name)
+
     def cycle(self, number):
-        """All of one is out and back: by faults, or at once."""
-        name = SUBJECTS[number % len(SUBJECTS)]
-        function = self.functions[name]
-        over = threading.Event()
-        with concurrent.futures.ThreadPoolExecutor() as pool:
-            asking = pool.submit(self.ask_others, name, over)
-            try:
-                self.s.control.call("freeze", function=function)
-                before = self.s.hash(function)
-                moved = self.s.control.call("offload", function=function)
-                expect(moved["offloaded_bytes"] > 4 << 20, f"cycle {number}, {name}: {moved}")
-                if number % 2:
-                    back = self.s.control.call("recall_all")["recalled_bytes"]
-                    expect(back > moved["offloaded_bytes"] // 2, f"cycle {number}, {name}: {back} bytes came back of {moved}")
-                    expect(self.s.info(function)["offloaded_bytes"] == 0, f"cycle {number}, {name}: {self.s.info(function)}")
-                after = self.s.hash(function)
-                expect(before == after, f"cycle {number}, {name}: {before!r} became {after!r}")
-                self.s.control.call("offload", function=function)
-                self.s.control.call("recall", function=function, prefetch=PREFETCH[number // len(SUBJECTS) % 3])
-                self.ask(name)
-            finally:
-                over.set()
-            expect(asking.result() > 0, f"cycle {number}: nobody else was asked")
+        """All of some is out at once, and back: by faults, or by one call for all. Then they come back each in its own way."""
+        # Each is moved in three cycles of five, in each of them with another prefetch.
+        names = [SUBJECTS[(number + i) % len(SUBJECTS)] for i in range(AT_ONCE)]
+        with beside(lambda over: self.ask_others(names, over)) as asking:
+            self.move(number, names)
+        expect(asking.result() > 0, f"cycle {number}: nobody else was asked")
+
+    def move(self, number, names):
+        for name in names:
+            self.s.control.call("freeze", function=self.functions[name])
+        before = self.hashes(names)
+        with self.daemon_at_work():
+            moved = dict(zip(names, at_once(self.offload, names)))
+            for name, result in moved.items():
+                expect(result["offloaded_bytes"] > 4 << 20, f"cycle {number}, {name}: {result}")
+            if number % 2:
+                back = self.s.control.call("recall_all")["recalled_bytes"]
+                out = sum(result["offloaded_bytes"] for result in moved.values())
+                expect(back > out // 2, f"cycle {number}, {names}: {back} bytes came back of {moved}")
+                for name in names:
+                    info = self.s.info(self.functions[name])
+                    expect(info["offloaded_bytes"] == 0, f"cycle {number}, {name}: {info}")
+        after = self.hashes(names)  # by which every page is fetched that is still out
+        for name in names:
+            expect(before[name] == after[name], f"cycle {number}, {name}: {before[name]!r} became {after[name]!r}")
+        with self.daemon_at_work():
+            at_once(self.comes_back, names, PREFETCH)
 
 
 class Asker:
@@ -143,15 +197,13 @@ def three_functions_under_load(s):
 
 @case
 def real_functions_under_load(s):
-    """Every byte of them, while the others and a daemon work. A cycle takes as long as ten of the small functions."""
+    """Every byte of three at once, while the others and a daemon work. A cycle takes as long as thirty of the small functions."""
     load = RealLoad(s)
-    for number in range(s.options.cycles // 2):
-        if number % BEAT_CYCLES == 0:
-            s.control.get(s.gardener, f"/beats?seconds={BEAT_SECONDS}")
+    begin = time.monotonic()
+    for number in range(s.options.real_cycles):
         load.cycle(number)
-        if number % BEAT_CYCLES == BEAT_CYCLES - 1:
-            beaten = json.loads(s.control.get(s.gardener, "/beaten"))
-            expect(not beaten["wrong"] and beaten["ms"], f"cycle {number}: pages of the daemon are not as they were: {beaten['wrong']}")
+    print(f"  {s.options.real_cycles} cycles of {AT_ONCE} functions, {(time.monotonic() - begin) / s.options.real_cycles:.1f} s each")
+    expect(load.pieces > 0, "the daemon has done nothing")
     pager = s.pager()
     expect(pager["faults"] > 0 and pager["lost_pages"] == 0, str(pager))
     s.end(*load.functions.values())

@@ -153,8 +153,9 @@ TEST_F(ForkTest, PushToAPoolThatDoesNotAnswer_Ends_AndIsUndone) {
   ASSERT_EQ(Capture("other"), 0) << moult_last_error();
   std::atomic<bool> ended{false};
   std::thread replaces([&] {
-    while (!IsWaitedFor(lock.get()) && !ended) std::this_thread::yield();
-    EXPECT_FALSE(ended) << "nobody waits for the lock";
+    bool waited_for = false;
+    while (!(waited_for = IsWaitedFor(lock.get())) && !ended) std::this_thread::yield();
+    EXPECT_TRUE(waited_for) << "nobody waits for the lock";
     EXPECT_EQ(moult_store_remove(store_, "t"), 0) << moult_last_error();
     EXPECT_EQ(moult_store_import(store_, "t", (store_path_ + "/other").c_str(), nullptr), 0) << moult_last_error();
   });

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What the functions of these tests are made of: they give up at the first error, and answer GET on port 8080.
+ * What the functions of these tests are made of: they give up at the first error, and answer GET on port PORT of their
+ * environment, else 8080.
  */
 #ifndef MOULT_TESTS_VM_GUEST_ANSWER_H_
 #define MOULT_TESTS_VM_GUEST_ANSWER_H_
@@ -18,10 +19,15 @@ static inline void must(int good, const char* what) {
   exit(1);
 }
 
+static inline uint16_t own_port(void) {
+  const char* const text = getenv("PORT");
+  return (uint16_t)(text != NULL ? strtoul(text, NULL, 10) : 8080);
+}
+
 /* `work` does what a path asks for, and writes the answer's body, of less than `size` bytes. */
 static inline void answer_forever(void (*work)(const char* request, char* body, size_t size)) {
   const struct sockaddr_in address = {
-      .sin_family = AF_INET, .sin_port = htons(8080), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+      .sin_family = AF_INET, .sin_port = htons(own_port()), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
   const int on = 1, listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
   setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
   must(bind(listener, (const struct sockaddr*)&address, sizeof(address)) == 0 && listen(listener, 8) == 0, "listen");

@@ -8,8 +8,9 @@
 /hash?pid=N       {"pages": how many, "shared": of files in memory (anonymous memory that is shared, memfd, System V, tmpfs), "sha256"} of all pages
                   that process N has of its own or maps of such files, with their addresses; not of zeros, which the kernel
                   may add to a process that stands still (huge pages)
-/beats?seconds=S  works for so long from now on, in small pieces over all of its memory
+/beats?seconds=S  works for so long from now on, in small pieces over a part of its memory, and at last looks at all of it
 /beaten           waits for that, and tells {"ms": how long each piece took, "wrong": marked pages that were not as they were}
+/cgroup?pid=N     {field: bytes} of what the kernel holds on behalf of the cgroup of process N
 /echo?word=W      W
 /keep?pid=N       holds on to the files in memory (memfd) that process N has open, and tells the digest of each, as /kept does later
 /log              all lines of the kernel's log
@@ -29,8 +30,10 @@ import threading
 import time
 import urllib.parse
 
-PAGES, MARK = 2048, 0x6D6F756C74646D6E
+PAGES, MARK = 10000, 0x6D6F756C74646D6E
+BEAT_PAGES = 2048  # A piece of work is to be short also in an emulated guest: its length is what is measured.
 PARAMETERS = "/sys/module/planter/parameters"
+KERNEL_FIELDS = ("kernel", "pagetables", "kernel_stack", "slab", "percpu", "sock")  # "kernel" has all the others in it but "sock"
 
 
 def plant():
@@ -113,12 +116,16 @@ class Beats:
         self.thread = threading.Thread(target=self.run)
         self.thread.start()
 
+    def look(self, pages):
+        for i in range(pages):
+            self.wrong += struct.unpack_from("<QQ", HELD, i * 4096) != (MARK, i)
+
     def run(self):
         while (begin := time.monotonic()) < self.end:
-            for i in range(PAGES):
-                self.wrong += struct.unpack_from("<QQ", HELD, i * 4096) != (MARK, i)
+            self.look(BEAT_PAGES)
             self.ms.append((time.monotonic() - begin) * 1000)
             time.sleep(0.005)
+        self.look(PAGES)
 
 
 def beat(seconds):
@@ -142,6 +149,14 @@ def keep(pid):
 
 def kept():
     return json.dumps([hashlib.sha256(os.pread(fd, os.fstat(fd).st_size, 0)).hexdigest() for fd in KEPT])
+
+
+def cgroup(pid):
+    with open(f"/proc/{pid}/cgroup", encoding="ascii") as lines:
+        path = lines.read().strip().split("::")[1]
+    with open(f"/sys/fs/cgroup{path}/memory.stat", encoding="ascii") as lines:
+        told = dict(line.split() for line in lines)
+    return json.dumps({field: int(told[field]) for field in KERNEL_FIELDS})
 
 
 def echo(word):
@@ -195,7 +210,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         url = urllib.parse.urlsplit(self.path)
         work = {"/insmod": load, "/tables": tables, "/stacks": stacks, "/hash": hash_pages, "/beats": beat, "/beaten": beaten, "/echo": echo, "/keep": keep, "/kept": kept,
-                "/log": kernel_log, "/modprobe": modprobe,
+                "/cgroup": cgroup, "/log": kernel_log, "/modprobe": modprobe,
                 "/litter": litter, "/hugetlb": hugetlb, "/khugepaged": khugepaged}[url.path]
         body = work(**dict(urllib.parse.parse_qsl(url.query))).encode()
         self.send_response(200)

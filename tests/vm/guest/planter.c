@@ -7,6 +7,7 @@
  *   shared      anonymous memory, mapped shared   tmpfs      of a file that nobody maps
  *   tables      no pages, but as many page tables
  *   threads-N   no pages, but so many threads that sleep
+ * Those of one port use the same files, one after the other.
  */
 #include <fcntl.h>
 #include <pthread.h>
@@ -39,12 +40,14 @@ static char* map(int prot, int flags, int fd) {
 }
 
 static int plant_file(const char* path, uint64_t of) {
-  char page[PAGE] = {0};
+  /* Not at the beginning of a page of ours, which would then look like one of the file's. */
+  _Alignas(PAGE) char room[2 * PAGE] = {0};
+  char* const page = room + PAGE / 2;
   const int fd = open(path, O_RDWR | O_CREAT | O_TRUNC, 0600);
   must(fd >= 0, path);
   for (size_t i = 0; i < pages; ++i) {
     put(page, of, i);
-    must(write(fd, page, sizeof(page)) == sizeof(page), "write");
+    must(write(fd, page, PAGE) == PAGE, "write");
   }
   must(fsync(fd) == 0, "fsync");
   return fd;
@@ -66,7 +69,8 @@ static void start_threads(unsigned long count) {
 
 static char* plant(const char* kind, uint64_t of) {
   char path[64];
-  snprintf(path, sizeof(path), "%s/planted-%s-%d", strcmp(kind, "tmpfs") == 0 ? "/dev/shm" : "/var/tmp", kind, getpid());
+  /* Functions have the same process ids, each in its sandbox, but one /var/tmp. */
+  snprintf(path, sizeof(path), "%s/planted-%s-%u", strcmp(kind, "tmpfs") == 0 ? "/dev/shm" : "/var/tmp", kind, own_port());
   char* memory;
   if (strcmp(kind, "anonymous") == 0 || strcmp(kind, "shared") == 0) {
     memory = map(PROT_READ | PROT_WRITE, MAP_ANONYMOUS | (*kind == 'a' ? MAP_PRIVATE : MAP_SHARED), -1);

@@ -5,7 +5,7 @@
                               both (agent and forks at once), function (all), oom (all functions, by a memory limit below
                               what they have)
 /scribble                     a module writes over the window of templates, past the driver
-/idle                         whether no strike is under way, and how much the last one has hit
+/idle                         whether no strike is under way, how much the last one has hit, and how many there were
 /limits?function=ID           of its cgroup
 /throttled?function=ID        how often it was kept from the CPU
 /identity?pid=PID             its namespaces and its cgroup; without a pid, the agent's
@@ -238,7 +238,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             threading.Thread(target=strike, args=(query["what"][0], int(query["after_ms"][0]) / 1000)).start()
             answer = {}
         else:
-            answer = {"/scribble": scribble, "/idle": lambda: {"idle": not PENDING, "hit": HITS[-1] if HITS else 0},
+            answer = {"/scribble": scribble, "/idle": lambda: {"idle": not PENDING, "hit": HITS[-1] if HITS else 0, "strikes": len(HITS)},
                       "/cap-namespaces": cap_namespaces, "/limits": lambda: limits(query["function"][0]), "/state": state,
                       "/throttled": lambda: throttled(query["function"][0]), "/identity": lambda: identity(query.get("pid", [0])[0]),
                       "/fifo": lambda: hold_fifo(query["path"][0]), "/drain": drain}[url.path]()
