@@ -4,7 +4,8 @@
  *
  * Needs a pool (moult_vm_options), userfaultfd with faults of the kernel's own (root, or vm.unprivileged_userfaultfd=1, or
  * /dev/userfaultfd), and threads in moult_pager_run() for as long as anything is out. No page is trusted to be whose the
- * agent says: whoever touches one gets what it was. Not seen are accesses that do not go through this process's page
+ * agent says: whoever touches one gets what it was, or, where the pool does not give it, what moult_pager_resolve() says
+ * (of a function that has ended: zeros). Not seen are accesses that do not go through this process's page
  * tables: other processes that map the guest's memory and let devices write to user pages (some vhost-user back ends),
  * devices that have pinned it.
  *
@@ -55,12 +56,14 @@ struct moult_offload_options {
 #define MOULT_OFFLOAD_COLD_ONLY 1u /* only pages without MOULT_PAGE_ACCESSED, see moult/pages.h */
 #define MOULT_OFFLOAD_RUN_ON 2u    /* the function runs on; else it is frozen until moult_vm_recall() or moult_vm_thaw() */
 
-/* Freezes a function and moves its private pages to the pool; pages of zeros take no room there. On failure it is as
- * before. Detach gives the room back without fetching anything; capture brings all back first.
+/* Freezes a function and moves its private and shared pages (MOULT_PAGE_USER_PRIVATE, MOULT_PAGE_USER_SHARED) to the pool;
+ * pages of zeros take no room there. On failure it is as before, running or frozen, if the agent can be reached. Detach
+ * gives the room back without fetching anything; capture brings all back first.
  * Result: {"offloaded_bytes", "zero_bytes", "stayed_bytes": touched meanwhile, "already_bytes", "pool_used_bytes",
  * "access": as moult_vm_pages() has it}.
- * Errors: FAILED_PRECONDITION (no pool, no thread in moult_pager_run() or too few, userfaultfd), RESOURCE_EXHAUSTED (pool full; no
- * descriptor, or no mappings left of vm.max_map_count), UNAVAILABLE (the pool does not answer). */
+ * Errors: FAILED_PRECONDITION (no pool, no thread in moult_pager_run() or too few, userfaultfd; an offload or recall of it
+ * goes on), RESOURCE_EXHAUSTED (pool full; no descriptor, or no mappings left of vm.max_map_count), UNAVAILABLE (the pool
+ * does not answer). */
 MOULT_API int moult_vm_offload(struct moult_vm *vm, const struct moult_offload_options *offload,
                                const struct moult_op_options *options, struct moult_op **op) MOULT_CHECKED;
 
