@@ -19,6 +19,19 @@ inline constexpr bool kIsSanitized = false;
 inline constexpr bool kIsSanitized = false;
 #endif
 
+// Whose books also want threads that are not cancelled: of one it no longer sees what mutexes it holds.
+#if defined(__SANITIZE_THREAD__)
+inline constexpr bool kIsThreadSanitized = true;
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+inline constexpr bool kIsThreadSanitized = true;
+#else
+inline constexpr bool kIsThreadSanitized = false;
+#endif
+#else
+inline constexpr bool kIsThreadSanitized = false;
+#endif
+
 }  // namespace moult::testing
 
 #endif  // MOULT_TESTS_UNIT_IS_SANITIZED_H_
