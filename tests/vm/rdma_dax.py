@@ -7,7 +7,8 @@ import time
 import nvdimm
 from nested_host import libraries
 from nvdimm import DEVICE, FILE
-from rdma_rig import not_found, stripped
+from rdma_rig import stripped
+from rdma_setting import not_found
 
 ADDRESS = "10.0.2.1"
 URI = f"rdma://{ADDRESS}/"

@@ -24,11 +24,6 @@ def _mac(socket):
     return ":".join(f"{byte:02x}" for byte in b"\x52\x54" + hashlib.sha256(str(socket).encode()).digest()[:4])
 
 
-def not_found(codes):
-    """Of those that moult-pool-probe has told of a template that it watches: it is gone."""
-    return "NOT_FOUND" in codes
-
-
 class RdmaMachine(Machine):
     """wires: [(socket here, socket there, address/prefix)], eth0 and rxe0 the first."""
 

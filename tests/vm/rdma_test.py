@@ -5,169 +5,21 @@ becomes of a call when the memory node, the wire or the template is taken away. 
 """
 import argparse
 import concurrent.futures
-import json
 import os
-import pathlib
-import secrets
 import shutil
-import subprocess
 import sys
 import tempfile
-import threading
 import time
 import traceback
 
 import nvdimm
 import rdma_dax
-from machine import REPO, VmError, missing_parts, skip_all
-from rdma_rig import MemoryNode, RdmaMachine, not_found, stripped
+from machine import REPO, missing_parts, skip_all
+from rdma_pages import PAGES_CASES
+from rdma_setting import FLIP, Failed, Rig, expect, not_found, well_again
 
 PAGES = 16  # MiB of the template that is read most
 SECOND = "10.0.2.1"
-FLIP = r"""
-import re, sys
-pid, size, at = int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-with open(f"/proc/{pid}/maps") as maps:
-    # Neighbours of the same kind are one line: the content says where the template begins.
-    for line in maps:
-        start, end = (int(x, 16) for x in line.split()[0].split("-"))
-        if end - start < size or line.split()[1][0] != "r": continue
-        with open(f"/proc/{pid}/mem", "r+b", buffering=0) as mem:
-            head = bytes.fromhex(sys.argv[4])
-            for place in range(start, end - size + 1, 4096):
-                mem.seek(place)
-                if mem.read(len(head)) == head:
-                    mem.seek(place + at)
-                    byte = mem.read(1)[0]
-                    mem.seek(place + at)
-                    mem.write(bytes([byte ^ 1]))
-                    print("flipped")
-                    sys.exit(0)
-sys.exit(1)
-"""
-
-
-class Failed(Exception):
-    pass
-
-
-def expect(condition, text):
-    if not condition:
-        raise Failed(text)
-
-
-class Result:
-    def __init__(self, done):
-        self.code, self.text = done.code, done.text()
-        self.error = done.err.decode(errors="replace").strip()
-        self.lines = [json.loads(line) for line in self.text.splitlines() if line.startswith("{")]
-
-
-class Rig:
-    def __init__(self, bin_dir, folder):
-        self.folder, self.bin = pathlib.Path(folder), pathlib.Path(bin_dir)
-        self.keys = {name: secrets.token_hex(32) for name in ("red", "blue", "green")}
-        self.digests = {}
-        self.client = RdmaMachine([(self.wire("c1"), self.wire("a"), "10.0.1.2/24"), (self.wire("c2"), self.wire("b"), "10.0.2.2/24")],
-                                  bin_dir=bin_dir)
-        self.node = self.new_node("a", "c1", "10.0.1.1/24")
-
-    def wire(self, name):
-        return self.folder / f"{name}.sock"
-
-    def new_node(self, here, there, address, **options):
-        return MemoryNode([(self.wire(here), self.wire(there), address)], bin_dir=self.bin, **options)
-
-    def template(self, store, name, tenant, mib, seed):
-        folder = self.folder / store / name
-        folder.parent.mkdir(exist_ok=True)
-        done = subprocess.run([self.bin / "moult-vm-template", folder, tenant, str(mib), str(seed)], check=True,
-                              capture_output=True, text=True)
-        self.digests[name] = tuple(done.stdout.split())
-        return folder
-
-    def key_lines(self, *names, end=""):
-        return "".join(f"{name} {self.keys[name]}{end}\n" for name in names).encode()
-
-    def fill(self, node):
-        node.push(stripped(self.bin / "moult-poold", self.folder), "/usr/local/bin/moult-poold")
-        node.push_tree({"store": self.folder / "store"}, "/srv")
-        node.push(self.key_lines("red", "blue") + self.key_lines("green", end=" read-only"), "/srv/keys", mode=0o600)
-
-    def fill_client(self):
-        for program in ("moult-pool-probe", "moult-vm-rdma-attacker"):
-            self.client.push(stripped(self.bin / program, self.folder), f"/usr/local/bin/{program}")
-        self.client.push(self.key_lines("red", "blue", "green"), "/srv/keys", mode=0o600)
-        wrong = f"red {self.keys['blue']}\nnobody {self.keys['red']}\n".encode()
-        self.client.push(wrong, "/srv/wrong", mode=0o600)
-        self.client.push_tree({"more": self.folder / "more"}, "/srv", timeout=600)
-
-    def probe(self, *args, tenant="red", keys="/srv/keys", uri="rdma://10.0.1.1/", timeout=120):
-        return Result(self.client.run(["moult-pool-probe", "--uri", uri, "--keys", keys, "--tenant", tenant, "--timeout-ms", "60000", *args], timeout=timeout))
-
-    def good(self, *args, **options):
-        result = self.probe(*args, **options)
-        expect(result.code == 0, f"{' '.join(args)}: {result.error}")
-        return result.lines
-
-    def bad(self, code, text, *args, **options):
-        result = self.probe(*args, **options)
-        expect(result.code == 1 and code in result.error and text in result.error,
-               f"{' '.join(args)}: expected {code} and \"{text}\", got {result.code}: {result.error} {result.text}")
-
-    def verified(self, name, **options):
-        line = self.good("verify", name, **options)[0]
-        expect((line["digest"], line["pages_sha256"]) == self.digests[name], f"{name}: other content: {line}")
-
-    def watch(self, name, seconds, during, until=None, timeout_ms=3000, command="watch", **options):
-        """What `watch` (or watch-pages, without a name) tells while `during` happens, from when it reads: for so long, or at most so
-        long where it ends when `during` has, and `until`(the codes that it has told) is true."""
-        lines, started = [], threading.Event()
-        argv = ["moult-pool-probe", "--uri", options.get("uri", "rdma://10.0.1.1/"), "--keys", "/srv/keys", "--tenant", "red",
-                "--timeout-ms", str(timeout_ms), command, *name.split(), "--seconds", str(seconds)]
-        output = []
-
-        def take(data):
-            output.append(data)
-            if b"\n" in data:
-                started.set()
-
-        def codes():
-            return [json.loads(line).get("code") for line in b"".join(output).decode().split("\n")[:-1]]
-
-        def run():
-            try:
-                lines.append(Result(self.client.run(argv, timeout=seconds + 120, on_output=take)))
-            except VmError as e:
-                lines.append(e)
-            started.set()
-        thread = threading.Thread(target=run)
-        thread.start()
-        expect(started.wait(120), "watch says nothing")
-        try:
-            if codes():  # else it has ended without a look
-                during(codes)
-            while until and not until(codes()) and thread.is_alive():
-                time.sleep(0.05)
-        finally:
-            try:
-                if until:
-                    self.client.sh("kill -INT $(pidof moult-pool-probe) || true")  # It may have ended by itself.
-            finally:
-                thread.join()
-        result = lines[0]
-        if isinstance(result, Exception):
-            raise result
-        text = b"".join(output).decode() or result.text
-        told = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
-        expect(result.code == 0 and told, f"watch {name}: {result.error}")
-        expect(told[-1]["slowest_ms"] < timeout_ms + 3000, f"a call of {timeout_ms} ms took {told[-1]['slowest_ms']}")
-        print(f"    {[line.get('code', 'end') for line in told]}, slowest {told[-1]['slowest_ms']:.0f} ms of {timeout_ms}")
-        return told
-
-    def close(self):
-        self.client.close()
-        self.node.close()
 
 
 def no_device(rig):
@@ -215,10 +67,6 @@ def pushes(rig):
     rig.bad("RESOURCE_EXHAUSTED", "limit", "push", "red-huge", "--store", "/srv/more")
     rig.good("rm", "red-new")
     rig.bad("NOT_FOUND", "no template red-new", "verify", "red-new")
-
-
-def well_again(codes):
-    return len(codes) > 1 and codes[-1] == "OK"
 
 
 def removed(rig):
@@ -341,113 +189,6 @@ def request_lost(rig):
     expect(made >= 2, f"{made} requests were made for a connection whose first was lost")
 
 
-PAGE = b"moult-pool-probe page 0 of 1".hex()  # how the first lent page begins
-
-
-def lend(rig, **options):
-    """Another moult-poold, which lends memory."""
-    rig.node.sh(f"kill -TERM {rig.pid}; while kill -0 {rig.pid} 2>/dev/null; do sleep 0.1; done")
-    rig.pid = rig.node.start(**options)
-
-
-def pages(rig):
-    """Of guest RAM, in memory that the node lends: the same comes back, room too; who may not have it, and how much."""
-    lend(rig)
-    rig.bad("FAILED_PRECONDITION", "lends no memory for offloaded pages; start moult-poold with --lend-mib", "pages")
-    lend(rig, lend=32)
-
-    def cost(rounds):
-        ticks = rig.node.cpu_ticks(rig.pid)
-        line = rig.good("pages", "--mib", "16", "--rounds", str(rounds), timeout=300)[0]
-        expect(line["pages"] == 4096 * rounds and line["used_bytes"] == 16 << 20 and line["left_bytes"] == 0, f"pages: {line}")
-        return rig.node.cpu_ticks(rig.pid) - ticks
-    once, often = cost(1), cost(9)  # The loan itself costs the same in both.
-    print(f"    the memory node's process: {once} ticks for 4096 pages written and read, {often} for 36864")
-    expect(often - once <= 30, f"{often - once} ticks of CPU time in the memory node for pages that it does not move")
-    rig.good("pages", "--mib", "32")  # All of it: the 16 MiB have come back.
-    rig.bad("RESOURCE_EXHAUSTED", "higher --lend-mib", "pages", "--mib", "33")
-    rig.bad("PERMISSION_DENIED", "read-only", "pages", tenant="green")
-
-    def beside(_):
-        rig.bad("RESOURCE_EXHAUSTED", "beside what is lent", "pages", "--mib", "17", tenant="blue")
-        for tenant, lent in (("red", 16 << 20), ("blue", 0)):
-            use = rig.good("stat", tenant=tenant)[0]
-            expect((use["lent_bytes"], use["lend_limit_bytes"]) == (lent, 32 << 20), f"{tenant}: {use}")
-
-    told = rig.watch("--mib 16", 300, beside, until=any, command="watch-pages")
-    expect(told[-1]["last"] == "OK", f"pages: {told}")
-    rig.good("pages", "--mib", "32", tenant="blue")
-
-
-def pages_flipped(rig):
-    lend(rig, lend=32)
-    rig.node.push(FLIP.encode(), "/srv/flip.py")
-
-    def flip(codes):
-        flipper = f"python3 /srv/flip.py {rig.pid} {16 << 20} {3 * 4096 + 77} {PAGE}"
-        rig.node.sh(flipper)
-        deadline = time.monotonic() + 120
-        while "DATA_LOSS" not in codes():
-            expect(time.monotonic() < deadline, "a flipped bit is not found")
-            time.sleep(0.05)
-        rig.node.sh(flipper)
-    told = rig.watch("--mib 16", 300, flip, until=well_again, command="watch-pages")
-    expect([line.get("code") for line in told] == ["OK", "DATA_LOSS", "OK", None], f"with a flipped bit: {told}")
-    expect("slot 3 does not match its checksum" in told[1]["message"], f"with a flipped bit: {told}")
-
-
-def pages_lost(rig):
-    """The node's process dies, and comes back without them; the wire is cut; the node forgets who is gone too long."""
-    lend(rig, lend=32)
-
-    def restart(_):
-        rig.node.sh(f"kill -9 {rig.pid}")
-        time.sleep(3)
-        rig.pid = rig.node.start(lend=32)
-    told = rig.watch("--mib 4", 120, restart, until=lambda codes: "DATA_LOSS" in codes, command="watch-pages")
-    log = rig.node.sh(f"kill -0 {rig.pid}; cat /run/poold.log")
-    expect(log == "", f"after a restart, moult-poold says: {log}")
-    codes = [line.get("code") for line in told[:-1]]
-    expect(codes[0] == "OK" and codes[-1] == "DATA_LOSS" and set(codes[1:-1]) <= {"UNAVAILABLE", "DEADLINE_EXCEEDED"} and codes[1:-1],
-           f"after a restart: {told}")
-    expect("what was written is lost" in told[-2]["message"] and "moult-poold was restarted" in told[-2]["message"], f"after a restart: {told}")
-    expect(told[-1]["again"] == "OK", f"pages after a restart: {told}")
-
-    def flap(_):
-        rig.client.qmp("set_link", name="nic0", up=False)
-        time.sleep(6)
-        rig.client.qmp("set_link", name="nic0", up=True)
-    told = rig.watch("--mib 4", 20, flap, command="watch-pages")
-    expect(told[-1]["last"] == "OK" and told[-1]["again"] == "OK", f"after 6 s without a wire: {told}")
-
-    lend(rig, lend=32, grace=20)
-    gone = "moult-pool-probe --uri rdma://10.0.1.1/ --keys /srv/keys --tenant red watch-pages --mib 32 --seconds 600"
-    rig.client.sh(f"{gone} >/tmp/gone 2>&1 & pid=$!; until grep -q OK /tmp/gone; do sleep 0.1; done; kill -9 $pid")
-    rig.bad("RESOURCE_EXHAUSTED", "beside what is lent", "pages", "--mib", "32")
-    deadline = time.monotonic() + 90
-    while rig.probe("pages", "--mib", "32").code != 0:
-        expect(time.monotonic() < deadline, "the memory of a killed borrower does not come back")
-        time.sleep(1)
-
-
-def loan_forsaken(rig):
-    """Who leaves before he is told of his loan does not keep it from others for the grace period."""
-    lend(rig, lend=32)
-    rig.client.sh("rm -f /tmp/go; moult-vm-rdma-attacker --forsake 10.0.1.1 /srv/keys red 32 /tmp/go >/tmp/forsake 2>&1 & "
-                  "until grep -q . /tmp/forsake; do sleep 0.1; done")
-    rig.node.sh(f"kill -STOP {rig.pid}")  # It gets the question, and answers when nobody is there.
-    try:
-        rig.client.sh("touch /tmp/go; until grep -q attacker: /tmp/forsake; do sleep 0.1; done")
-    finally:
-        rig.node.sh(f"kill -CONT {rig.pid}")
-    said = rig.client.sh("cat /tmp/forsake")
-    expect("attacker: OK" in said, f"who was to leave says {said}")
-    deadline = time.monotonic() + 60
-    while (asked := rig.probe("pages", "--mib", "32")).code != 0:
-        expect(time.monotonic() < deadline, f"the memory of a loan that nobody was told of does not come back: {asked.error}")
-        time.sleep(1)
-
-
 def over_dax(rig):
     """A second node, with its templates in byte-addressable memory."""
     with rig.new_node("b", "c2", f"{rdma_dax.ADDRESS}/24", qemu_args=nvdimm.qemu_args(rig.folder)) as node:
@@ -480,8 +221,8 @@ def second_node(rig):
         expect(told[-1]["last"] in ("UNAVAILABLE", "DEADLINE_EXCEEDED"), f"without any node: {told}")
 
 
-PARTS = [no_device, reads, tenants, attacks, pushes, removed, flipped, measured, attached, restarted, wire_cut, request_lost, pages, pages_flipped,
-         pages_lost, loan_forsaken, over_dax, ends, second_node]
+PARTS = [no_device, reads, tenants, attacks, pushes, removed, flipped, measured, attached, restarted, wire_cut, request_lost, *PAGES_CASES,
+         over_dax, ends, second_node]
 
 
 def main():
