@@ -18,6 +18,7 @@
 #include "moult/protocol/template_writer.h"
 #include "proc/read.h"
 #include "ptrace/tracee.h"
+#include "ptrace/wait.h"
 #include "resource/fd/capture.h"
 #include "resource/memory/capture.h"
 #include "resource/private_file/private_file.h"
@@ -155,6 +156,7 @@ struct Underway {
   KnownDigests own;
   KnownDigests* known = &own;
   CaptureResult result;
+  bool was_alive = false;  // it was there and could be captured, when that began
 
   image::ProcessT& process() { return *image.processes.front(); }
 };
@@ -169,6 +171,7 @@ absl::StatusOr<proc::Status> Prepare(pid_t pid, const CaptureOptions& options, U
   // First of all, because every message names it.
   if (const auto seen = ReadStatus(pid); seen.ok()) capture.result.name = seen->name;
   MOULT_RETURN_IF_ERROR(CheckCapturable(pid));
+  capture.was_alive = true;
   if (options.known != nullptr) capture.known = options.known;
   capture.known->Learn(pid, options.may_go_on);
   capture.result.phases.End("digest files");
@@ -291,8 +294,16 @@ absl::Status CaptureReported(pid_t pid, const CaptureOptions& options,
   return absl::OkStatus();
 }
 
-absl::StatusOr<CaptureResult> ResultOf(pid_t pid, const absl::Status& status, Underway& capture) {
-  if (status.ok()) return std::move(capture.result);
+// Of a process that is being killed the kernel says many things: no mappings, empty files, no permission.
+absl::Status Explain(pid_t pid, const absl::Status& status, const Underway& capture) {
+  const bool may_be = absl::IsInternal(status) || absl::IsInvalidArgument(status) || absl::IsFailedPrecondition(status) || absl::IsPermissionDenied(status) || absl::IsNotFound(status);
+  if (!may_be || !capture.was_alive || !ptrace::IsEnding(pid)) return status;
+  return absl::UnavailableError(absl::StrCat("it ended meanwhile, or became another program (", status.message(), ")"));
+}
+
+absl::StatusOr<CaptureResult> ResultOf(pid_t pid, const absl::Status& seen, Underway& capture) {
+  if (seen.ok()) return std::move(capture.result);
+  const absl::Status status = Explain(pid, seen, capture);
   const std::string& name = capture.result.name;
   return Annotate(status, name.empty() ? absl::StrCat("dump ", pid) : absl::StrCat("dump ", pid, " (", name, ")"));
 }

@@ -125,7 +125,10 @@ absl::Status Ignition::MapTids() {
       inner = status.ns_pid.empty() ? task : status.ns_pid.back();
     }
     const auto it = index_of.find(inner);
-    if (it == index_of.end() && ptrace::IsEnding(pid_)) return absl::UnavailableError("the new process was killed meanwhile; try again");
+    // A thread that SIGKILL has ended has no number any more, when the leader may not even have seen the signal.
+    if (inner == 0 || (it == index_of.end() && ptrace::IsEnding(pid_))) {
+      return absl::UnavailableError("the new process was killed meanwhile; try again");
+    }
     if (it == index_of.end()) return absl::InternalError(absl::StrCat("the new process has a thread ", inner, " too many"));
     tids_[it->second] = task;
   }

@@ -9,7 +9,6 @@
 
 #include <algorithm>
 #include <csignal>
-#include <unordered_set>
 
 #include "absl/strings/match.h"
 #include "moult/base/page.h"
@@ -145,16 +144,19 @@ absl::StatusOr<bool> Tracee::SeizeNew(const std::vector<int>& tids) {
   bool grown = false;
   for (const pid_t tid : tids) {
     if (known.count(tid) != 0) continue;
-    grown = true;
     const absl::Status seized = SeizeThread(tid);
-    if (!seized.ok()) {
-      // A thread that ended between listing and attaching is no error, the process itself is.
-      if (absl::IsUnavailable(seized) && tid != pid_) continue;
+    if (seized.ok()) {
+      TracedThread thread;
+      thread.tid = tid;
+      threads_.push_back(thread);
+      grown = true;
+    } else if (absl::IsUnavailable(seized) && tid != pid_) {
+      // A thread that ended between listing and attaching is no error, the process itself is. It may have started
+      // others before; but it stays in the list until whoever traces it (we, if it was killed under us) waits for it.
+      if (ended_.insert(tid).second) grown = true;
+    } else {
       return seized;
     }
-    TracedThread thread;
-    thread.tid = tid;
-    threads_.push_back(thread);
   }
   return grown;
 }
@@ -167,6 +169,7 @@ absl::Status Tracee::StopFrom(size_t first) {
     if (stopped.ok()) {
       ++i;
     } else if (absl::StrContains(stopped.message(), "ended meanwhile") && threads_[i].tid != pid_) {
+      ended_.insert(threads_[i].tid);
       threads_.erase(threads_.begin() + static_cast<ptrdiff_t>(i));
     } else {
       return stopped;

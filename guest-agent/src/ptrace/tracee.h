@@ -14,6 +14,7 @@
 #include <chrono>
 #include <cstddef>
 #include <memory>
+#include <unordered_set>
 #include <vector>
 
 #include "absl/types/span.h"
@@ -102,6 +103,7 @@ class Tracee {
   pid_t pid_;
   UniqueFd pidfd_;
   std::vector<TracedThread> threads_;
+  std::unordered_set<pid_t> ended_;  // those that ended before they were stopped
   RemotePtr gadget_;
   bool ignores_trap_ = false;  // the disposition of SIGTRAP
   bool detached_ = false;

@@ -9,6 +9,7 @@
 
 #include "proc/read.h"
 #include "proc/stat.h"
+#include "proc/status.h"
 
 namespace moult::ptrace {
 namespace {
@@ -55,11 +56,17 @@ absl::StatusOr<int> WaitChild(pid_t tid, Clock::time_point deadline) {
 }
 
 bool IsEnding(pid_t tid) {
-  auto text = proc::ReadFile(absl::StrCat("/proc/", tid, "/stat"));
+  // What is pending first: it goes from there as the flag is set.
+  auto text = proc::ReadFile(absl::StrCat("/proc/", tid, "/status"));
+  if (!text.ok()) return absl::IsNotFound(text.status());
+  constexpr uint64_t kKillBit = uint64_t{1} << (SIGKILL - 1);
+  auto status = proc::ParseStatus(*text);
+  if (status.ok() && ((status->sig_pending | status->shared_pending) & kKillBit) != 0) return true;
+  text = proc::ReadFile(absl::StrCat("/proc/", tid, "/stat"));
   if (!text.ok()) return absl::IsNotFound(text.status());
   auto stat = proc::ParseStat(*text);
-  constexpr uint32_t kExiting = 0x4;  // PF_EXITING
-  return stat.ok() && (stat->state == 'Z' || stat->state == 'X' || (stat->flags & kExiting) != 0);
+  constexpr uint32_t kEnding = 0x4 | 0x400;  // PF_EXITING, PF_SIGNALED
+  return stat.ok() && (stat->state == 'Z' || stat->state == 'X' || (stat->flags & kEnding) != 0);
 }
 
 bool IsGone(int status) { return WIFEXITED(status) || WIFSIGNALED(status); }
