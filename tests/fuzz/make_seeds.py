@@ -17,7 +17,7 @@ GOLDEN = PROTOCOL / "golden"
 PROC_FILES = [  # In the order of kParsers in proc_fuzz.cc.
     "self/maps", "self/smaps", "self/status", "self/stat", "self/fdinfo/0", "self/mountinfo", "self/limits",
     "self/timers", "locks", "net/unix", "net/tcp", "self/auxv", "self/timens_offsets", "cpuinfo", "timer_list", "self/pagemap",
-    "self/schedstat", "self/syscall", "self/oom_score_adj",
+    "self/schedstat", "self/syscall", "self/oom_score_adj", "net/igmp", "net/igmp6", "self/numa_maps",
 ]
 MAX_LENGTH = 16384
 MANIFEST_HEADER = 64

@@ -17,7 +17,9 @@
 #include "proc/maps.h"
 #include "proc/mountinfo.h"
 #include "proc/net_inet.h"
+#include "proc/net_multicast.h"
 #include "proc/net_unix.h"
+#include "proc/numa_maps.h"
 #include "proc/pagemap.h"
 #include "proc/stat.h"
 #include "proc/status.h"
@@ -99,6 +101,9 @@ constexpr void (*kParsers[])(std::string_view) = {
     Run<moult::proc::ParseSchedstatRuns>,
     Run<moult::proc::ParseSyscall>,
     RunNumbers,
+    Run<moult::proc::ParseIgmp>,
+    Run<moult::proc::ParseIgmp6>,
+    Run<moult::proc::ParseNumaPolicies>,
     RunUnixDiag,
 };
 

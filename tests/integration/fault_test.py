@@ -34,6 +34,8 @@ RESTORE_FAULTS = {
     "ftruncate": "ENOSPC", "clone3": "EAGAIN", "ptrace": "ESRCH", "fcntl": "EMFILE", "getdents64": "ENOMEM", "pidfd_open": "EMFILE",
     "setns": "EPERM", "process_vm_readv": "EFAULT",
 }
+# Whatever call they come from, the user can do something about it: kRemedies in protocol/src/base/status.cc.
+REMEDIED = ("EMFILE", "ENFILE", "ENOMEM", "ENOSPC", "EDQUOT", "EPERM", "EACCES", "EIO", "EAGAIN")
 # Once a process is seized, ptrace fails only for a thread that has ended, which strace cannot make true.
 FIRST_ONLY = ("ptrace",)
 # Every code but "usage": which one depends on what failed. Not a signal.
@@ -84,12 +86,14 @@ class Faults:
         wanted = self.options.places
         return sorted({*range(1, min(wanted, 3) + 1), calls, *(1 + i * calls // wanted for i in range(wanted))} & set(range(1, calls + 1)))
 
-    def check_run(self, op, code, err):
+    def check_run(self, op, code, err, error):
         self.codes[code] = self.codes.get(code, 0) + 1
         if code not in CODES:
             raise Failed(f"exit {code}: {err.strip()!r}")
         if code != 0 and not re.fullmatch(rf"moult-image: ({op} \S+|write the result to stdout:)[^\n]+\n", err):
             raise Failed(f"exit {code} with an unclear message: {err!r}")
+        if code != 0 and error in REMEDIED and not re.search(r"; \w", err):
+            raise Failed(f"exit {code} with a message that names no remedy: {err!r}")
 
     # --- dump -------------------------------------------------------------------------------
 
@@ -106,7 +110,7 @@ class Faults:
             for place in self.places(total, calls in FIRST_ONLY):
                 code, _, err = self.strace(True, calls, f"error={error}:when={place}", *args)
                 when = f"{calls} number {place} of {total} fails with {error}"
-                self.after_dump(victim, before, code, err, when, leave)
+                self.after_dump(victim, before, code, err, error, when, leave)
                 if not rig.alive(victim.pid):
                     break  # ended, as was asked for
             else:
@@ -114,9 +118,9 @@ class Faults:
         finally:
             victim.close()
 
-    def after_dump(self, victim, before, code, err, when, leave):
+    def after_dump(self, victim, before, code, err, error, when, leave):
         try:
-            self.check_run("dump", code, err)
+            self.check_run("dump", code, err, error)
         except Failed as e:
             raise Failed(f"{when}: {e}") from None
         if code == 0:
@@ -156,7 +160,7 @@ class Faults:
                 code, _, err = self.strace(False, calls, f"error={error}:when={place}", *args)
                 when = f"{calls} number {place} of {total} fails with {error}"
                 try:
-                    self.check_run("restore", code, err)
+                    self.check_run("restore", code, err, error)
                 except Failed as e:
                     raise Failed(f"{when}: {e}") from None
                 if code == 0:

@@ -3,18 +3,12 @@
 """What moultctl shows of a VM whose answers are made up, and what it asks for: pages, why, map, top, ps, freeze, thaw, offload,
 recall, detach, repurpose, status, metrics."""
 import argparse
-import fcntl
 import json
-import os
 import pathlib
-import pty
 import signal
 import struct
-import subprocess
 import sys
 import tempfile
-import termios
-import threading
 import types
 import xml.dom.minidom
 import zlib
@@ -163,7 +157,7 @@ def map_is_letters_where_no_terminal_is(s):
         curve = fake.ctl.json("map", "--hilbert", "--width", "64")
         expect(curve["columns"] == curve["rows"] == 8 and "".join(curve["ram"]).count("P") == 8, f"--hilbert: {curve}")
         for env, colours in (({}, True), ({"NO_COLOR": "1"}, False)):
-            shown, code = on_stdout_terminal(Ctl(s.program, *fake.ctl.options, env=env), "map")
+            shown, code = Ctl(s.program, *fake.ctl.options, env=env).on_terminal("map", stream="stdout")
             expect(code == 0 and ("\x1b[38;2;" in shown) == colours and ("▀" in shown) == colours, f"map on a terminal, {env}: {shown[:300]!r}")
     with FakeSetting(s, "map2", pages=fake_vm.without_runs(fake_vm.ledger(RUNS))) as fake:
         fake.ctl.fails(3, "no runs", "map")
@@ -183,29 +177,6 @@ def map_is_written_whole_or_not_at_all(s):
         fake.ctl.fails(4, str(folder / "none" / "a.png"), "map", "--png", folder / "none" / "a.png")
         fake.ctl.fails(3, "/dev/null: is no regular file", "map", "--svg", "/dev/null")
     expect(sorted(p.name for p in folder.iterdir()) == ["ram.png", "ram.svg"], f"left over: {list(folder.iterdir())}")
-
-
-def on_stdout_terminal(ctl, *words, seconds=60, until=None, stop=None):
-    """What a run with a terminal of 80 columns as its stdout shows there. Once `until` has been shown, it gets the signal `stop`."""
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-    process = ctl.start(*words, stdout=theirs, stderr=subprocess.DEVNULL)
-    os.close(theirs)
-    killer = threading.Timer(seconds, process.kill)
-    killer.start()
-    shown = b""
-    try:
-        while piece := os.read(ours, 4096):
-            shown += piece
-            if until is not None and until in shown:
-                process.send_signal(stop)
-                until = None
-    except OSError:  # The last descriptor of the other side is closed.
-        pass
-    os.close(ours)
-    code = process.wait(seconds)
-    killer.cancel()
-    return shown.decode(), code
 
 
 def counting():
@@ -230,7 +201,7 @@ def top_shows_rates_the_largest_first(s):
         rounds = [json.loads(line)["functions"] for line in fake.ctl.ok("--json", "top", "--count", "3", "--interval", "0.1").out.splitlines()]
         expect([len(r) for r in rounds] == [2, 2, 2] and rounds[0][1]["faults_per_second"] is None, f"top --json: {rounds}")
         expect(all(r[1]["faults_per_second"] > 0 and r[1]["user_bytes"] == 8192 for r in rounds[1:]), f"top --json: {rounds}")
-        shown, code = on_stdout_terminal(fake.ctl, "top", "--interval", "0.1", "--count", "2")
+        shown, code = fake.ctl.on_terminal("top", "--interval", "0.1", "--count", "2", stream="stdout")
         expect(code == 0 and shown.count("\x1b[H\x1b[2J") == 2, f"top on a terminal: {shown!r}")
 
 
@@ -274,7 +245,7 @@ def top_counts_as_resident_what_is_not_out(s):
 @case
 def top_ends_by_sigint_as_asked(s):
     with FakeSetting(s, "top2", ps=counting()) as fake:
-        shown, code = on_stdout_terminal(fake.ctl, "top", "--interval", "3600", until=b"small", stop=signal.SIGINT)
+        shown, code = fake.ctl.on_terminal("top", "--interval", "3600", until=b"small", stop=signal.SIGINT, stream="stdout")
         expect(code == 0 and "small" in shown, f"exit {code}: {shown!r}")
     with FakeSetting(s, "top3", ps=fake_vm.Refusal(14, "UNAVAILABLE", "the agent is away")) as fake:
         fake.ctl.fails(8, "the agent is away", "top")

@@ -9,6 +9,7 @@ appearance, so that the same thing twice stays the same thing twice.
 import array
 import ctypes
 import fcntl
+import functools
 import os
 import re
 import socket
@@ -25,7 +26,7 @@ _SYS_IOPRIO_GET, _SYS_GET_ROBUST_LIST, _SYS_KCMP, _SYS_PIDFD_GETFD = 252, 274, 3
 
 # (path pattern, modes or None for all, reason). Keep it short: an entry hides a promise.
 ALLOWED = [
-    (r"fds/\d+/fdinfo/(it_value|ticks)$", None, "a running timer moves on"),
+    (r"taken/", None, "when it was looked at"),
     (r"timens", ("sandbox",), "a sandbox has a time namespace of its own: offsets keep clocks rising"),
 ]
 
@@ -43,6 +44,7 @@ _THREAD_STAT = {"priority": 15, "nice": 16, "rt_priority": 37, "policy": 38}
 # Bits of VmFlags that follow from use, not from what the process asked for: soft-dirty.
 _FLAG_NOISE = {"sd"}
 _AT_NAMES = {33: "AT_SYSINFO_EHDR"}
+_ROUNDING_NS = 1_000_000
 
 
 class _Labels:
@@ -171,16 +173,19 @@ def _fd_details(pidfd, number):
 
 
 def _same_description(pid, numbers):
-    """Which descriptors share one open file description (dup, fork): kcmp(2)."""
+    """Which descriptors share one open file description (dup, fork): kcmp(2), which also gives an order to sort by."""
+
+    def order(a, b):
+        # Neither of these: one of the two was closed meanwhile.
+        return {0: 0, 1: -1, 2: 1}.get(_libc.syscall(_SYS_KCMP, pid, pid, 0, a, b), a - b)
+
     groups = []
-    for number in numbers:
-        for group in groups:
-            if _libc.syscall(_SYS_KCMP, pid, pid, 0, group[0], number) == 0:
-                group.append(number)
-                break
+    for number in sorted(numbers, key=functools.cmp_to_key(order)):
+        if groups and order(groups[-1][-1], number) == 0:
+            groups[-1].append(number)
         else:
             groups.append([number])
-    return [g for g in groups if len(g) > 1]
+    return sorted(sorted(g) for g in groups if len(g) > 1)
 
 
 def _fds(pid, inner):
@@ -190,13 +195,11 @@ def _fds(pid, inner):
     try:
         for n in numbers:
             out[n] = {"target": _normal_target(_link(f"/proc/{pid}/fd/{n}"), labels),
-                      "fdinfo": _fdinfo(_read(f"/proc/{pid}/fdinfo/{n}"), inner)}
-            if len(numbers) <= 300:
-                out[n]["details"] = _fd_details(pidfd, n)
+                      "fdinfo": _fdinfo(_read(f"/proc/{pid}/fdinfo/{n}"), inner),
+                      "details": _fd_details(pidfd, n)}
     finally:
         os.close(pidfd)
-    if len(numbers) <= 300:  # quadratic
-        out["shared"] = _same_description(pid, numbers)
+    out["shared"] = _same_description(pid, numbers)
     return out
 
 
@@ -316,13 +319,18 @@ def steady(pid, tries=20):
     return now
 
 
+def _now():
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
 def _snapshot(pid):
+    begin = _now()
     status = _read(f"/proc/{pid}/status")
     names = _status(status, ("NSpid", "NStgid", "NSpgid", "NSsid"))
     threads = _threads(pid)
     inner = {outside: inside for outside, (inside, _) in threads.items()}
     fields = rig.stat_fields(pid)
-    return {
+    picture = {
         "ids": {k: _last(v) for k, v in names.items()},
         "status": _status(status, _STATUS_FIELDS, _waits_with_own_mask(f"/proc/{pid}")),
         "stat": {k: fields[i].decode() for k, i in _STAT.items()},
@@ -345,6 +353,8 @@ def _snapshot(pid):
         "net": _link(f"/proc/{pid}/ns/net"),
         "user": _link(f"/proc/{pid}/ns/user"),
     }
+    picture["taken"] = {"begin": begin, "end": _now()}
+    return picture
 
 
 # --- comparing ------------------------------------------------------------------------------
@@ -358,10 +368,48 @@ def _flat(value, path=""):
         yield path, value
 
 
+def _ns(text):
+    """Of a time in fdinfo: "(seconds, nanoseconds)"."""
+    seconds, rest = re.fullmatch(r"\((\d+), (\d+)\)", text).groups()
+    return int(seconds) * 1_000_000_000 + int(rest)
+
+
+def _wrong_left(old, new, passed):
+    """What is wrong when a timerfd's fdinfo becomes `new` within `passed` ns, or None. What is left only falls, and while its
+    process does not exist it stands still. A machine that stalls makes `passed` longer: it excuses, and never accuses."""
+    left, now, interval = _ns(old["it_value"]), _ns(new["it_value"]), _ns(old["it_interval"])
+    # One that repeats stands still after an expiry until somebody reads it or asks what is left, as a dump does.
+    unarmed = left == 0 and (interval == 0 or old["ticks"] == "0")
+    may_expire = left <= passed and not unarmed
+    if now > (max(left, interval) if may_expire else left):
+        return "more than before"
+    if now < left - passed:
+        return "less than the time that has passed leaves"
+    if not may_expire and new["ticks"] != old["ticks"]:
+        return "expiries come or gone"
+    return None
+
+
+def _timers_left(before, after):
+    """{path: what is wrong, or None} of what tells how timerfds move on. It says nothing that is another each time."""
+    passed = after["taken"]["end"] - before["taken"]["begin"] + _ROUNDING_NS
+    judged = {}
+    for number in (before["fds"].keys() & after["fds"].keys()) - {"shared"}:
+        old, new = before["fds"][number]["fdinfo"], after["fds"][number]["fdinfo"]
+        if "it_value" in old and "it_value" in new:
+            judged[f"fds/{number}/fdinfo/ticks"] = None
+            judged[f"fds/{number}/fdinfo/it_value"] = _wrong_left(old, new, passed)
+    return judged
+
+
 def diff(before, after, mode):
-    old, new = dict(_flat(before)), dict(_flat(after))
+    old, new, timers = dict(_flat(before)), dict(_flat(after)), _timers_left(before, after)
     out = []
     for path in sorted(set(old) | set(new)):
+        if path in timers:
+            if timers[path]:
+                out.append(f"{path}: {old[path]} -> {timers[path]}")
+            continue
         if old.get(path) == new.get(path):
             continue
         if path.endswith("SigBlk") and (path in old) != (path in new):

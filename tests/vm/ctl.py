@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """moultctl as a test runs it, and a function for it to work on."""
+import fcntl
 import json
 import os
 import pty
+import struct
 import subprocess
+import termios
+import threading
 
 from trial import TrialError
 from vsock import VmError
@@ -109,19 +113,27 @@ class Ctl:
         expect(told.code == code, f"{words} --json: exit {told.code}, not {code}")
         expect(text in told.error()["message"], f"{words} --json: {told.err!r} lacks {text!r}")
 
-    def on_terminal(self, *words, seconds=120):
-        """What a run with a terminal as its stderr shows there, and its exit code."""
+    def on_terminal(self, *words, stream="stderr", columns=80, seconds=120, until=None, stop=None):
+        """What a run with a terminal as this stream shows there, and its exit code. Once `until` has been shown, it gets the signal `stop`."""
         ours, theirs = pty.openpty()
-        process = self.start(*words, stdout=subprocess.DEVNULL, stderr=theirs)
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        process = self.start(*words, **{"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, stream: theirs})
         os.close(theirs)
+        killer = threading.Timer(seconds, process.kill)
+        killer.start()
         shown = b""
         try:
             while piece := os.read(ours, 4096):
                 shown += piece
+                if until is not None and until in shown:
+                    process.send_signal(stop)
+                    until = None
         except OSError:  # The last descriptor of the other side is closed.
             pass
         os.close(ours)
-        return shown.decode(), process.wait(seconds)
+        code = process.wait(seconds)
+        killer.cancel()
+        return shown.decode(), code
 
     def run_server(self, name="web", *options):
         """Starts the server above; its id."""

@@ -5,16 +5,20 @@ import argparse
 import json
 import os
 import pathlib
+import re
 import select
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
+import zlib
 
 from ctl import Ctl, expect, run_cases
 from machine import missing_parts, skip_all
 
 CASES = []
+COLUMNS = 80  # of a terminal
 
 
 def case(function):
@@ -104,6 +108,12 @@ def top_tells_what_is_in_ram(s):
     expect(recalled["left_bytes"] == back["offloaded_bytes"] == 0, f"recall: {recalled}, top: {back}")
     expect(back["resident_bytes"] > out["resident_bytes"] + gone // 2, f"{out}, then {back}")
     expect(s.ctl.ok("invoke", "web", "/x").out == b"GET /x", "after recall")
+    head, *lines = s.ctl.ok("top", "--count", "1").out.decode().splitlines()
+    expect(head.split()[:5] == ["ID", "NAME", "STATE", "USER", "RESIDENT"], f"top: {head}")
+    web = [line.split() for line in lines if line.split()[1] == "web"]
+    expect([line[:3] for line in web] == [[str(function), "web", "running"]], f"top: {lines}")
+    # Of one round there are no rates; all else is known.
+    expect(web[0].count("-") == 2, f"top: {web}")
 
 
 @case
@@ -121,6 +131,87 @@ def pages_are_compared_with_an_earlier_report(s):
     expect([f["before_bytes"] for f in alone["functions"]] == [None] and alone["changed_bytes"] > 4 << 20, f"that function alone: {alone}")
     expect(f" of {function} other" in s.ctl.ok("pages", "--against", earlier).out.decode(), "the table")
     s.ctl.ok("detach", function)
+
+
+@case
+def page_is_explained(s):
+    s.ctl.ok("freeze", "web")
+    function = next(f for f in s.ctl.json("ps")["functions"] if f["name"] == "web")
+    told = s.ctl.json("pages", "web", "--runs")
+    runs = [dict(zip(told["run_fields"], run)) for run in told["runs"]]
+    own = [run for run in runs if (told["class_names"][run["class"]], told["kind_names"][run["kind"]]) == ("user_private", "anonymous")]
+    # Its stack: the guest's kernel, which moves what it can make huge pages of, leaves that where it is.
+    run = max(own, key=lambda run: run["va"])
+    at = run["gpa"] + run["length"] - 4096 + 8
+    why = s.ctl.json("why", hex(at))
+    expect(why["gpa"] == at and why["va"] == run["va"] + run["length"] - 4096 and why["pid"] == run["pid"], f"{run}: {why}")
+    expect((why["class"], why["kind"], why["function"], why["function_name"]) == ("user_private", "anonymous", function["id"], "web"), f"why: {why}")
+    expect(f"function {function['id']} (web)" in why["reason"] and f"process {why['pid']} ({why['comm']})" in why["reason"], f"why: {why}")
+    for words in ((str(at),), ("--hva", hex(why["hva"]))):
+        again = s.ctl.json("why", *words)
+        expect(all(again[name] == why[name] for name in ("gpa", "hva", "va", "class", "function", "reason")), f"why {words}: {again}, not {why}")
+        text = s.ctl.ok("why", *words).out.decode()
+        expect(text.startswith(f"{why['reason']}\n\n") and hex(at) in text and hex(why["hva"]) in text, f"why {words}: {text}")
+    s.ctl.fails(4, "neither RAM of this VM nor a template's page", "why", hex(1 << 50))
+    s.ctl.fails(4, "not in a region of the guest's RAM", "why", "--hva", "0x1000")
+    s.ctl.ok("thaw", "web")
+
+
+def png_size(path):
+    """Of a PNG of three bytes a pixel that is whole."""
+    data = path.read_bytes()
+    expect(data[:8] == b"\x89PNG\r\n\x1a\n", f"{path} is no PNG: {data[:16]!r}")
+    at, chunks = 8, []
+    while at < len(data):
+        length, kind = int.from_bytes(data[at:at + 4], "big"), data[at + 4:at + 8]
+        expect(at + 12 + length <= len(data), f"{path} ends within its chunk {kind}")
+        body, (checksum,) = data[at + 8:at + 8 + length], struct.unpack_from(">I", data, at + 8 + length)
+        expect(checksum == zlib.crc32(kind + body), f"{path}: chunk {kind} is damaged")
+        chunks.append((kind, body))
+        at += 12 + length
+    expect(chunks[0][0] == b"IHDR" and chunks[-1] == (b"IEND", b""), f"{path}: its chunks are {[kind for kind, _ in chunks]}")
+    width, height, *how = struct.unpack(">IIBBBBB", chunks[0][1])
+    expect(how == [8, 2, 0, 0, 0], f"{path}: depth, colours, and so on are {how}")
+    pixels = zlib.decompress(b"".join(body for kind, body in chunks if kind == b"IDAT"))
+    expect(len(pixels) == height * (1 + 3 * width), f"{path}: {len(pixels)} bytes of {width} x {height} pixels")
+    return width, height
+
+
+def is_of_this_vm(s, told, what):
+    ram = s.ctl.json("status")["vm"]["ram_bytes"]
+    shown = sum(one["bytes"] for one in told["legend"])
+    expect(told["ram_bytes"] == ram and shown == ram + told["template_bytes"], f"{what}: {shown} bytes of {ram}: {told['legend']}")
+    expect(any(one["function_name"] == "web" and one["class"] == "user_private" and one["bytes"] for one in told["legend"]), f"{what}: {told['legend']}")
+
+
+@case
+def map_is_drawn_into_a_file(s):
+    picture = s.folder / "ram.png"
+    told = s.ctl.json("map", "--png", picture, "--width", "64")
+    is_of_this_vm(s, told, "map --png")
+    expect(told["png"] == str(picture) and png_size(picture) == (told["width"], told["height"]), f"map --png: {png_size(picture)}, {told}")
+    expect(told["width"] > told["columns"] == 64 and told["height"] > told["rows"], f"there is more than RAM in it: {told}")
+    out = s.ctl.ok("map", "--png", picture, "--width", "64").out.decode()
+    expect("{}: {} x {} pixels; ".format(picture, *png_size(picture)) in out, f"map --png: {out}")
+    s.ctl.fails(4, str(s.folder / "none"), "map", "--png", s.folder / "none" / "ram.png")
+
+
+@case
+def map_is_drawn_on_a_terminal(s):
+    shown, code = s.ctl.on_terminal("map", stream="stdout", columns=COLUMNS)
+    expect(code == 0 and "\x1b[38;2;" in shown, f"map on a terminal: exit {code}: {shown[:300]!r}")
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", shown).splitlines()
+    rows = [line for line in lines if set(line) <= set("▀▄ ") and line.strip()]
+    expect(rows and {len(row) for row in rows} == {COLUMNS}, f"map on a terminal: {lines}")
+    expect(any(line.startswith("██ ") and " web " in line for line in lines), f"the legend: {lines}")
+    # Letters, where there is none.
+    told = s.ctl.json("map", "--width", "32")
+    is_of_this_vm(s, told, "map")
+    letters = {one["letter"] for one in told["legend"]} | {" "}
+    expect(len(told["ram"]) == told["rows"] and all(set(row) <= letters and len(row) <= told["columns"] for row in told["ram"]), f"map: {told}")
+    expect(told["columns"] * told["rows"] * told["pages_per_cell"] * 4096 >= told["ram_bytes"], f"map: {told}")
+    out = s.ctl.ok("map", "--width", "32").out.decode()
+    expect(out.count("\n") > told["rows"] and "\x1b" not in out and " web " in out, f"map: {out}")
 
 
 @case

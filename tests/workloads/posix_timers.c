@@ -1,12 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // POSIX timers: ids with gaps, time left, interval, and that each still delivers its value.
+#include "timers.inc"
 #include "victim.h"
 
 static long Create(int notify, int number, int value, int* id) {
   struct sigevent event = {.sigev_notify = notify, .sigev_signo = number, .sigev_value.sival_int = value};
   if (notify == SIGEV_THREAD_ID) event._sigev_un._tid = VictimGettid();
   return syscall(SYS_timer_create, CLOCK_MONOTONIC, &event, id);
+}
+
+static int64_t Left(int id, int64_t interval) {
+  struct itimerspec now;
+  SYS(syscall(SYS_timer_gettime, id, &now));
+  CHECK_EQ(InNs(now.it_interval), interval);
+  return InNs(now.it_value);
 }
 
 int main(int argc, char** argv) {
@@ -21,23 +29,22 @@ int main(int argc, char** argv) {
   for (int i = 0; i < 6; i++) SYS(Create(kNotify[i], SIGRTMIN + 2 + i, 500 + i, &ids[i]));
   SYS(syscall(SYS_timer_delete, ids[1]));
   SYS(syscall(SYS_timer_delete, ids[3]));
-  const struct itimerspec long_time = {{11, 5000}, {3600, 0}}, none = {{0, 0}, {0, 0}};
-  SYS(syscall(SYS_timer_settime, ids[0], 0, &long_time, NULL));
-  SYS(syscall(SYS_timer_settime, ids[2], 0, &long_time, NULL));
-  SYS(syscall(SYS_timer_settime, ids[4], 0, &long_time, NULL));
-  VictimReady();
-  struct itimerspec now;
-  for (int i = 0; i < 6; i++) {
-    if (i == 1 || i == 3) {
-      CHECK_ERRNO(syscall(SYS_timer_gettime, ids[i], &now), EINVAL);
-      continue;
-    }
-    SYS(syscall(SYS_timer_gettime, ids[i], &now));
-    CHECK_EQ(now.it_interval.tv_sec, i == 5 ? 0 : 11);
-    CHECK_EQ(now.it_interval.tv_nsec, i == 5 ? 0 : 5000);
-    CHECK(i == 5 ? now.it_value.tv_sec == 0 : now.it_value.tv_sec > 0 && now.it_value.tv_sec <= 3600,
-          "timer %d has %ld s left", i, now.it_value.tv_sec);
+  static const struct itimerspec kTimes[6] = {
+      [0] = {{11, 5000}, {3600, 0}}, [2] = {{9000, 6000}, {4000, 0}}, [4] = {{9500, 7000}, {3000, 0}}};
+  static const struct itimerspec none = {{0, 0}, {0, 0}};
+  struct TimeLeft before[6];
+  for (int i = 0; i < 6; i += 2) {
+    SYS(syscall(SYS_timer_settime, ids[i], 0, &kTimes[i], NULL));
+    before[i].clock = CLOCK_MONOTONIC;
+    before[i].now = VictimNow(CLOCK_MONOTONIC);
+    before[i].left = Left(ids[i], InNs(kTimes[i].it_interval));
   }
+  VictimReady();
+  for (int i = 0; i < 6; i += 2) CheckLeft("timer", i, before[i], Left(ids[i], InNs(kTimes[i].it_interval)));
+  CHECK_EQ(Left(ids[5], 0), 0);
+  struct itimerspec now;
+  CHECK_ERRNO(syscall(SYS_timer_gettime, ids[1], &now), EINVAL);
+  CHECK_ERRNO(syscall(SYS_timer_gettime, ids[3], &now), EINVAL);
   for (int i = 0; i < 6; i++) {
     if (kNotify[i] == SIGEV_NONE) continue;
     const struct itimerspec soon = {{0, 0}, {0, 1000000}};

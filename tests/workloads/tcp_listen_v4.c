@@ -10,11 +10,11 @@ int main(int argc, char** argv) {
   VictimInit(argc, argv);
   const int listener = (int)SYS(socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
   static const struct InetOption kOptions[] = {
-      {SOL_SOCKET, SO_REUSEADDR, 1},        {SOL_SOCKET, SO_KEEPALIVE, 1},   {IPPROTO_TCP, TCP_NODELAY, 1},
-      {IPPROTO_TCP, TCP_DEFER_ACCEPT, 3},   {IPPROTO_TCP, TCP_KEEPIDLE, 33}, {IPPROTO_TCP, TCP_KEEPINTVL, 7},
-      {IPPROTO_TCP, TCP_KEEPCNT, 4},        {IPPROTO_TCP, TCP_SYNCNT, 3},    {SOL_SOCKET, SO_RCVBUF, 40000},
-      {SOL_SOCKET, SO_SNDBUF, 50000},       {IPPROTO_IP, IP_TOS, 0x10},      {IPPROTO_TCP, TCP_FASTOPEN, 9},
-      {IPPROTO_TCP, TCP_USER_TIMEOUT, 9000}};
+      {SOL_SOCKET, SO_REUSEADDR, 1},         {SOL_SOCKET, SO_KEEPALIVE, 1},   {IPPROTO_TCP, TCP_NODELAY, 1},
+      {IPPROTO_TCP, TCP_DEFER_ACCEPT, 3},    {IPPROTO_TCP, TCP_KEEPIDLE, 33}, {IPPROTO_TCP, TCP_KEEPINTVL, 7},
+      {IPPROTO_TCP, TCP_KEEPCNT, 4},         {IPPROTO_TCP, TCP_SYNCNT, 3},    {SOL_SOCKET, SO_RCVBUF, 40000},
+      {SOL_SOCKET, SO_SNDBUF, 50000},        {IPPROTO_IP, IP_TOS, 0x10},      {IPPROTO_TCP, TCP_FASTOPEN, 9},
+      {IPPROTO_TCP, TCP_USER_TIMEOUT, 9000}, {IPPROTO_TCP, TCP_MAXSEG, 1000}};
   enum { kCount = sizeof(kOptions) / sizeof(kOptions[0]) };
   int values[kCount];
   const struct InetAddress address = BindLoopback(listener, AF_INET);

@@ -16,6 +16,7 @@
 #include "image/page_stage.h"
 #include "image/version.h"
 #include "moult/protocol/template_writer.h"
+#include "proc/numa_maps.h"
 #include "proc/read.h"
 #include "ptrace/tracee.h"
 #include "ptrace/wait.h"
@@ -183,6 +184,15 @@ absl::StatusOr<proc::Status> Prepare(pid_t pid, const CaptureOptions& options, U
   return before;
 }
 
+// Whether mappings have memory policies of their own (mbind): without them all show that of the thread. It is only for a
+// note, and costs a walk of the page tables: so it is asked before the stop, and where the kernel cannot tell, it is no.
+bool HasMappingPolicies(pid_t pid) {
+  const auto text = proc::ReadFile(absl::StrCat("/proc/", pid, "/numa_maps"));
+  if (!text.ok()) return false;
+  const auto policies = proc::ParseNumaPolicies(*text);
+  return policies.ok() && policies->size() > 1;
+}
+
 // Stops the process and takes it apart; `*root` is put before the paths of its files.
 absl::Status Stop(pid_t pid, const proc::Status& before, const CaptureOptions& options, PageSink& pages, Underway& capture, std::string* root) {
   capture.result.phases.End("prepare");
@@ -190,6 +200,7 @@ absl::Status Stop(pid_t pid, const proc::Status& before, const CaptureOptions& o
   auto restarted_sleeps = RestartedSleeps(pid);
   auto cancelled_timers = CancelledTimers::Before();
   LoadUnixDiag();
+  const bool mapping_policies = HasMappingPolicies(pid);
   Before asked = Before::Ask(pid);
   WarmHeap(kHeap + static_cast<uint64_t>(before.threads) * kHeapPerThread + asked.vmas() * kHeapPerVma);
   capture.result.phases.End("ask before");
@@ -197,6 +208,7 @@ absl::Status Stop(pid_t pid, const proc::Status& before, const CaptureOptions& o
   capture.result.phases.End("stop");
   capture.result.asked_before = asked.Settle(*capture.tracee);
   CaptureContext context(*capture.tracee, asked, pages, capture.image, capture.process());
+  if (mapping_policies) context.Note("its memory comes back with the default memory policy (mbind)");
   context.restarted_sleeps = std::move(restarted_sleeps);
   context.cancelled_timers = std::move(cancelled_timers);
   MOULT_RETURN_IF_ERROR(CaptureStopped(context, options, capture.result.phases));
@@ -298,7 +310,7 @@ absl::Status CaptureReported(pid_t pid, const CaptureOptions& options,
 absl::Status Explain(pid_t pid, const absl::Status& status, const Underway& capture) {
   const bool may_be = absl::IsInternal(status) || absl::IsInvalidArgument(status) || absl::IsFailedPrecondition(status) || absl::IsPermissionDenied(status) || absl::IsNotFound(status);
   if (!may_be || !capture.was_alive || !ptrace::IsEnding(pid)) return status;
-  return absl::UnavailableError(absl::StrCat("it ended meanwhile, or became another program (", status.message(), ")"));
+  return absl::UnavailableError(absl::StrCat("it ended meanwhile, or became another program (", WithoutRemedy(status), "); try again if it still runs"));
 }
 
 absl::StatusOr<CaptureResult> ResultOf(pid_t pid, const absl::Status& seen, Underway& capture) {

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <set>
 #include <string>
 #include <utility>
@@ -19,6 +20,7 @@
 #include "moult/base/status.h"
 #include "moult/base/unique_fd.h"
 #include "moult/protocol/schema.h"
+#include "proc/net_multicast.h"
 #include "proc/stat.h"
 #include "proc/status.h"
 #include "ptrace/tracee.h"
@@ -100,6 +102,8 @@ struct CaptureContext {
   pid_t ns_pid = 0;                // the process's pid as it sees it
   std::map<pid_t, SleepKind> restarted_sleeps;  // by tid as we see it
   CancelledTimers cancelled_timers;
+  // That anybody in its network namespace has joined; read when the first UDP socket is seen.
+  std::optional<std::vector<proc::MulticastGroup>> multicast_groups;
   ptrace::RemotePtr scratch_hint;  // a hole in its address space
 
   pid_t pid() const { return tracee.pid(); }

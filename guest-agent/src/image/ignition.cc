@@ -16,6 +16,7 @@
 #include "absl/strings/match.h"
 #include "image/control.h"
 #include "image/host.h"
+#include "image/new_process.h"
 #include "parasite/blob.h"
 #include "proc/read.h"
 #include "proc/status.h"
@@ -92,11 +93,12 @@ absl::Status Ignition::AwaitPrograms() {
     MOULT_RETURN_IF_ERROR(Annotate(CheckProgram(plan_.layout.threads[i].program, plan_.threads[i]),
                                    absl::StrCat("thread ", process_.threads[i + 1]->tid)));
   }
-  absl::Status status = CheckProgram(plan_.layout.leader_program, plan_.leader);
-  if (absl::StrContains(status.message(), "start thread ") && absl::EndsWith(status.message(), ": EEXIST")) {
-    status = absl::FailedPreconditionError(absl::StrCat(status.message(), ": that thread id is taken by now; use --sandbox, or end the process that has it"));
+  const absl::Status status = CheckProgram(plan_.layout.leader_program, plan_.leader);
+  if (!absl::StrContains(status.message(), "start thread ")) return status;
+  if (absl::IsAlreadyExists(status)) {
+    return absl::FailedPreconditionError(absl::StrCat(status.message(), ": that thread id is taken by now; use --sandbox, or end the process that has it"));
   }
-  return status;
+  return absl::IsUnavailable(status) ? WithRemedy(status, kCloneRemedy) : status;  // EAGAIN
 }
 
 uint64_t Ignition::FillMicros() const {

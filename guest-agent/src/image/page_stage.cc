@@ -59,7 +59,7 @@ absl::StatusOr<std::unique_ptr<PageStage>> PageStage::Create(image::TemplateWrit
   void* memory = mmap(nullptr, capacity + kHugePage, PROT_READ | PROT_WRITE,
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (memory == MAP_FAILED)
-    return ErrnoStatus(absl::StrCat("allocate ", capacity, " bytes to stage pages; free memory"));
+    return ErrnoStatus(absl::StrCat("allocate ", capacity, " bytes to stage pages"));
   const uint64_t base = AlignUp(reinterpret_cast<uint64_t>(memory), kHugePage);
   auto* buffer = static_cast<std::byte*>(memory) + (base - reinterpret_cast<uint64_t>(memory));
   munmap(memory, base - reinterpret_cast<uint64_t>(memory));

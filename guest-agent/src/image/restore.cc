@@ -207,7 +207,8 @@ class Restorer::Impl {
     if (error == EEXIST) return PidTaken(process_.pid);
     if (error == EPERM) return absl::PermissionDeniedError(absl::StrCat("make a process with pid ", process_.pid, ": EPERM; run as root or with CAP_CHECKPOINT_RESTORE"));
     if (error == EINVAL) return absl::FailedPreconditionError(absl::StrCat("make a process with pid ", process_.pid, ": EINVAL; the pid is above kernel.pid_max here"));
-    return ErrnoStatus(error, absl::StrCat("make a process with pid ", process_.pid));
+    const absl::Status status = ErrnoStatus(error, absl::StrCat("make a process with pid ", process_.pid));
+    return error == EAGAIN ? WithRemedy(status, kCloneRemedy) : status;
   }
 
   // What was verified must be what was read.
@@ -233,7 +234,7 @@ class Restorer::Impl {
     }
     const absl::Status status = MakeProcess(sandbox, /*outlives_tool=*/made == nullptr);
     if (!status.ok() && sandbox != nullptr && sandbox->HasEnded()) {
-      return absl::UnavailableError(absl::StrCat("the sandbox's init was killed meanwhile (", status.message(), "); try again"));
+      return absl::UnavailableError(absl::StrCat("the sandbox's init was killed meanwhile (", WithoutRemedy(status), "); try again"));
     }
     // What was there when it was looked at and is not now: a file, or the process itself.
     if (absl::IsNotFound(status)) return absl::UnavailableError(status.message());

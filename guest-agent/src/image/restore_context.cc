@@ -60,7 +60,12 @@ namespace {
 absl::Status WriteContent(int fd, uint64_t at, const std::byte* data, uint64_t size) {
   for (uint64_t done = 0; done < size;) {
     const ssize_t put = pwrite(fd, data + done, size - done, static_cast<off_t>(at + done));
-    if (put <= 0) return ErrnoStatus(put < 0 ? errno : ENOSPC, "write its content; free memory or disk space");
+    if (put <= 0) {
+      const int error = put < 0 ? errno : ENOSPC;
+      const absl::Status status = ErrnoStatus(error, "write its content");
+      // Of a file in memory and of one on a disk.
+      return error == ENOSPC ? WithRemedy(status, "free memory or disk space") : status;
+    }
     done += static_cast<uint64_t>(put);
   }
   return absl::OkStatus();

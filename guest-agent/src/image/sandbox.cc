@@ -19,6 +19,7 @@
 #include <ctime>
 
 #include "image/clock.h"
+#include "image/new_process.h"
 #include "image/rseq.h"
 #include "moult/base/page.h"
 #include "moult/protocol/limits.h"
@@ -149,8 +150,10 @@ absl::StatusOr<std::unique_ptr<Sandbox>> Sandbox::Create(int64_t monotonic_ns, i
   args.pidfd = reinterpret_cast<uint64_t>(&pidfd);
   const long pid = syscall(SYS_clone3, &args, sizeof(args));
   if (pid < 0) {
-    return ErrnoStatus(
-        absl::StrCat("make the sandbox's namespaces", errno == EPERM ? " (needs CAP_SYS_ADMIN)" : ""));
+    const int error = errno;
+    const absl::Status status = ErrnoStatus(error, "make the sandbox's namespaces");
+    if (error == EAGAIN) return WithRemedy(status, kCloneRemedy);
+    return error == EPERM ? WithRemedy(status, "run as root or with CAP_SYS_ADMIN") : status;
   }
   if (pid == 0) RunInit(shared, maker_pidfd.get(), monotonic_ns, boottime_ns, mounts);
   sandbox->pid_ = static_cast<pid_t>(pid);
@@ -174,7 +177,7 @@ absl::StatusOr<std::unique_ptr<Sandbox>> Sandbox::Create(int64_t monotonic_ns, i
     const absl::Status status = ErrnoStatus(absl::StrCat("open ", path));
     return sandbox->HasEnded()
                ? absl::UnavailableError(absl::StrCat("the sandbox's init was killed meanwhile (",
-                                                     status.message(), "); try again"))
+                                                     WithoutRemedy(status), "); try again"))
                : status;
   }
   return sandbox;

@@ -8,6 +8,8 @@
 #include <cstddef>
 #include <memory>
 
+#include "image/new_process.h"
+
 namespace moult::engine {
 namespace {
 
@@ -33,7 +35,11 @@ absl::Status Uninterrupted(const std::function<absl::Status()>& steps) {
   // No exit signal: it is waited for here. A clone is traced only if its tracer asked for that.
   const int helper =
       clone(RunSteps, stack.get() + kStackSize, CLONE_VM | CLONE_VFORK | CLONE_FILES | CLONE_FS, &work);
-  if (helper < 0) return ErrnoStatus("start a helper process");
+  if (helper < 0) {
+    const int error = errno;
+    const absl::Status status = ErrnoStatus(error, "start a helper process");
+    return error == EAGAIN ? WithRemedy(status, kCloneRemedy) : status;
+  }
   while (waitpid(helper, nullptr, __WALL) < 0 && errno == EINTR) {
   }
   return work.status;

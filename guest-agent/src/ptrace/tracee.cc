@@ -102,8 +102,7 @@ absl::Status Tracee::SeizeThread(pid_t tid) {
   if (error == ESRCH || IsEnding(tid)) return Gone(tid);  // one that is ending gives EPERM, too
   const absl::Status status = ErrnoStatus(error, absl::StrCat("attach to thread ", tid));
   if (error != EPERM) return status;
-  return absl::PermissionDeniedError(absl::StrCat(
-      status.message(), "; run as root or with CAP_SYS_PTRACE, and end any debugger attached to it"));
+  return WithRemedy(status, "run as root or with CAP_SYS_PTRACE, and end any debugger attached to it");
 }
 
 absl::Status Tracee::StopThread(TracedThread& thread) {
@@ -388,9 +387,10 @@ absl::StatusOr<std::vector<ProgramResult>> Tracee::RunPrograms(RemotePtr hint,
         absl::StrCat("process ", pid_, ": it may have no memory that is both written and executed (PR_SET_MDWE, or a security module); run it without"));
   }
   if (mapped < 0 && mapped > -4096) {
-    return ErrnoStatus(
-        static_cast<int>(-mapped),
-        absl::StrCat("process ", pid_, ": map ", size, " bytes for the parasite; raise its RLIMIT_AS"));
+    const auto error = static_cast<int>(-mapped);
+    const absl::Status status = ErrnoStatus(error, absl::StrCat("process ", pid_, ": map ", size, " bytes for the parasite"));
+    if (error == EAGAIN) return WithRemedy(status, "raise its RLIMIT_MEMLOCK (prlimit --memlock)");  // after mlockall(MCL_FUTURE)
+    return error == ENOMEM ? WithRemedy(status, "raise its RLIMIT_AS (prlimit --as)") : status;
   }
   const RemotePtr region(static_cast<uint64_t>(mapped));
   std::vector<ProgramResult> results;

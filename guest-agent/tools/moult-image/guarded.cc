@@ -123,9 +123,9 @@ WorkerOutput Failed(const GuardedTask& task, const absl::Status& status) {
 }
 
 absl::Status EndedEarly(int status) {
-  const std::string how = absl::StrCat("the tracing process ", ptrace::DescribeStatus(status), " before it had a result");
-  if (!WIFSIGNALED(status)) return absl::InternalError(how);
-  return absl::AbortedError(absl::StrCat(how, "; see whether the process is well, and try again"));
+  const std::string how = absl::StrCat("the tracing process ", ptrace::DescribeStatus(status),
+                                       " before it had a result; see whether the process is well, and try again");
+  return WIFSIGNALED(status) ? absl::AbortedError(how) : absl::InternalError(how);
 }
 
 }  // namespace
@@ -137,8 +137,7 @@ WorkerOutput RunGuarded(const GuardedTask& task) {
   UniqueFd theirs(pair[1]);
   const pid_t child = fork();
   if (child < 0) {
-    const absl::Status status = ErrnoStatus("start the tracing process");
-    return Failed(task, absl::Status(status.code(), absl::StrCat(status.message(), "; raise the limit of processes (ulimit -u), or free memory")));
+    return Failed(task, WithRemedy(ErrnoStatus("start the tracing process"), "raise the limit of processes (ulimit -u), or free memory"));
   }
   if (child == 0) {
     ours.Reset();

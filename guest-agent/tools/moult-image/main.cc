@@ -5,6 +5,7 @@
 #include <climits>
 #include <csignal>
 #include <cstdio>
+#include <string>
 #include <string_view>
 
 #include <CLI/CLI.hpp>
@@ -19,9 +20,10 @@ int main(int argc, char** argv) {
   CLI::App app{"Takes a live process apart into a template, and makes running processes from it again."};
   app.set_version_flag("--version", moult::engine::kVersion);
   app.require_subcommand(1);
-  app.footer(
+  const std::string exit_codes =
       "Exit codes: 0 ok, 1 internal error, 2 usage, 3 refused (unsupported, does not fit, taken, changed),\n"
-      "4 not found, 5 no permission, 6 template damaged, 7 out of resources, 8 try again.");
+      "4 not found, 5 no permission, 6 template damaged, 7 out of resources, 8 try again.";
+  app.footer(exit_codes);  // the commands', too
 
   DumpArguments dump;
   CLI::App* dump_command = app.add_subcommand("dump", "Capture process PID as template DIR and end it");
@@ -29,6 +31,7 @@ int main(int argc, char** argv) {
   dump_command->add_option("DIR", dump.dir, "made, or an empty folder")->required();
   dump_command->add_flag("--leave-running", dump.leave_running, "let the process run on");
   dump_command->add_flag("--json", dump.json, "print the result as JSON");
+  dump_command->footer("The ended process stays a zombie, with its pid and exit status, until its parent waits for it.\n" + exit_codes);
 
   RestoreArguments restore;
   CLI::App* restore_command = app.add_subcommand("restore", "Make a running process from template DIR; prints its pid");

@@ -21,7 +21,7 @@ absl::StatusOr<std::thread> StartThread(const char* name, std::function<void()> 
     pthread_setname_np(thread->native_handle(), name);
   } catch (const std::system_error& e) {
     const absl::Status status = ErrnoStatus(e.code().value(), absl::StrCat("start thread ", name));
-    thread = absl::Status(status.code(), absl::StrCat(status.message(), "; raise the limit of tasks (ulimit -u, TasksMax= of a unit, pids.max of a cgroup), or of mappings (vm.max_map_count)"));
+    thread = WithRemedy(status, "raise the limit of tasks (ulimit -u, TasksMax= of a unit, pids.max of a cgroup), or of mappings (vm.max_map_count)");
   }
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
   return thread;

@@ -17,7 +17,7 @@ inline absl::Status MappingError(absl::string_view what) {
   const int error = errno;
   const absl::Status status = ErrnoStatus(error, what);
   if (error != ENOMEM) return status;
-  return absl::Status(status.code(), absl::StrCat(status.message(), kMappingRemedy));
+  return absl::Status(status.code(), absl::StrCat(WithoutRemedy(status), kMappingRemedy));
 }
 
 // Where the allocator has none: in a process that has too many mappings it gets no large piece.

@@ -35,7 +35,7 @@ absl::Status ConnectError(int error, const std::string& to) {
     case ENETUNREACH:
     case ETIMEDOUT:
       return absl::UnavailableError(
-          absl::StrCat(status.message(), "; is the VM up and moult-agent running?"));
+          absl::StrCat(WithoutRemedy(status), "; is the VM up and moult-agent running?"));
     default:
       return status;
   }

@@ -17,7 +17,7 @@ absl::Status PreadAll(int fd, uint64_t offset, absl::Span<std::byte> out, const 
     const ssize_t n = pread(fd, out.data(), out.size(), static_cast<off_t>(offset));
     if (n < 0 && errno == EINTR) continue;
     if (n < 0 && errno == EIO) {
-      return absl::DataLossError(absl::StrCat(name, ": pread at offset ", offset, ": EIO (the disk fails)"));
+      return absl::DataLossError(absl::StrCat(name, ": pread at offset ", offset, ": EIO (the disk fails); ", ErrnoRemedy(EIO)));
     }
     if (n < 0) return ErrnoStatus(absl::StrCat(name, ": pread at offset ", offset));
     if (n == 0) return absl::DataLossError(absl::StrCat(name, ": ends at offset ", offset));

@@ -4,10 +4,12 @@
 #include <limits.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
 #include <utility>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "chunk_hasher.h"
 #include "moult/base/status.h"
 #include "moult/protocol/digest.h"
@@ -23,15 +25,15 @@ namespace {
 absl::Status WriteError(int error, const std::string& what) {
   if (error != ENOSPC && error != EDQUOT && error != EFBIG) return ErrnoStatus(error, what);
   return absl::ResourceExhaustedError(
-      absl::StrCat(ErrnoStatus(error, what).message(),
+      absl::StrCat(WithoutRemedy(ErrnoStatus(error, what)),
                    "; nothing was kept: free space or quota there, or name a folder on another file system"));
 }
 
-absl::Status WithRemedy(const absl::Status& status) {
-  if (!absl::IsResourceExhausted(status) || status.message().find(";") != absl::string_view::npos)
-    return status;
-  return absl::ResourceExhaustedError(
-      absl::StrCat(status.message(), "; nothing was kept: free space there, or name another folder"));
+// Of what says that the disk is full, and no more.
+absl::Status WithFolderRemedy(const absl::Status& status) {
+  const absl::string_view message = status.message();
+  const bool full = absl::EndsWith(message, ErrnoRemedy(ENOSPC)) || absl::EndsWith(message, ErrnoRemedy(EDQUOT));
+  return full ? WithRemedy(status, "nothing was kept: free space there, or name another folder") : status;
 }
 
 absl::Status WriteAll(int fd, uint64_t offset, std::vector<struct iovec> parts, const char* name) {
@@ -83,7 +85,7 @@ absl::StatusOr<std::unique_ptr<TemplateWriter>> TemplateWriter::Create(std::stri
   auto staging = Staging::Open(dir, options.nameless_files);
   if (!staging.ok()) return Annotate(staging.status(), context);
   auto pages = (*staging)->CreateFile(kPagesFile);
-  if (!pages.ok()) return Annotate(WithRemedy(pages.status()), context);
+  if (!pages.ok()) return Annotate(WithFolderRemedy(pages.status()), context);
   return std::unique_ptr<TemplateWriter>(
       new TemplateWriter(std::move(dir), *std::move(staging), *std::move(pages), options));
 }
@@ -131,7 +133,7 @@ absl::Status TemplateWriter::Commit(const ProcessImageT& image, ManifestT manife
   const absl::Status status = Publish(image, &manifest);
   // Either way this writer has done its work; a second Commit must not publish twice.
   failed_ = status.ok() ? absl::FailedPreconditionError("the template is written already")
-                        : Annotate(WithRemedy(status), absl::StrCat("write template ", dir_));
+                        : Annotate(WithFolderRemedy(status), absl::StrCat("write template ", dir_));
   if (status.ok()) return status;
   return failed_;
 }

@@ -22,12 +22,17 @@ absl::Status CheckDigest(const Path& at, const ContentDigestT* digest, uint64_t 
   return absl::OkStatus();
 }
 
+// That of a kernel, be it another one: whether a template fits a machine is not asked here.
+bool IsPageSize(uint32_t size) { return size >= kPageSize && size <= kMaxPageSize && (size & (size - 1)) == 0; }
+
 absl::Status CheckRequirements(const Path& at, const RequirementsT* needs) {
   if (needs == nullptr) return at.Bad("missing");
   if (needs->arch.empty()) return at.BadField("arch", "empty");
   MOULT_RETURN_IF_ERROR(CheckText(at, "arch", needs->arch, 64));
   MOULT_RETURN_IF_ERROR(CheckText(at, "kernel_release", needs->kernel_release, 256));
-  if (needs->page_size != kPageSize) return at.BadField("page_size", needs->page_size, ", not ", kPageSize);
+  if (!IsPageSize(needs->page_size)) {
+    return at.BadField("page_size", needs->page_size, " is not a power of two from ", kPageSize, " to ", kMaxPageSize);
+  }
   if (needs->vdso_digest.size() != 32) {
     return at.BadField("vdso_digest", needs->vdso_digest.size(), " bytes, not 32");
   }

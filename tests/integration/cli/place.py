@@ -27,6 +27,7 @@ class PlaceTest(CliCase):
         flag = next(f for f in needs["cpu_flags"] if len(f) > 3).encode()
         cases = {
             "arch": (b"x86_64\0", b"x86_65\0", "it is for x86_65, this machine is x86_64"),
+            "page size": (*self.word(good, needs["page_size"], 16384), "page size 16384, here 4096"),
             "vdso": (digest, digest[::-1], "vdso of kernel"),
             "cpu": (flag + b"\0", b"?" * len(flag) + b"\0", r"this CPU lacks \?+"),
             "xcr0": (struct.pack("<Q", needs["xsave_features"]), struct.pack("<Q", needs["xsave_features"] ^ 1 << 62), "XSAVE layout"),
@@ -38,6 +39,15 @@ class PlaceTest(CliCase):
                 for args in (["verify", path], ["restore", path], ["restore", path, "--sandbox"]):
                     self.expect(3, *args, match=f"template does not fit: .*{message}.*; capture the function")
                 self.no_process(victim.pid)
+
+    def word(self, good, old, new):
+        """The only aligned word of the manifest that is `old`, and `new` in its place, with its neighbours: those bytes alone are elsewhere too."""
+        with open(os.path.join(good, "manifest"), "rb") as f:
+            content = f.read()
+        at, *others = [i for i in range(64, len(content), 4) if content[i:i + 4] == struct.pack("<I", old)]
+        self.assertEqual(others, [], f"one field is {old}")
+        before, after = content[at - 8:at], content[at + 4:at + 12]
+        return before + struct.pack("<I", old) + after, before + struct.pack("<I", new) + after
 
     def resigned(self, good, name, old, new):
         """A copy in which `old` is `new`, with digests that say so: damage is not what is found."""

@@ -6,12 +6,14 @@
 #include <string>
 
 #include "proc/net_inet.h"
+#include "proc/net_multicast.h"
 #include "proc/net_unix.h"
 #include "proc/read.h"
 
 namespace moult::proc {
 namespace {
 
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::SizeIs;
 
@@ -103,12 +105,51 @@ TEST(ParseNetInet, ParseNetInet_NamesTheLine_WhenItIsMalformed) {
   }
 }
 
+constexpr std::string_view kIgmp =
+    "Idx\tDevice    : Count Querier\tGroup    Users Timer\tReporter\n"
+    "1\tlo        :     1      V3\n"
+    "\t\t\t\t010000E0     1 0:00000000\t\t0\n"
+    "14\teth0      :     2      V3\n"
+    "\t\t\t\t030201EF     2 0:00000000\t\t0\n"
+    "\t\t\t\t010000E0     1 0:00000000\t\t0\n";
+constexpr std::string_view kIgmp6 =
+    "1    lo              ff020000000000000000000000000001     1 0000000C 0\n"
+    "14   eth0            ff0200000000000000000001ff0000fb     1 00000004 0\n";
+
+TEST(ParseIgmp, ParseIgmp_ReadsGroupsOfInterfaces_WhenTextIsReal) {
+  const auto four = ParseIgmp(kIgmp);
+  ASSERT_TRUE(four.ok()) << four.status();
+  EXPECT_THAT(*four, ElementsAre(MulticastGroup{1, AF_INET, {224, 0, 0, 1}}, MulticastGroup{14, AF_INET, {239, 1, 2, 3}},
+                                 MulticastGroup{14, AF_INET, {224, 0, 0, 1}}));
+  const auto six = ParseIgmp6(kIgmp6);
+  ASSERT_TRUE(six.ok()) << six.status();
+  EXPECT_THAT(*six, ElementsAre(MulticastGroup{1, AF_INET6, {0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1}},
+                                MulticastGroup{14, AF_INET6, {0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, 0, 0, 0xfb}}));
+}
+
+TEST(ParseIgmp, ParseIgmp_NamesTheLine_WhenItIsMalformed) {
+  for (const std::string bad : {"\t\t\t\t010000E0     1 0:00000000", "eth0", "1 lo", ""}) {
+    const auto groups = ParseIgmp("Idx\tDevice\n" + bad + "\n");
+    ASSERT_FALSE(groups.ok()) << bad;
+    EXPECT_THAT(std::string(groups.status().message()), HasSubstr("parse net/igmp line 2 \""));
+  }
+  EXPECT_FALSE(ParseIgmp("1\tlo\n\t\t\t\t010000G0 1\n").ok());
+  for (const std::string bad : {"1    lo              ff02     1", "1    lo              fg020000000000000000000000000001",
+                                "x    lo              ff020000000000000000000000000001", "1"}) {
+    const auto groups = ParseIgmp6(bad + "\n");
+    ASSERT_FALSE(groups.ok()) << bad;
+    EXPECT_THAT(std::string(groups.status().message()), HasSubstr("parse net/igmp6 line 1 \"" + bad));
+  }
+}
+
 TEST(ParseNet, Parsers_DoNotCrash_WhenTextIsCutAtAnyByte) {
-  for (const std::string_view text : {kUnix, kTcp, kUdp6}) {
+  for (const std::string_view text : {kUnix, kTcp, kUdp6, kIgmp, kIgmp6}) {
     for (size_t size = 0; size < text.size(); ++size) {
       const std::string cut(text.substr(0, size));
       (void)ParseNetUnix(cut);
       (void)ParseNetInet(cut);
+      (void)ParseIgmp(cut);
+      (void)ParseIgmp6(cut);
     }
   }
 }
@@ -121,6 +162,10 @@ TEST(ParseNet, Parsers_Succeed_WhenTextIsFromThisMachine) {
     if (!text.ok()) continue;
     EXPECT_TRUE(ParseNetInet(*text).ok()) << file;
   }
+  const auto igmp = ReadFile("/proc/net/igmp");
+  EXPECT_TRUE(!igmp.ok() || ParseIgmp(*igmp).ok());
+  const auto igmp6 = ReadFile("/proc/net/igmp6");
+  EXPECT_TRUE(!igmp6.ok() || ParseIgmp6(*igmp6).ok());
 }
 
 }  // namespace

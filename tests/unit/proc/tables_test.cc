@@ -15,6 +15,7 @@
 #include "proc/limits.h"
 #include "proc/locks.h"
 #include "proc/mountinfo.h"
+#include "proc/numa_maps.h"
 #include "proc/pagemap.h"
 #include "proc/read.h"
 #include "proc/timens.h"
@@ -292,6 +293,30 @@ TEST(Tables, Parsers_DoNotCrash_WhenTextIsCutAtAnyByte) {
       (void)ParseAuxv(cut);
     }
   }
+}
+
+// ---- numa_maps
+
+constexpr std::string_view kNumaMaps =
+    "560b2aee1000 default file=/usr/bin/head mapped=2 N0=2 kernelpagesize_kB=4\n"
+    "7f2fdf8a6000 bind:0 anon=1 dirty=1 N0=1 kernelpagesize_kB=4\n"
+    "7f2fdf8a9000 bind:0\n"
+    "7f2fdf8ab000 prefer (many):0-1 stack anon=1 N0=1 kernelpagesize_kB=4\n"
+    "7ffc0c9e6000 default\n";
+
+TEST(ParseNumaPolicies, ParseNumaPolicies_NamesEachOnce_WhenTextIsReal) {
+  const auto policies = ParseNumaPolicies(kNumaMaps);
+  ASSERT_TRUE(policies.ok()) << policies.status();
+  EXPECT_THAT(*policies, ElementsAre("bind:0", "default", "prefer"));
+  EXPECT_THAT(*ParseNumaPolicies(""), SizeIs(0));
+  const auto text = ReadFile("/proc/self/numa_maps");
+  if (!text.ok()) GTEST_SKIP() << "a kernel without NUMA: " << text.status();
+  EXPECT_TRUE(ParseNumaPolicies(*text).ok());
+}
+
+TEST(ParseNumaPolicies, ParseNumaPolicies_NamesTheLine_WhenItIsMalformed) {
+  EXPECT_THAT(Message(ParseNumaPolicies("7f2fdf8a6000 default\n7f2fdf8a9000\n")), HasSubstr("parse numa_maps line 2"));
+  EXPECT_THAT(Message(ParseNumaPolicies("x default\n")), HasSubstr("parse numa_maps line 1"));
 }
 
 // ---- timer_list

@@ -325,7 +325,9 @@ TEST(ValidateManifest, Manifest_IsRefused_WhenARuleIsBroken) {
       {"manifest: format_version: 3, not 1 to 2", [](M m) { m->format_version = 3; }},
       {"manifest: requirements: missing", [](M m) { m->requirements.reset(); }},
       {"manifest: requirements.arch: empty", [](M m) { m->requirements->arch.clear(); }},
-      {"manifest: requirements.page_size: 16384, not 4096", [](M m) { m->requirements->page_size = 16384; }},
+      {"manifest: requirements.page_size: 0 is not a power of two from 4096 to 65536", [](M m) { m->requirements->page_size = 0; }},
+      {"manifest: requirements.page_size: 12288 is not", [](M m) { m->requirements->page_size = 12288; }},
+      {"manifest: requirements.page_size: 131072 is not", [](M m) { m->requirements->page_size = 131072; }},
       {"manifest: requirements.vdso_digest: 0 bytes", [](M m) { m->requirements->vdso_digest.clear(); }},
       {"manifest: requirements.xsave_size: 1 is not", [](M m) { m->requirements->xsave_size = 1; }},
       {"manifest: image: missing", [](M m) { m->image.reset(); }},
@@ -343,6 +345,15 @@ TEST(ValidateManifest, Manifest_IsRefused_WhenARuleIsBroken) {
     const absl::Status status = ValidateManifest(manifest);
     EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss) << rule.message;
     EXPECT_THAT(std::string(status.message()), StartsWith(rule.message));
+  }
+}
+
+// It may be whole and yet fit no machine here: that is for who would run it to say.
+TEST(ValidateManifest, Manifest_Passes_WhenItIsForAnotherPageSize) {
+  for (const uint32_t size : {4096u, 16384u, 65536u}) {
+    ManifestT manifest = WholeManifest();
+    manifest.requirements->page_size = size;
+    EXPECT_EQ(ValidateManifest(manifest), absl::OkStatus()) << size;
   }
 }
 

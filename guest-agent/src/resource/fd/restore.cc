@@ -188,8 +188,8 @@ absl::Status RestoreDescriptors(RestoreContext& context) {
   }
   for (const auto& fd : context.process.fds) {
     if (dup3(context.open_files[fd->open_file].get(), fd->number, fd->close_on_exec ? O_CLOEXEC : 0) < 0) {
-      absl::Status status = ErrnoStatus(absl::StrCat("place ", context.FdName(fd->open_file)));
-      return absl::ResourceExhaustedError(absl::StrCat(status.message(), "; raise this tool's limit of open files (ulimit -n)"));
+      const absl::Status status = ErrnoStatus(absl::StrCat("place ", context.FdName(fd->open_file)));
+      return absl::ResourceExhaustedError(absl::StrCat(WithoutRemedy(status), "; raise this tool's limit of open files (ulimit -n)"));
     }
   }
   for (uint32_t i = 0; i < count; ++i) {

@@ -6,8 +6,8 @@
 
 #include <cstring>
 
-
 #include "resource/inet_socket/inet_socket.h"
+#include "resource/inet_socket/multicast.h"
 #include "resource/inet_socket/socket_options.h"
 
 namespace moult::engine {
@@ -19,7 +19,7 @@ constexpr OptionName kIp[] = {
     {IPPROTO_IP, IP_RECVTTL},       {IPPROTO_IP, IP_RECVTOS},        {IPPROTO_IP, IP_RECVOPTS},
     {IPPROTO_IP, IP_RECVERR},       {IPPROTO_IP, IP_RECVORIGDSTADDR},{IPPROTO_IP, IP_MTU_DISCOVER},
     {IPPROTO_IP, IP_MINTTL},        {IPPROTO_IP, IP_MULTICAST_TTL},  {IPPROTO_IP, IP_MULTICAST_LOOP},
-    {IPPROTO_IP, IP_MULTICAST_ALL}, {IPPROTO_IP, IP_UNICAST_IF},
+    {IPPROTO_IP, IP_MULTICAST_ALL}, {IPPROTO_IP, IP_UNICAST_IF},     {IPPROTO_IP, IP_MULTICAST_IF},
 };
 constexpr OptionName kIpv6[] = {
     {IPPROTO_IPV6, IPV6_V6ONLY},         {IPPROTO_IPV6, IPV6_FREEBIND},     {IPPROTO_IPV6, IPV6_TRANSPARENT},
@@ -27,6 +27,7 @@ constexpr OptionName kIpv6[] = {
     {IPPROTO_IPV6, IPV6_RECVHOPLIMIT},   {IPPROTO_IPV6, IPV6_RECVTCLASS},   {IPPROTO_IPV6, IPV6_RECVERR},
     {IPPROTO_IPV6, IPV6_RECVORIGDSTADDR},{IPPROTO_IPV6, IPV6_MTU_DISCOVER}, {IPPROTO_IPV6, IPV6_DONTFRAG},
     {IPPROTO_IPV6, IPV6_MULTICAST_HOPS}, {IPPROTO_IPV6, IPV6_MULTICAST_LOOP},{IPPROTO_IPV6, IPV6_MULTICAST_IF},
+    {IPPROTO_IPV6, IPV6_MULTICAST_ALL},  {IPPROTO_IPV6, IPV6_UNICAST_IF},   {IPPROTO_IPV6, IPV6_MINHOPCOUNT},
     {IPPROTO_IPV6, IPV6_AUTOFLOWLABEL},
 };
 constexpr OptionName kTcp[] = {
@@ -37,6 +38,7 @@ constexpr OptionName kTcp[] = {
     {IPPROTO_TCP, TCP_FASTOPEN_CONNECT}, {IPPROTO_TCP, TCP_SAVE_SYN}, {IPPROTO_TCP, TCP_THIN_LINEAR_TIMEOUTS},
     {IPPROTO_TCP, TCP_NOTSENT_LOWAT}, {IPPROTO_TCP, TCP_INQ},       {IPPROTO_TCP, TCP_TX_DELAY},
 };
+constexpr OptionName kTcpSegment[] = {{IPPROTO_TCP, TCP_MAXSEG}};
 constexpr OptionName kUdp[] = {{IPPROTO_UDP, 1 /* UDP_CORK */}, {IPPROTO_UDP, 103 /* UDP_SEGMENT */},
                                {IPPROTO_UDP, 104 /* UDP_GRO */}};
 
@@ -68,6 +70,17 @@ short Poll(int fd) {
   return poll(&poller, 1, 0) < 0 ? short{0} : poller.revents;
 }
 
+// Whether TCP_MAXSEG is what the program asked for. Once there was a connection it is the size that was in use, and
+// before Linux 6.4 (6.1.33) never anything but the size of a fresh socket.
+bool ShowsAskedSegment(int fd, image::SocketState state) {
+  if (state == image::SocketState::Closed) return false;
+  if (state == image::SocketState::Listening) return true;
+  tcp_info info{};
+  socklen_t size = sizeof(info);
+  if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) < 0) return false;
+  return IntOption(fd, IPPROTO_TCP, TCP_MAXSEG, 0) != static_cast<int>(info.tcpi_snd_mss);
+}
+
 absl::Status CaptureOptionsOf(int fd, image::InetSocketT& socket_image) {
   const UniqueFd fresh(socket(socket_image.family, socket_image.type | SOCK_CLOEXEC, socket_image.protocol));
   if (!fresh.valid()) return ErrnoStatus("make a socket to compare with");
@@ -77,6 +90,9 @@ absl::Status CaptureOptionsOf(int fd, image::InetSocketT& socket_image) {
   MOULT_RETURN_IF_ERROR(CaptureOptions(fd, fresh.get(), kIp, options));
   const bool tcp = socket_image.type == SOCK_STREAM;
   MOULT_RETURN_IF_ERROR(CaptureOptions(fd, fresh.get(), tcp ? absl::MakeConstSpan(kTcp) : absl::MakeConstSpan(kUdp), options));
+  if (tcp && ShowsAskedSegment(fd, socket_image.state)) {
+    MOULT_RETURN_IF_ERROR(CaptureOptions(fd, fresh.get(), kTcpSegment, options));
+  }
   return CaptureFilter(fd, options);
 }
 
@@ -103,7 +119,7 @@ absl::Status CaptureTcp(CaptureContext& context, const OpenDescription& descript
   socket_image.peer_address = AddressOf(getpeername, description.fd);
   const std::string peer = socket_image.peer_address.empty() ? "a peer" : FormatInetAddress(socket_image.peer_address);
   context.Note(absl::StrCat("fd ", description.number, ": TCP connection ", FormatInetAddress(socket_image.address),
-                            " -> ", peer, " comes back closed"));
+                            " -> ", peer, " comes back closed: reads give end of file, writes EPIPE and SIGPIPE (not ECONNRESET)"));
   return absl::OkStatus();
 }
 
@@ -146,6 +162,7 @@ absl::Status CaptureInetSocket(CaptureContext& context, const OpenDescription& d
   MOULT_RETURN_IF_ERROR(tcp ? CaptureTcp(context, description, resource) : CaptureUdp(context, description, resource));
   // A closed connection keeps its options too: the program may ask for them.
   MOULT_RETURN_IF_ERROR(CaptureOptionsOf(description.fd, resource));
+  if (udp) MOULT_RETURN_IF_ERROR(CaptureMemberships(context, description, resource));
   file.resource.Set(std::move(resource));
   return absl::OkStatus();
 }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // TCP and UDP over IPv4 and IPv6. Listening, bound and fresh sockets come back as they were; a TCP connection
-// comes back closed (reads give end of file, writes EPIPE), since its other end cannot be brought along.
-// Multicast memberships and programs that choose among SO_REUSEPORT sockets are not shown by the kernel and
-// are not kept.
+// comes back closed (reads give end of file, writes EPIPE with SIGPIPE), since its other end cannot be brought along.
+// Programs that choose among SO_REUSEPORT sockets, and an IP_MULTICAST_IF that was given as an interface's number, are
+// not shown by the kernel and are not kept.
 #ifndef MOULT_RESOURCE_INET_SOCKET_INET_SOCKET_H_
 #define MOULT_RESOURCE_INET_SOCKET_INET_SOCKET_H_
 

@@ -3,7 +3,9 @@
 #include <netinet/tcp.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <cstring>
+#include <iterator>
 
 #include "resource/inet_socket/inet_socket.h"
 #include "resource/inet_socket/socket_options.h"
@@ -25,7 +27,26 @@ absl::Status AddressStatus(absl::string_view what, const std::vector<uint8_t>& a
   if (error == ENETUNREACH || error == EHOSTUNREACH) remedy = "give the machine a route to it";
   if (remedy == nullptr) return status;
   return absl::Status(error == EACCES ? absl::StatusCode::kPermissionDenied : absl::StatusCode::kFailedPrecondition,
-                      absl::StrCat(status.message(), "; ", remedy));
+                      absl::StrCat(WithoutRemedy(status), "; ", remedy));
+}
+
+constexpr OptionName kInterfaces[] = {
+    {SOL_SOCKET, SO_BINDTODEVICE},      {IPPROTO_IP, IP_UNICAST_IF},     {IPPROTO_IP, IP_MULTICAST_IF},
+    {IPPROTO_IP, MCAST_JOIN_GROUP},     {IPPROTO_IPV6, IPV6_UNICAST_IF}, {IPPROTO_IPV6, IPV6_MULTICAST_IF},
+    {IPPROTO_IPV6, MCAST_JOIN_GROUP},
+};
+
+// An interface that is named and not there: nothing that will come by itself, or that another try finds.
+absl::Status OptionStatus(const absl::Status& status, const image::SocketOptionT& option) {
+  const auto is_it = [&option](const OptionName& name) { return name.level == option.level && name.name == option.name; };
+  if (std::none_of(std::begin(kInterfaces), std::end(kInterfaces), is_it)) return status;
+  if (absl::IsNotFound(status) || absl::IsAlreadyExists(status)) {  // ENODEV, EADDRNOTAVAIL
+    return absl::FailedPreconditionError(absl::StrCat(status.message(), "; give the machine the network interface that the process used"));
+  }
+  if (option.name == MCAST_JOIN_GROUP && absl::IsResourceExhausted(status)) {  // ENOBUFS
+    return WithRemedy(status, "raise net.ipv4.igmp_max_memberships, or net.core.optmem_max");
+  }
+  return status;
 }
 
 // What tuning gave a connection: a closed one does not need it, and a fresh socket may refuse it.
@@ -71,7 +92,7 @@ absl::StatusOr<UniqueFd> RestoreInetSocket(RestoreContext& context, uint32_t ind
       continue;
     }
     const absl::Status status = ApplyOption(fd.get(), *option);
-    if (!status.ok() && !MayFail(saved, *option)) return status;
+    if (!status.ok() && !MayFail(saved, *option)) return OptionStatus(status, *option);
   }
   switch (saved.state) {
     case image::SocketState::Unbound:

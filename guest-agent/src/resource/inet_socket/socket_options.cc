@@ -56,7 +56,9 @@ absl::Status SetFilter(int fd, const image::SocketOptionT& option) {
   return Set(fd, SOL_SOCKET, SO_ATTACH_FILTER, &filter, sizeof(filter));
 }
 
-void Append(OptionList& options, int level, int name, const void* value, size_t size) {
+}  // namespace
+
+void AppendOption(OptionList& options, int level, int name, const void* value, size_t size) {
   auto option = std::make_unique<image::SocketOptionT>();
   option->level = level;
   option->name = name;
@@ -64,8 +66,6 @@ void Append(OptionList& options, int level, int name, const void* value, size_t 
   option->value.assign(bytes, bytes + size);
   options.push_back(std::move(option));
 }
-
-}  // namespace
 
 absl::Span<const OptionName> GenericOptions() { return kGeneric; }
 
@@ -91,7 +91,7 @@ absl::Status CaptureOptions(int fd, int fresh, absl::Span<const OptionName> name
         std::memcmp(value, usual, size) == 0) {
       continue;
     }
-    Append(options, option.level, option.name, value, size);
+    AppendOption(options, option.level, option.name, value, size);
   }
   return absl::OkStatus();
 }
@@ -107,9 +107,9 @@ absl::Status CaptureFilter(int fd, OptionList& options) {
   if (count == 0) return absl::OkStatus();
   std::vector<sock_filter> program(count);
   if (getsockopt(fd, SOL_SOCKET, SO_GET_FILTER, program.data(), &count) < 0) return ErrnoStatus("SO_GET_FILTER");
-  Append(options, SOL_SOCKET, SO_ATTACH_FILTER, program.data(), program.size() * sizeof(sock_filter));
+  AppendOption(options, SOL_SOCKET, SO_ATTACH_FILTER, program.data(), program.size() * sizeof(sock_filter));
   const int locked = IntOption(fd, SOL_SOCKET, SO_LOCK_FILTER, 0);
-  if (locked != 0) Append(options, SOL_SOCKET, SO_LOCK_FILTER, &locked, sizeof(locked));
+  if (locked != 0) AppendOption(options, SOL_SOCKET, SO_LOCK_FILTER, &locked, sizeof(locked));
   return absl::OkStatus();
 }
 

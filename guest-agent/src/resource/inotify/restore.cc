@@ -19,20 +19,19 @@ constexpr int kMaxSpentNumbers = 10'000;
 // What inotify_add_watch(2) takes; fdinfo adds the kernel's own bits (IN_UNMOUNT, IN_IGNORED, ...).
 constexpr uint32_t kMask = IN_ALL_EVENTS | IN_EXCL_UNLINK | IN_ONESHOT;
 
-absl::Status AddWatch(int inotify, const std::string& path, const image::InotifyWatchT& watch, int* wd) {
-  *wd = inotify_add_watch(inotify, path.c_str(), watch.mask & kMask);
-  if (*wd >= 0) return absl::OkStatus();
+absl::StatusOr<int> AddWatch(int inotify, const std::string& path, uint32_t mask) {
+  const int wd = inotify_add_watch(inotify, path.c_str(), mask);
+  if (wd >= 0) return wd;
   const int error = errno;
-  absl::Status status = ErrnoStatus(error, absl::StrCat("watch ", path));
+  const absl::Status status = ErrnoStatus(error, absl::StrCat("watch ", path));
   if (error != ENOSPC) return status;
-  return absl::Status(status.code(), absl::StrCat(status.message(), "; raise /proc/sys/fs/inotify/max_user_watches"));
+  return WithRemedy(status, "raise /proc/sys/fs/inotify/max_user_watches");
 }
 
 // Numbers are given out rising, and never twice: spend those in between.
 absl::Status SpendNumbers(int inotify, const std::string& path, int wanted) {
   for (int spent = 0; spent < kMaxSpentNumbers; ++spent) {
-    const int wd = inotify_add_watch(inotify, path.c_str(), IN_MOVE_SELF);
-    if (wd < 0) return ErrnoStatus(absl::StrCat("watch ", path));
+    MOULT_ASSIGN_OR_RETURN(const int wd, AddWatch(inotify, path, IN_MOVE_SELF));
     if (inotify_rm_watch(inotify, wd) < 0) return ErrnoStatus(absl::StrCat("remove watch ", wd));
     if (wd + 1 >= wanted) break;
   }
@@ -54,7 +53,7 @@ absl::StatusOr<UniqueFd> RestoreInotify(RestoreContext& context, uint32_t index)
     const int error = errno;
     const absl::Status status = ErrnoStatus(error, "inotify_init");
     if (error != EMFILE) return status;
-    return absl::Status(status.code(), absl::StrCat(status.message(), ", or /proc/sys/fs/inotify/max_user_instances"));
+    return WithRemedy(status, "raise the limit of open files (ulimit -n), or /proc/sys/fs/inotify/max_user_instances");
   }
   std::vector<const image::InotifyWatchT*> watches;
   for (const auto& watch : saved.watches) watches.push_back(watch.get());
@@ -68,13 +67,13 @@ absl::StatusOr<UniqueFd> RestoreInotify(RestoreContext& context, uint32_t index)
       const int32_t wanted = watch->wd;
       if (ioctl(fd.get(), kSetNextWd, wanted) < 0) MOULT_RETURN_IF_ERROR(SpendNumbers(fd.get(), path, wanted));
     }
-    int wd = 0;
-    MOULT_RETURN_IF_ERROR(Annotate(AddWatch(fd.get(), path, *watch, &wd), context.file(watch->file).path));
-    if (wd != watch->wd) {
-      return Refuse(absl::StrCat("watch ", watch->wd, " on ", context.file(watch->file).path, " came back as ", wd),
+    const absl::StatusOr<int> wd = AddWatch(fd.get(), path, watch->mask & kMask);
+    if (!wd.ok()) return Annotate(wd.status(), context.file(watch->file).path);
+    if (*wd != watch->wd) {
+      return Refuse(absl::StrCat("watch ", watch->wd, " on ", context.file(watch->file).path, " came back as ", *wd),
                     "restore on a kernel with CONFIG_CHECKPOINT_RESTORE");
     }
-    next = wd + 1;
+    next = *wd + 1;
   }
   return fd;
 }

@@ -14,7 +14,7 @@ absl::Status SetCapacity(int fd, uint32_t capacity) {
   const int error = errno;
   absl::Status status = ErrnoStatus(error, absl::StrCat("set the pipe's capacity to ", capacity));
   if (error != EPERM) return status;
-  return absl::Status(status.code(), absl::StrCat(status.message(), "; raise /proc/sys/fs/pipe-max-size (and pipe-user-pages-soft)"));
+  return WithRemedy(status, "raise /proc/sys/fs/pipe-max-size (and pipe-user-pages-soft)");
 }
 
 // `fd` can be written to. `packets`: what O_DIRECT is for pipes.

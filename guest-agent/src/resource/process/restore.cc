@@ -26,8 +26,8 @@ absl::Status WriteProc(const char* path, const std::string& value) {
 absl::Status EnterRemovedDirectory(const image::FileRefT& file) {
   const char* path = file.path.c_str();
   if (mkdir(path, file.mode & 07777) < 0) {
-    absl::Status status = ErrnoStatus(absl::StrCat("make its removed working directory ", path, " again"));
-    return absl::FailedPreconditionError(absl::StrCat(status.message(), "; make its parent folder, or move away what has its name"));
+    const absl::Status status = ErrnoStatus(absl::StrCat("make its removed working directory ", path, " again"));
+    return absl::FailedPreconditionError(absl::StrCat(WithoutRemedy(status), "; make its parent folder, or move away what has its name"));
   }
   absl::Status status;
   if (chdir(path) < 0) status = ErrnoStatus(absl::StrCat("enter ", path));

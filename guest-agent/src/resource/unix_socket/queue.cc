@@ -103,7 +103,7 @@ absl::Status SendMessage(int sender, const image::UnixMessageT& message, const s
       const int error = errno;
       const absl::Status status = ErrnoStatus(error, absl::StrCat("queue a message of ", message.data.size(), " bytes"));
       if (error != EAGAIN) return status;
-      return absl::Status(status.code(), absl::StrCat(status.message(), "; raise /proc/sys/net/unix/max_dgram_qlen or net.core.wmem_max"));
+      return WithRemedy(status, "raise /proc/sys/net/unix/max_dgram_qlen or net.core.wmem_max");
     }
     done += static_cast<size_t>(count);
     if (done >= message.data.size()) return absl::OkStatus();

@@ -34,7 +34,7 @@ absl::StatusOr<MemoryRegion> RegisterAt(ibv_pd* domain, absl::Span<std::byte> by
   const std::string what = absl::StrCat("rdma: register ", bytes.size(), " bytes");
   if (error != ENOMEM && error != EAGAIN) return ErrnoStatus(error, what);
   return absl::ResourceExhaustedError(
-      absl::StrCat(ErrnoStatus(error, what).message(), "; raise the limit of locked memory (ulimit -l), or run with CAP_IPC_LOCK"));
+      absl::StrCat(WithoutRemedy(ErrnoStatus(error, what)), "; raise the limit of locked memory (ulimit -l), or run with CAP_IPC_LOCK"));
 }
 
 }  // namespace

@@ -20,11 +20,20 @@ namespace moult {
 // The symbolic name of an errno value ("ENOENT"), or "errno N" for one without a name.
 std::string ErrnoName(int error);
 
-// A status for a failed system call: "<what>: ENOENT (No such file or directory)". The code follows from
-// `error`: ENOENT kNotFound, EPERM/EACCES kPermissionDenied, EEXIST kAlreadyExists, ENOSPC/EMFILE/ENOMEM
-// kResourceExhausted, EINTR/EAGAIN kUnavailable, ESRCH kNotFound, EINVAL kInvalidArgument, others kInternal.
+// What the user can do about `error`, whatever call it comes from; empty where that depends on the call.
+absl::string_view ErrnoRemedy(int error);
+
+// A status for a failed system call: "<what>: ENOENT (No such file or directory)", with "; <ErrnoRemedy>" at its
+// end unless `what` names a remedy itself, after a "; ". The code follows from `error`: ENOENT kNotFound,
+// EPERM/EACCES kPermissionDenied, EEXIST kAlreadyExists, ENOSPC/EMFILE/ENOMEM kResourceExhausted, EINTR/EAGAIN
+// kUnavailable, ESRCH kNotFound, EINVAL kInvalidArgument, others kInternal.
 absl::Status ErrnoStatus(int error, absl::string_view what);
 inline absl::Status ErrnoStatus(absl::string_view what) { return ErrnoStatus(errno, what); }
+
+// The message of `status` without the ErrnoRemedy at its end: for where it is a part of a sentence.
+absl::string_view WithoutRemedy(const absl::Status& status);
+// `status` with `remedy` in the place of its ErrnoRemedy, for who knows better what to do.
+absl::Status WithRemedy(const absl::Status& status, absl::string_view remedy);
 
 // `status` with "<context>: " put before its message; an OK status stays as it is.
 absl::Status Annotate(const absl::Status& status, absl::string_view context);

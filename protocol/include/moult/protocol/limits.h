@@ -12,7 +12,8 @@ namespace moult::image {
 inline constexpr uint32_t kFormatVersion = 2;        // of what is written
 inline constexpr uint32_t kOldestFormatVersion = 1;  // that is still read
 inline constexpr uint32_t kNone = 4294967295;  // an index that names nothing
-inline constexpr uint64_t kPageSize = 4096;
+inline constexpr uint64_t kPageSize = 4096;          // of the format: what offsets and lengths are multiples of
+inline constexpr uint64_t kMaxPageSize = 64 * 1024;  // of a kernel that a template may be for
 inline constexpr uint64_t kPagesChunk = 256 * 1024;  // bytes per leaf of the digest tree
 
 // The files of a template folder.

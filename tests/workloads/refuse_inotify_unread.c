@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// inotify: events that were not read are still there after a dump, or the dump is refused.
+// inotify: events that were not read cannot be saved. The dump says to try again, and leaves them there.
 #include "inotify.inc"
 
 int main(int argc, char** argv) {
