@@ -30,6 +30,9 @@ Json Status() {
         {"offset": 2097152, "length": 4194304, "template": "py", "users": []}]}],
       "pager": {"offloaded_bytes": 4096, "zero_bytes": 8192, "lost_pages": 0, "faults": 6, "fault_pages": 9,
         "prefetched_pages": 2, "zeroed_pages": 3, "pool_used_bytes": 4096, "pool_limit_bytes": 1048576, "fault_us_log2": [0, 1, 2, 3]},
+      "remote": {"faults": 12, "hits": 7, "hit_bytes": 28672, "fetched_bytes": 1310720, "prefetched_bytes": 262144,
+        "prefetch_failures": 2, "unkept_bytes": 4096, "lost_slots": 1, "fault_us_log2": [1, 0, 4, 7]},
+      "cache": {"used_bytes": 1576960, "limit_bytes": 268435456, "templates": 3},
       "offloaded": [{"function": 3, "offloaded_bytes": 12288, "faults": 6}]},
     "sweep": {"functions": 2, "running": false, "sweeps": 9, "failures": 3},
     "keeper": {"freezes": 4, "offloads": 5, "offloaded_bytes": 16384, "recalls": 3, "thaws": 2, "ends": 1, "failures": 0},
@@ -47,6 +50,13 @@ TEST(OpenMetricsTest, TellsWhatStatusHas) {
                            "moult_template_functions{window=\"0\",offset=\"2097152\",template=\"py\"} 0\n",
                            "moult_pool_used_bytes 4096\n", "moult_offloaded_zero_bytes 8192\n",
                            "moult_faults_total 6\n", "moult_zeroed_pages_total 3\n", "moult_function_offloaded_bytes{function=\"3\"} 12288\n",
+                           "moult_remote_bytes_total{source=\"cache\"} 28672\n",
+                           "moult_remote_bytes_total{source=\"pool\"} 1572864\n",
+                           "moult_remote_prefetched_bytes_total 262144\n", "moult_remote_prefetch_failures_total 2\n",
+                           "moult_remote_unkept_bytes_total 4096\n", "moult_remote_faults_total 12\n",
+                           "moult_remote_hits_total 7\n", "moult_remote_lost_slots_total 1\n",
+                           "moult_remote_cache_used_bytes 1576960\n", "moult_remote_cache_limit_bytes 268435456\n",
+                           "moult_remote_cache_templates 3\n",
                            "moult_function_faults_total{function=\"3\"} 6\n", "moult_keeper_steps_total{step=\"end\"} 1\n",
                            "moult_unswept_functions 2\n", "moult_sweep_failures_total 3\n",
                            "moult_keeper_offloaded_bytes_total 16384\n",
@@ -66,8 +76,14 @@ TEST(OpenMetricsTest, Buckets_AddUp_AndTheLastIsWithoutBound) {
   EXPECT_THAT(OpenMetrics(Status()), HasSubstr("moult_fault_seconds_bucket{le=\"1e-06\"} 0\n"
                                                "moult_fault_seconds_bucket{le=\"2e-06\"} 1\n"
                                                "moult_fault_seconds_bucket{le=\"4e-06\"} 3\n"
-                                               "moult_fault_seconds_bucket{le=\"+Inf\"} 6\n"
-                                               "moult_fault_seconds_count 6\n"));
+                                               "moult_fault_seconds_bucket{le=\"+Inf\"} 6\n"));
+  EXPECT_THAT(OpenMetrics(Status()), HasSubstr("# TYPE moult_remote_fault_seconds histogram\n"
+                                               "# UNIT moult_remote_fault_seconds seconds\n"));
+  EXPECT_THAT(OpenMetrics(Status()), HasSubstr("moult_remote_fault_seconds_bucket{le=\"1e-06\"} 1\n"
+                                               "moult_remote_fault_seconds_bucket{le=\"2e-06\"} 1\n"
+                                               "moult_remote_fault_seconds_bucket{le=\"4e-06\"} 5\n"
+                                               "moult_remote_fault_seconds_bucket{le=\"+Inf\"} 12\n"));
+  EXPECT_THAT(OpenMetrics(Status()), Not(HasSubstr("_count"))) << "there is no _sum";
 }
 
 TEST(OpenMetricsTest, EscapesLabels) {
@@ -163,6 +179,17 @@ TEST(OpenMetricsTest, HasNoPager_WithoutAPool) {
   status["vm"].erase("pager");
   status["vm"].erase("offloaded");
   EXPECT_THAT(OpenMetrics(status), Not(HasSubstr("moult_faults")));
+  EXPECT_THAT(OpenMetrics(status), HasSubstr("moult_remote_faults_total 12\n"));
+}
+
+TEST(OpenMetricsTest, HasNoCache_UntilARemoteTemplateWasAttached_AndNothingRemoteWithoutAWindow) {
+  Json status = Status();
+  status["vm"].erase("cache");
+  EXPECT_THAT(OpenMetrics(status), HasSubstr("moult_remote_faults_total 12\n"));
+  EXPECT_THAT(OpenMetrics(status), Not(HasSubstr("moult_remote_cache")));
+  status["vm"].erase("remote");
+  EXPECT_THAT(OpenMetrics(status), HasSubstr("moult_faults_total 6\n"));
+  EXPECT_THAT(OpenMetrics(status), Not(HasSubstr("moult_remote")));
 }
 
 }  // namespace

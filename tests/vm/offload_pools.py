@@ -5,9 +5,11 @@ import json
 import socket
 import time
 
+from chaos_setting import expect_clear
 from ctl import SERVER
 from offload_faults import refuses
-from offload_setting import Bystander, case_of, Setting
+from offload_load import PREFETCH
+from offload_setting import answer_or_none, Bystander, case_of, ended_by_a_lost_page, insist, Setting, thaw_and_ask
 from stubborn_folder import StubbornFolder
 from trial import CallError, TrialError, expect
 
@@ -30,6 +32,10 @@ FAT_BYTES = 48 << 20
 FAT = f"""
 held = bytearray(range(256)) * ({FAT_BYTES} // 256)
 """ + SERVER
+# For guest/parts.py: memory that takes half a minute to come back, a piece of 1 MiB in so many seconds.
+STILL, PIECE_SECONDS = {"data": ("private", 32 << 20, 0)}, 1
+# So that nothing of a function changes that runs, and is asked nothing: not the number of its CPU, either, which the kernel would write.
+WITHOUT_RSEQ = ("--env", "GLIBC_TUNABLES=glibc.pthread.rseq=0")
 # Takes page frames and gives them back, from when it says so until it is told that it is enough: those that were given back
 # last come first.
 EATER = """
@@ -83,13 +89,6 @@ def in_the_end(what, work):
             expect(e.name in ("DEADLINE_EXCEEDED", "UNAVAILABLE") and time.monotonic() < deadline, f"{what}: {e}")
 
 
-def body_or_none(one, function):
-    try:
-        return one.control.get(function, "/bytes", seconds=60)
-    except (TrialError, OSError):
-        return None
-
-
 def ended(one, function):
     try:
         return one.info(function)["state"] == "ended"
@@ -97,7 +96,7 @@ def ended(one, function):
         return False  # The agent has looked at what waits.
 
 
-def until(what, holds, seconds=30):
+def until(what, holds, seconds=120):
     deadline = time.monotonic() + seconds
     while not holds():
         expect(time.monotonic() < deadline, what)
@@ -117,25 +116,28 @@ def calls_fail(one, folder, other, neighbour):
     expect(one.control.get(other, "/bytes") == BYTES, "its answer after it was out all the time")
 
 
-def in_time(one, folder, pool, victim, breaks, is_asked):
-    """The victim, which is out, waits for pages of a pool that `breaks`, and is well again in time."""
+def waits(one, folder, pool, function, breaks):
+    """A thread that has its answer, if there is one: the function, which is out, has begun to wait for a page of a pool that `breaks`."""
+    failed = folder.failed
     breaks()
-    one.control.call("thaw", function=victim)
-    asked = pool.submit(body_or_none, one, victim)
-    until("nothing is asked of the pool", is_asked)
+    asked = pool.submit(thaw_and_ask, one, function)
+    until("nothing is asked of the pool", lambda: folder.held() or folder.failed > failed)
+    return asked
+
+
+def in_time(one, folder, pool, victim, breaks):
+    """The victim, which is out, waits for pages of a pool that `breaks`, and is well again in time: nothing is lost, and no VM ends."""
+    asked = waits(one, folder, pool, victim, breaks)
     expect(not asked.done(), f"an answer of pages that could not be read: {asked}")
     folder.let_go()
-    expect(asked.result(60) == BYTES, "its answer, though the pool was well again in time")
+    expect(asked.result() == BYTES, "its answer, though the pool was well again in time")
     expect(one.pager()["lost_pages"] == 0, str(one.pager()))
     one.control.call("offload", function=victim)
 
 
-def too_late(one, beside, folder, pool, victim, neighbour, breaks, because):
-    """The victim, which is out, waits for pages of a pool that `breaks`, until it ends `because` of that."""
-    breaks()
-    one.control.call("thaw", function=victim)
-    asked = pool.submit(body_or_none, one, victim)
-    expect(in_the_end("a neighbour's answer", lambda: one.control.get(neighbour, "/bytes")) == BYTES, "its answer")
+def ends(one, beside, folder, victim, neighbour, because):
+    """The victim waits for pages that are lost in the end; whatever else is asked meanwhile is answered."""
+    insist(in_the_end("a neighbour's answer", lambda: one.control.get(neighbour, "/bytes")) == BYTES, "a neighbour's answer is another")
     timed("status", SOON, lambda: one.control.call("status"))
     timed("metrics", SOON, lambda: one.control.call("metrics"))
     in_the_end("the guest's daemon", one.kernel_log)
@@ -145,35 +147,47 @@ def too_late(one, beside, folder, pool, victim, neighbour, breaks, because):
         expect(time.monotonic() < deadline, f"it does not end: {one.vm.logs()}")
         time.sleep(0.2)
     reason = one.info(victim)["end_reason"]
-    expect(because in reason and str(folder.path) in reason, f"it says that it ended because of: {reason}")
-    expect(asked.result(60) is None, "an answer of pages that never came")
+    insist(because in reason and str(folder.path) in reason, f"it says that it ended because of: {reason}")
+
+
+def too_late(one, beside, folder, pool, victim, neighbour, breaks, because):
+    """The victim, which is out, waits for pages of a pool that `breaks`, until they are lost: it ends `because` of that, and all else goes
+    on. Or the VM ends instead, and says why. Whether it goes on."""
+    asked = waits(one, folder, pool, victim, breaks)
+    try:
+        ends(one, beside, folder, victim, neighbour, because)
+        goes_on = True
+    except (TrialError, OSError):
+        if not ended_by_a_lost_page(one):
+            raise
+        goes_on = False
+    print("  a page was lost: its function has ended, the VM goes on" if goes_on else
+          "  a page was lost: the CPU that waited was needed to end its function, so the emulator has ended, and has said so")
+    expect(answer_or_none(asked) is None, "an answer of pages that never came")
+    log = one.log()
+    expect("is lost" in log and because in log, f"the log does not say so: {log}")
+    if not goes_on:
+        beside.works_on()  # which may be what failed
+        return False
     expect(timed("its answer then", 10, lambda: one.control.get(neighbour, "/count")) == b"2", "it counts on")
     folder.let_go()
     one.control.call("offload", function=neighbour)
     expect(one.info(neighbour)["offloaded_bytes"] > 1 << 20, "the pool is not used again")
     one.control.call("recall", function=neighbour, prefetch="none")
     expect(one.control.get(neighbour, "/bytes") == BYTES and one.control.get(neighbour, "/count") == b"3", "its answers")
+    return True
 
 
-def unless_the_vm_ends(one, beside, work, *args):
-    """Does work(one, ...). Or, when the guest needs the CPU that waits, the emulator ends and says why: then False."""
-    try:
-        work(one, *args)
-        return True
-    except (TrialError, OSError):
-        if not (one.vm.has_ended(15) and "by which the VM ends" in one.vm.logs()):
-            raise
-        print("  the CPU that waited was needed to end the function: the emulator has ended, and has said so")
-        beside.works_on()  # which may be what failed
-        return False
+def vm_of_pool(s, name, folder):
+    return Setting(s.options, s.folder, name, ["--pool", folder.path, "--set", f"fault_ms={LOST_AFTER * 1000}"])
 
 
 @case
 def pool_does_not_answer(s):
     """Who waits for a page gets it when the pool answers in time; else its function ends, and says why. All others answer, no call
-    hangs, and what is out still comes back right. Or, when the guest needs the CPU that waits, the emulator ends, and says why."""
+    hangs, and what is out still comes back right. Only where a page is lost may the VM end, when the guest needs the CPU that waits."""
     with StubbornFolder(s.folder / "stubborn-pool") as folder, concurrent.futures.ThreadPoolExecutor() as pool:
-        one = Setting(s.options, s.folder, "stubborn", ["--pool", folder.path, "--set", f"fault_ms={LOST_AFTER * 1000}"])
+        one = vm_of_pool(s, "stubborn", folder)
         try:
             victim, other, neighbour = (one.server(name) for name in ("victim", "other", "neighbour"))
             # So that it has a working set, which a recall fetches before the function runs.
@@ -183,17 +197,17 @@ def pool_does_not_answer(s):
             for function in (victim, other):
                 expect(one.control.call("offload", function=function)["offloaded_bytes"] > 1 << 20, f"function {function} is not out")
             beside = Bystander(s)
-            for work, *args in ((calls_fail, folder, other, neighbour), (in_time, folder, pool, victim, folder.hold, folder.held),
-                                (too_late, beside, folder, pool, victim, neighbour, folder.hold, "does not answer")):
-                if not unless_the_vm_ends(one, beside, work, *args):
-                    return
+            calls_fail(one, folder, other, neighbour)
+            in_time(one, folder, pool, victim, folder.hold)
+            if not too_late(one, beside, folder, pool, victim, neighbour, folder.hold, "does not answer"):
+                folder.let_go()
+                one.vm.close()
+                one = vm_of_pool(s, "stubborn-again", folder)
+                other = one.server("other")
 
-            # The VM ends, whatever waits.
+            # The VM ends when it is told to, whatever waits.
             one.control.call("offload", function=other)
-            folder.hold()
-            one.control.call("thaw", function=other)
-            pool.submit(body_or_none, one, other)
-            until("nobody waits for the pool", folder.held)
+            waits(one, folder, pool, other, folder.hold)
             timed("the end of the VM", 30, one.vm.close)
         finally:
             one.vm.close()
@@ -201,10 +215,10 @@ def pool_does_not_answer(s):
 
 @case
 def pool_answers_with_errors(s):
-    """An offload says so, and leaves all as it was. Who waits for a page gets it when the pool is well again in time; else its
-    function, or when need be the emulator, ends and says why."""
+    """An offload says so, and leaves all as it was. Who waits for a page gets it when the pool is well again in time; else its function
+    ends and says why, or, when the guest needs the CPU that waits, the emulator does."""
     with StubbornFolder(s.folder / "failing-pool") as folder, concurrent.futures.ThreadPoolExecutor() as pool:
-        one = Setting(s.options, s.folder, "failing", ["--pool", folder.path, "--set", f"fault_ms={LOST_AFTER * 1000}"])
+        one = vm_of_pool(s, "failing", folder)
         try:
             victim, neighbour = one.server("victim"), one.server("neighbour")
             beside = Bystander(s)
@@ -215,12 +229,8 @@ def pool_answers_with_errors(s):
             expect(one.control.get(neighbour, "/count") == b"1", "it counts")
 
             expect(one.control.call("offload", function=victim)["offloaded_bytes"] > 1 << 20, "it is not out")
-            failed = folder.failed
-            if not unless_the_vm_ends(one, beside, in_time, folder, pool, victim, folder.fail, lambda: folder.failed > failed):
-                return
-            if unless_the_vm_ends(one, beside, too_late, beside, folder, pool, victim, neighbour, folder.fail, "read: EIO"):
-                log = one.vm.logs()
-                expect("is lost" in log and "EIO" in log, f"the log does not say so: {log}")
+            in_time(one, folder, pool, victim, folder.fail)
+            too_late(one, beside, folder, pool, victim, neighbour, folder.fail, "read: EIO")
         finally:
             one.vm.close()
 
@@ -335,5 +345,72 @@ def pool_is_slow(s):
             expect(one.control.get(neighbour, "/count") == b"1", "its answer after one that is slower still")
             pager = one.pager()
             expect(pager["lost_pages"] == 0 and pager["faults"] > 0, str(pager))
+        finally:
+            one.vm.close()
+
+
+def hash_at_rest(one, function):
+    """Of a function that runs, and has come to rest: what it did last it has done within the time of a look."""
+    before, now = None, one.hash(function)
+    deadline = time.monotonic() + 300
+    while now != before:
+        expect(time.monotonic() < deadline, f"nobody asks function {function}, and it goes on changing: {before}, then {now}")
+        before, now = now, one.hash(function)
+    return now
+
+
+def goes_out_again(one, folder, pool, function):
+    """While a recall of all, which has let it run, fetches what is left. What that recall came to."""
+    out = one.info(function)["offloaded_bytes"]
+    folder.seconds = PIECE_SECONDS
+    recalled = pool.submit(one.control.call, "recall", seconds=600, timeout_ms=600000, function=function, prefetch="all")
+    until("it does not run", lambda: one.info(function)["state"] == "running")
+    fetched = one.pager()["prefetched_pages"]
+    until("nothing is fetched while it runs", lambda: one.pager()["prefetched_pages"] > fetched)
+    # The fetch cannot end before the offload is there.
+    folder.hold()
+    expect(not recalled.done(), f"all is back already: {recalled}")
+    again = pool.submit(one.control.call, "offload", seconds=600, timeout_ms=600000, function=function)
+    until("no offload begins", lambda: again.done() or any(call["method"] == "offload" for call in one.control.call("status")["running"]))
+    if again.done():
+        again.result()  # says why
+    folder.let_go()
+    try:
+        left = recalled.result()["left_bytes"]
+        expect(left > 0, "the offload has waited until all was back")
+        told = f"has left {left >> 10} KiB out"
+    except CallError as e:
+        expect_clear("a recall that an offload stops", e)
+        told = f"says {e.name}"
+    folder.seconds = 0.0
+    result = again.result()
+    # Some had come back, and some had not.
+    expect(result["offloaded_bytes"] > 0 and result["already_bytes"] > 0, f"the second offload: {result}")
+    info = one.info(function)
+    expect(info["state"] == "frozen" and info["offloaded_bytes"] > out - (1 << 20), f"{out} bytes were out, then, out again: {info}")
+    return told
+
+
+@case
+def goes_out_again_while_all_comes_back(s):
+    """An offload stops what a recall of all fetches while the function runs, and goes on: every byte is there after the next recall."""
+    with StubbornFolder(s.folder / "again-pool") as folder, concurrent.futures.ThreadPoolExecutor() as pool:
+        one = Setting(s.options, s.folder, "again", ["--pool", folder.path, "--set", "fault_ms=600000"])
+        try:
+            for prefetch in PREFETCH:
+                # Each time another one: of this one nothing is known that it needs first, so all is fetched while it runs.
+                function = one.parts("still", STILL, *WITHOUT_RSEQ)
+                before = hash_at_rest(one, function)
+                one.control.call("offload", function=function)
+                told = goes_out_again(one, folder, pool, function)
+                one.control.call("recall", function=function, prefetch=prefetch)
+                one.control.call("freeze", function=function)
+                after = one.hash(function)
+                expect(after == before, f"recall {prefetch}: {before!r} became {after!r}")
+                one.control.call("thaw", function=function)
+                expect(one.control.get(function, "/all") == b"ok", f"recall {prefetch}: its answer of all that it has")
+                print(f"  the recall that an offload has stopped {told}")
+                one.end(function)
+            expect(one.pager()["lost_pages"] == 0, str(one.pager()))
         finally:
             one.vm.close()

@@ -8,9 +8,9 @@ import pathlib
 import re
 import time
 
-from ctl import SERVER
+from ctl import Failure, SERVER
 from machine import qemu_for, qemu_program
-from trial import COMMANDS, Trial, expect
+from trial import COMMANDS, Trial, TrialError, expect
 
 HERE = pathlib.Path(__file__).resolve().parent
 REDIS = ["/usr/bin/redis-server", "--bind", "127.0.0.1", "--port", "6379", "--save", ""]
@@ -21,6 +21,7 @@ SHARED_PAGES = sum(size for _, size, _ in SHARED.values()) // 4096
 SUBJECTS = (*COMMANDS, "redis", "sharer")
 CPUS = 2
 BYSTANDER_WITHIN = 30  # seconds for each call to a VM whose pool is well
+ENDS_WITHIN = 60  # seconds: a VM that has said that it ends
 # A guest on a busy host finds its clocks wanting.
 OF_TIME = re.compile(r"clocksource|hrtimer: interrupt took|perf: interrupt took|sched_clock|\btsc\b", re.IGNORECASE)
 
@@ -49,6 +50,32 @@ def case_of(cases):
         cases.append(alone)
         return alone
     return case
+
+
+def insist(condition, text):
+    """As expect, of what no end of a VM excuses."""
+    if not condition:
+        raise Failure(text)
+
+
+def thaw_and_ask(one, function):
+    """What it answers once it runs. For a thread of its own where a CPU of the guest may wait: also the thaw's answer may need that."""
+    one.control.call("thaw", function=function)
+    return one.control.get(function, "/bytes", seconds=60)
+
+
+def answer_or_none(asked):
+    """Of what a thread asks."""
+    try:
+        return asked.result()
+    except (TrialError, OSError):
+        return None
+
+
+def ended_by_a_lost_page(one):
+    """Whether the VM of a Setting ends, and has said that this is why. README ("Promises") has that where a page is lost and the guest
+    cannot be heard, as it needs the CPU that waits; nothing else excuses the end of a VM."""
+    return one.vm.has_ended(ENDS_WITHIN) and "is lost" in one.log() and "they are poisoned, by which the VM ends" in one.log()
 
 
 class Bystander:
@@ -86,13 +113,17 @@ class Setting:
     def pager(self):
         return self.control.call("status")["vm"]["pager"]
 
+    def log(self):
+        """All that the VMM has said; the VM's logs() are the end of it."""
+        return (self.vm.folder / "trial.log").read_text(errors="replace")
+
     def hash(self, function):
         return json.loads(self.control.get(self.gardener, f"/hash?pid={self.info(function)['pid']}"))
 
-    def parts(self, name, parts):
+    def parts(self, name, parts, *options):
         """guest/parts.py with these."""
         return self.vm.start_at(name, "unix:/tmp/parts.sock", ["/usr/bin/python3", "-S", "/run/moult/functions/parts.py", json.dumps(parts)],
-                                "--ready", "connect")
+                                "--ready", "connect", *options)
 
     @contextlib.contextmanager
     def no_new_huge_pages(self):

@@ -8,8 +8,12 @@ import threading
 import time
 
 from machine import VmError
+from nested_host import libraries
 from rdma_rig import MemoryNode, RdmaMachine, stripped
 
+URI = "rdma://10.0.1.1/"
+CTL = "/run/ctl"  # on the client: moultctl, with what it is linked with
+AWAY = {"UNAVAILABLE", "DEADLINE_EXCEEDED"}  # what a call says of a node that is out of reach
 # Flips a bit of memory that begins with some content, in another process.
 FLIP = r"""
 import re, sys
@@ -39,8 +43,12 @@ def not_found(codes):
     return "NOT_FOUND" in codes
 
 
+def well(codes):
+    return codes[-1:] == ["OK"]
+
+
 def well_again(codes):
-    return len(codes) > 1 and codes[-1] == "OK"
+    return len(codes) > 1 and well(codes)
 
 
 class Failed(Exception):
@@ -98,7 +106,22 @@ class Rig:
         self.client.push(wrong, "/srv/wrong", mode=0o600)
         self.client.push_tree({"more": self.folder / "more"}, "/srv", timeout=600)
 
-    def probe(self, *args, tenant="red", keys="/srv/keys", uri="rdma://10.0.1.1/", timeout=120):
+    def fill_ctl(self):
+        """In memory: templates to push have filled the client's disk."""
+        files = {"moultctl": stripped(self.bin / "moultctl", self.folder)}
+        files.update((name, pathlib.Path(path).resolve()) for name, path in libraries(self.bin / "moultctl").items())
+        self.client.push_tree(files, CTL)
+
+    def ctl(self, verb, *words, code=0, store=None, tenant="red", key="/srv/keys"):
+        """What `moultctl pool` tells on the client; where it is to fail, with this exit code, its error."""
+        argv = ["env", f"LD_LIBRARY_PATH={CTL}", f"{CTL}/moultctl", "--json", "--tenant", tenant, *(["--store", store] if store else []),
+                "pool", verb, *(["--key", key] if key else []), URI, *words]
+        done = self.client.run(argv, timeout=300)
+        error = done.err.decode(errors="replace").strip()
+        expect(done.code == code, f"moultctl pool {verb} {' '.join(words)}: exit {done.code}, not {code}: {error} {done.text()}")
+        return json.loads(error.splitlines()[-1])["error"] if code else json.loads(done.out)
+
+    def probe(self, *args, tenant="red", keys="/srv/keys", uri=URI, timeout=120):
         return Result(self.client.run(["moult-pool-probe", "--uri", uri, "--keys", keys, "--tenant", tenant, "--timeout-ms", "60000", *args], timeout=timeout))
 
     def good(self, *args, **options):
@@ -115,11 +138,33 @@ class Rig:
         line = self.good("verify", name, **options)[0]
         expect((line["digest"], line["pages_sha256"]) == self.digests[name], f"{name}: other content: {line}")
 
+    def cut(self, seconds, until=None):
+        """The client's first wire is away for so long, and on until that is true."""
+        self.client.qmp("set_link", name="nic0", up=False)
+        try:
+            time.sleep(seconds)  # It is no wait: so long an outage is what is tried.
+            deadline = time.monotonic() + 120
+            while until and not until():
+                expect(time.monotonic() < deadline, "what is to come of a cut wire does not")
+                time.sleep(0.05)
+        finally:
+            self.client.qmp("set_link", name="nic0", up=True)
+
+    def flap(self, times=6, seconds=0.5):
+        for _ in range(times):
+            self.cut(seconds)
+            time.sleep(seconds)
+
+    def reads_on(self, packets=1000):
+        """Until so many more have come by that wire: more than a call takes, so whoever reads is at another than before."""
+        count = "cat /sys/class/net/eth0/statistics/rx_packets"
+        self.client.sh(f"end=$(($({count}) + {packets})); until [ $({count}) -ge $end ]; do sleep 0.05; done", timeout=120)
+
     def watch(self, name, seconds, during, until=None, timeout_ms=3000, command="watch", **options):
         """What `watch` (or watch-pages, without a name) tells while `during` happens, from when it reads: for so long, or at most so
         long where it ends when `during` has, and `until`(the codes that it has told) is true."""
         lines, started = [], threading.Event()
-        argv = ["moult-pool-probe", "--uri", options.get("uri", "rdma://10.0.1.1/"), "--keys", "/srv/keys", "--tenant", "red",
+        argv = ["moult-pool-probe", "--uri", options.get("uri", URI), "--keys", "/srv/keys", "--tenant", "red",
                 "--timeout-ms", str(timeout_ms), command, *name.split(), "--seconds", str(seconds)]
         output = []
 

@@ -16,10 +16,11 @@ import nvdimm
 import rdma_dax
 from machine import REPO, missing_parts, skip_all
 from rdma_pages import PAGES_CASES
-from rdma_setting import FLIP, Failed, Rig, expect, not_found, well_again
+from rdma_setting import AWAY, FLIP, URI, Failed, Rig, expect, not_found, well, well_again
 
 PAGES = 16  # MiB of the template that is read most
 SECOND = "10.0.2.1"
+OUTAGE = 35  # seconds: longer than the node waits for a client that is silent
 
 
 def no_device(rig):
@@ -67,6 +68,41 @@ def pushes(rig):
     rig.bad("RESOURCE_EXHAUSTED", "limit", "push", "red-huge", "--store", "/srv/more")
     rig.good("rm", "red-new")
     rig.bad("NOT_FOUND", "no template red-new", "verify", "red-new")
+
+
+def by_moultctl(rig):
+    """What is pushed is listed, counted, checked, and comes back as it was; what fails says why, by its exit code too."""
+    name, pulled = "red-new", "/tmp/pulled"
+
+    def refused(code, status, text, *words, **options):
+        error = rig.ctl(*words, code=code, **options)
+        expect(error["code"] == status and text in error["message"], f"{words}: expected {status} and \"{text}\", got {error}")
+    rig.fill_ctl()
+    others, room = rig.ctl("ls")["templates"], rig.ctl("stat")
+    expect(rig.ctl("push", name, store="/srv/more") == {"uri": URI, "name": name, "done": "push"}, "push")
+    refused(3, "ALREADY_EXISTS", "red-new is there already", "push", name, store="/srv/more")
+    listed = {one["name"]: one for one in rig.ctl("ls")["templates"]}
+    expect(set(listed) == {name, *(one["name"] for one in others)}, f"ls: {listed}, before: {others}")
+    expect((listed[name]["digest"], listed[name]["tenant"]) == (rig.digests[name][0], "red"), f"ls: {listed[name]}")
+    use = rig.ctl("stat")
+    expect(use["uri"] == URI and use["templates"] == room["templates"] + 1 and
+           use["used_bytes"] == room["used_bytes"] + listed[name]["bytes"] < use["limit_bytes"], f"stat: {use}, before: {room}")
+    expect(rig.ctl("verify", name)["done"] == "verify", "verify")
+    expect(rig.ctl("pull", name, store=pulled)["done"] == "pull", "pull")
+    sums = rig.client.sh(f"cd {pulled}/{name} && sha256sum manifest pages | cut -d ' ' -f 1")
+    expect(tuple(sums.split()) == rig.digests[name], f"what was pulled is other content: {sums}")
+    refused(3, "ALREADY_EXISTS", "is there already", "pull", name, store=pulled)
+    refused(5, "PERMISSION_DENIED", "read-only", "rm", name, tenant="green")
+    for verb, words in (("ls", ()), ("stat", ()), ("verify", (name,)), ("rm", (name,))):
+        refused(5, "PERMISSION_DENIED", "memory node 10.0.1.1:7471: the key is not the tenant's", verb, *words, key="/srv/wrong")
+    refused(4, "NOT_FOUND", "no key for tenant \"nobody\"", "ls", tenant="nobody")
+    refused(2, "INVALID_ARGUMENT", "asks for the tenant's key", "ls", key=None)
+    rig.verified(name)  # Whoever was refused has changed nothing.
+    expect(rig.ctl("rm", name)["done"] == "rm", "rm")
+    for verb in ("verify", "pull", "rm"):
+        refused(4, "NOT_FOUND", "no template red-new", verb, name, store=f"{pulled}-not" if verb == "pull" else None)
+    expect(rig.ctl("ls")["templates"] == others, "ls after rm")
+    rig.client.sh(f"rm -rf {pulled}*")
 
 
 def removed(rig):
@@ -156,15 +192,45 @@ def restarted(rig):
     rig.verified("red-big")
 
 
+def right_or_away(rig, name):
+    """All of a template: whether it could be had. Never is it other content."""
+    result = rig.probe("verify", name)
+    if result.code == 0:
+        line = result.lines[0]
+        expect((line["digest"], line["pages_sha256"]) == rig.digests[name], f"{name}: other content: {line}")
+    expect(result.code == 0 or any(code in result.error for code in AWAY), f"verify {name}: {result.error}")
+    return result.code == 0
+
+
 def wire_cut(rig):
-    def flap(seconds):
-        rig.client.qmp("set_link", name="nic0", up=False)
-        time.sleep(seconds)
-        rig.client.qmp("set_link", name="nic0", up=True)
-    told = rig.watch("red-big", 8, lambda _: flap(1))
-    expect(told[-1]["last"] == "OK", f"after 1 s without a wire: {told}")
-    told = rig.watch("red-big", 20, lambda _: flap(6))
-    expect(told[-1]["last"] == "OK", f"after 6 s without a wire: {told}")
+    """For a moment, for longer than a call may take, for longer than the node waits for who is silent; and often in a row. Each call
+    ends in time, and all is well when the wire is back."""
+    def watched(during, until=well):
+        told = rig.watch("red-big", 300, during, until=until)
+        codes = [line["code"] for line in told[:-1]]
+        expect(codes[0] == "OK" and set(codes) <= {"OK", *AWAY} and told[-1]["last"] == "OK", f"with a wire that goes: {told}")
+        return codes
+
+    def back_after(seconds):
+        rig.cut(seconds)
+        rig.reads_on()
+    for seconds in (1, 6):
+        watched(lambda _, seconds=seconds: back_after(seconds))
+    codes = watched(lambda codes: rig.cut(OUTAGE, until=lambda: not well(codes())), until=well_again)
+    expect(set(codes) & AWAY, f"nothing is said of {OUTAGE} s without a wire: {codes}")
+    rig.verified("red-big")
+    looks = []
+
+    def flapping(_):
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            flaps = pool.submit(rig.flap)
+            while not flaps.done():
+                looks.append(right_or_away(rig, "red-big"))
+            flaps.result()
+        rig.reads_on()
+    watched(flapping)
+    print(f"    all was read {len(looks)} times while the wire came and went, {looks.count(True)} times without an error")
+    rig.verified("red-big")
 
 
 def request_lost(rig):
@@ -221,8 +287,8 @@ def second_node(rig):
         expect(told[-1]["last"] in ("UNAVAILABLE", "DEADLINE_EXCEEDED"), f"without any node: {told}")
 
 
-PARTS = [no_device, reads, tenants, attacks, pushes, removed, flipped, measured, attached, restarted, wire_cut, request_lost, *PAGES_CASES,
-         over_dax, ends, second_node]
+PARTS = [no_device, reads, tenants, attacks, pushes, by_moultctl, removed, flipped, measured, attached, restarted, wire_cut, request_lost,
+         *PAGES_CASES, over_dax, ends, second_node]
 
 
 def main():

@@ -3,19 +3,26 @@
 """VMs attach to a template that stays in a file: pool elsewhere: what they touch is fetched, once for the host; what the pool
 does not give ends that function, and no VM."""
 import argparse
+import concurrent.futures
+import json
 import os
 import pathlib
+import signal
 import statistics
 import subprocess
 import sys
 import time
 
+import open_metrics
 from ctl import SERVER, run_cases
 from machine import missing_parts, skip_all
 from trial import CallError, Trial, TrialError, close_all, expect, scratch
 
 ROUNDS = 3
 TEMPLATES = ("python", "broken", "gone")  # The last two are for what goes wrong.
+# What tests/demo/functions/thumbnail.py looks at for these lies far apart: in rows 37 to 292 of its table, and 518 to 773.
+APART = ("/?seed=1", "/?seed=14")
+LOOKED_AT = 512 << 10  # bytes, for each: fewer than there are
 # Holds 8 MiB that it looks at for /sum alone.
 HOLDER = SERVER.replace("count = 0\n", "count = 0\nheld = bytes(range(1, 256)) * 32896\n").replace(
     "    elif path == b'/slow':", "    elif path == b'/sum':\n        body = b'%d' % sum(held[::1024])\n    elif path == b'/slow':")
@@ -40,8 +47,8 @@ class Setting:
         self.vm = self.boot("first")
         self.control = self.vm.control
 
-    def boot(self, name):
-        settings = {"cache": self.cache, "cache_mib": 256, "prefetch_mib": 0, "fault_ms": 10000}
+    def boot(self, name, prefetch_mib=0):
+        settings = {"cache": self.cache, "cache_mib": 256, "prefetch_mib": prefetch_mib, "fault_ms": 10000}
         more = []
         for key, value in settings.items():
             more += ["--set", f"{key}={value}"]
@@ -75,6 +82,21 @@ class Setting:
             if file.suffix == ".pages" or (sets and file.suffix == ".set"):
                 file.unlink()
 
+    def cached(self, name="python"):
+        """How many bytes the cache has of this template, which it alone is of, each as the pool has it."""
+        [path] = self.cache.rglob("*.pages")
+        with open(path, "rb") as ours, open(self.pool / name / "pages", "rb") as whole:
+            end = there = 0
+            while True:
+                try:
+                    start = os.lseek(ours.fileno(), end, os.SEEK_DATA)
+                except OSError:  # There is no more.
+                    return there
+                end = os.lseek(ours.fileno(), start, os.SEEK_HOLE)
+                expect(os.pread(ours.fileno(), end - start, start) == os.pread(whole.fileno(), end - start, start),
+                       f"the cache has other bytes than the pool between {start} and {end}")
+                there += end - start
+
     def damage(self, name):
         """One bit of each chunk of the pool's copy."""
         path = self.pool / name / "pages"
@@ -97,7 +119,8 @@ def server(s, name, program=SERVER):
 @case
 def captured_and_pushed(s):
     function = s.vm.run("python")
-    s.answer = s.control.get(function, "/?seed=1")
+    s.answers = {path: s.control.get(function, path) for path in APART}
+    s.answer = s.answers["/?seed=1"]
     for name in TEMPLATES:
         s.control.call("capture", function=function, name=name, end=name == TEMPLATES[-1])
         s.moultctl("pool", "push", s.uri, name)
@@ -127,9 +150,11 @@ def second_vm_reads_nothing_from_the_pool(s):
     s.second = s.boot("second")
     function = s.attach(vm=s.second, **{"from": s.uri})["function"]["id"]
     expect(s.second.control.get(function, "/?seed=1") == s.answer, "another answer")
+    metrics = open_metrics.samples(s.second.control.call("metrics")["text"])
     remote = s.remote(s.second)
     expect(s.pooled(s.second) == 0, f"read from the pool: {remote}")
     expect(remote["hit_bytes"] > 0, str(remote))
+    expect(metrics["moult_remote_bytes_total", (("source", "pool"),)] == 0 and metrics["moult_remote_cache_used_bytes", ()] > 0, f"metrics: {metrics}")
     s.second.control.call("detach", function=function)
 
 
@@ -156,6 +181,64 @@ def time_to_first_answer(s):
     for kind in times:
         ratios = [a / b for a, b in zip(times[kind], times["plain"])]
         print(f"  {kind}: {1000 * statistics.median(times[kind]):.0f} ms, {statistics.median(ratios):.2f} of a plain attach")
+
+
+def answers_right(s, vm, function, *paths):
+    for path in paths:
+        expect(vm.control.get(function, path) == s.answers[path], f"another answer to {path}")
+
+
+@case
+def two_vms_fill_the_cache_at_once(s):
+    """Where the host has nothing: what both need comes by whoever is first, what one alone looks at by that one."""
+    vms = (s.vm, s.second)
+    expect(not any(window["slots"] for vm in vms for window in vm.control.call("status")["vm"]["windows"]), "a template is still in a window")
+    s.forget_cache()
+    before = [s.pooled(vm) for vm in vms]
+
+    def fill(vm, path):
+        function = s.attach(vm=vm, **{"from": s.uri})["function"]["id"]
+        answers_right(s, vm, function, path)
+        return function
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        functions = [asked.result() for asked in [pool.submit(fill, vm, path) for vm, path in zip(vms, APART)]]
+    filled = [s.pooled(vm) - bytes_before for vm, bytes_before in zip(vms, before)]
+    print(f"  {[bytes_filled >> 10 for bytes_filled in filled]} KiB of {s.size() >> 10} KiB fetched by each")
+    expect(min(filled) >= LOOKED_AT, f"one of them has fetched less than it alone has looked at: {filled}")
+    for vm, function in zip(vms, functions):
+        answers_right(s, vm, function, *APART)
+    expect(s.cached() >= 2 * LOOKED_AT, f"{s.cached()} bytes are in the cache")
+    for vm, function in zip(vms, functions):
+        expect(s.remote(vm)["lost_slots"] == 0, str(s.remote(vm)))
+        vm.control.call("detach", function=function)
+
+
+@case
+def vm_is_killed_as_it_fills_the_cache(s):
+    """Amid its prefetch: what it leaves there is right, for who has the template already and for who comes later."""
+    s.forget_cache()
+    beside = s.attach(vm=s.second, **{"from": s.uri})["function"]["id"]
+    answers_right(s, s.second, beside, APART[0])
+    filler = s.boot("filler", prefetch_mib=1)  # All of it takes as many seconds as it has MiB.
+    before = s.cached()
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        attached = pool.submit(s.attach, vm=filler, **{"from": s.uri})
+        deadline = time.monotonic() + 120
+        while s.remote(filler)["prefetched_bytes"] == 0:
+            expect(time.monotonic() < deadline and not (attached.done() and attached.exception()), f"nothing is prefetched: {attached}")
+            time.sleep(0.02)
+        os.kill(filler.qemu, signal.SIGKILL)
+    expect(filler.has_ended(60), "a VM that was killed has not ended")
+    left = s.cached()
+    print(f"  killed when the cache had {left >> 10} KiB of {s.size() >> 10} KiB")
+    expect(before < left < s.size(), f"{left} bytes of {s.size()} are in the cache, {before} before the prefetch")
+    answers_right(s, s.second, beside, *APART)
+    late = s.attach(**{"from": s.uri})["function"]["id"]
+    answers_right(s, s.vm, late, *APART)
+    s.cached()
+    for vm, function in ((s.second, beside), (s.vm, late)):
+        expect(s.remote(vm)["lost_slots"] == 0, str(s.remote(vm)))
+        vm.control.call("detach", function=function)
 
 
 @case
@@ -206,8 +289,9 @@ def removed_template_is_not_found(s):
 
 @case
 def damaged_pages_end_the_function(s):
-    """Never an answer of wrong bytes. The function ends; or, when the guest's CPU that waits keeps the agent from being heard,
-    which under emulation it does, the emulator, and has said why. Another VM that has the pages goes on."""
+    """Never an answer of wrong bytes. The function ends, and `moultctl ps` says what was lost, and of which pool; or, when the guest's
+    CPU that waits keeps the agent from being heard, which under emulation it does, the emulator, and has said why. Another VM that has
+    the pages goes on."""
     holder = server(s, "holder", HOLDER)
     total = s.control.get(holder, "/sum")
     s.control.call("capture", function=holder, name="holder", end=True)
@@ -226,7 +310,7 @@ def damaged_pages_end_the_function(s):
     except (TrialError, OSError) as e:
         expect("an answer" not in str(e), str(e))
     took = time.monotonic() - start
-    print(f"  {end_of(third, function)} after {took:.1f} s")
+    print(f"  {end_of(s, third, function)} after {took:.1f} s")
     expect("is lost" in third.logs(), f"nothing is said of it: {third.logs()}")
     expect(s.control.get(has, "/sum") == total, "another sum of a VM that has the pages")
     s.control.call("detach", function=has)
@@ -255,17 +339,23 @@ def fork_is_attached_elsewhere_while_the_first_goes_on(s):
     s.control.call("detach", function=first)
 
 
-def end_of(vm, function):
-    deadline = time.monotonic() + 30
+def end_of(s, vm, function):
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         try:
-            if next(f for f in vm.control.call("ps")["functions"] if f["id"] == function)["state"] == "ended":
-                return "the function has ended"
+            told = json.loads(s.moultctl("--control", vm.control.path, "--json", "ps"))
+            shown = next(f for f in told["functions"] if f["id"] == function)
+            if shown["state"] == "ended":
+                break
         except (TrialError, OSError):
             if vm.process.poll() is not None:
                 return "the emulator has ended"
         time.sleep(0.2)
-    raise TrialError("neither the function nor the emulator has ended")
+    else:
+        raise TrialError("neither the function nor the emulator has ended")
+    reason = shown["end_reason"]
+    expect("is lost" in reason and s.uri in reason, f"that pool {s.uri} did not give a page is not why it has ended: {reason}")
+    return f"the function has ended: {reason};"
 
 
 def main():

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
 
@@ -88,16 +89,16 @@ void WriteWindows(const Json& windows, Writer* out) {
 
 // Entry i of the array counts what took less than 2^i us, and no less than 2^(i-1); the last all that took
 // longer.
-void WriteFaultTimes(const Json& log2, Writer* out) {
-  out->Family("moult_fault_seconds", "histogram", "From the fault's message to its page.");
+void WriteFaultTimes(const char* name, const char* help, const Json& log2, Writer* out) {
+  out->Family(name, "histogram", help);
   uint64_t sum = 0;
   for (size_t i = 0; i < log2.size(); ++i) {
     sum += log2[i].get<uint64_t>();
     const bool last = i + 1 == log2.size();
-    const std::string bound = last ? "+Inf" : absl::StrCat(static_cast<double>(uint64_t{1} << i) / 1e6);
+    const std::string bound = last ? "+Inf" : absl::StrFormat("%.15g", static_cast<double>(uint64_t{1} << i) / 1e6);
     out->Sample("_bucket", {{"le", bound}}, sum);
   }
-  out->Sample("_count", {}, sum);
+  // No _count, which OpenMetrics allows beside a _sum alone: that of the times is not kept.
 }
 
 void WritePager(const Json& pager, Writer* out) {
@@ -117,7 +118,42 @@ void WritePager(const Json& pager, Writer* out) {
               "Pages that recalls brought in.");
   out->Single(pager, "zeroed_pages", "moult_zeroed_pages", "counter",
               "Pages that the pool did not give, and that are zeros, as their function has ended.");
-  if (pager.contains("fault_us_log2")) WriteFaultTimes(pager["fault_us_log2"], out);
+  if (pager.contains("fault_us_log2")) {
+    WriteFaultTimes("moult_fault_seconds", "From the fault's message to its page.", pager["fault_us_log2"],
+                    out);
+  }
+}
+
+void WriteRemote(const Json& remote, Writer* out) {
+  // The sources are those of an attach's bytes_by_source, where what was prefetched is of the pool.
+  out->Family("moult_remote_bytes", "counter",
+              "Pages of remote templates in windows: mapped of what the host had, read from the pool.");
+  out->Sample({{"source", "cache"}}, remote["hit_bytes"].get<uint64_t>());
+  out->Sample({{"source", "pool"}},
+              remote["fetched_bytes"].get<uint64_t>() + remote["prefetched_bytes"].get<uint64_t>());
+  out->Single(remote, "prefetched_bytes", "moult_remote_prefetched_bytes", "counter",
+              "Of what was read from the pool, what nobody had asked for yet.");
+  out->Single(remote, "prefetch_failures", "moult_remote_prefetch_failures", "counter",
+              "Reads of what nobody had asked for yet that failed.");
+  out->Single(remote, "unkept_bytes", "moult_remote_unkept_bytes", "counter",
+              "Pages from the pool that the host's cache had no room for.");
+  out->Single(remote, "faults", "moult_remote_faults", "counter",
+              "Faults on pages of remote templates that were served.");
+  out->Single(remote, "hits", "moult_remote_hits", "counter", "Faults on pages that the host had.");
+  out->Single(remote, "lost_slots", "moult_remote_lost_slots", "counter",
+              "Places in windows whose pool did not give a page.");
+  if (remote.contains("fault_us_log2")) {
+    WriteFaultTimes("moult_remote_fault_seconds", "From the message of a remote page's fault to that page.",
+                    remote["fault_us_log2"], out);
+  }
+}
+
+void WriteCache(const Json& cache, Writer* out) {
+  out->Single(cache, "used_bytes", "moult_remote_cache_used_bytes", "gauge",
+              "Pages of remote templates that the host keeps, for all VMs that share its cache.");
+  out->Single(cache, "limit_bytes", "moult_remote_cache_limit_bytes", "gauge",
+              "Room for templates there, each counted with its full size.");
+  out->Single(cache, "templates", "moult_remote_cache_templates", "gauge", "Templates there.");
 }
 
 Labels LabelsOf(const Json& function) { return {{"function", function.dump()}}; }
@@ -224,6 +260,8 @@ std::string OpenMetrics(const Json& status, const FunctionNames& names) {
              "Guest RAM of ended functions given back to the host.");
   if (vm->contains("windows")) WriteWindows((*vm)["windows"], &out);
   if (vm->contains("pager")) WritePager((*vm)["pager"], &out);
+  if (vm->contains("remote")) WriteRemote((*vm)["remote"], &out);
+  if (vm->contains("cache")) WriteCache((*vm)["cache"], &out);
   WriteNames(names, &out);
   if (vm->contains("offloaded")) WriteFunctions((*vm)["offloaded"], &out);
   if (const auto sweep = status.find("sweep"); sweep != status.end()) WriteSweep(*sweep, &out);

@@ -58,11 +58,12 @@ struct moult_offload_options {
 
 /* Freezes a function and moves its private and shared pages (MOULT_PAGE_USER_PRIVATE, MOULT_PAGE_USER_SHARED) to the pool;
  * pages of zeros take no room there. On failure it is as before, running or frozen, if the agent can be reached. Detach
- * gives the room back without fetching anything; capture brings all back first.
+ * gives the room back without fetching anything; capture brings all back first. A recall with MOULT_PREFETCH_ALL that has let
+ * the function run and fetches the rest is stopped by it, and ends with ABORTED.
  * Result: {"offloaded_bytes", "zero_bytes", "stayed_bytes": touched meanwhile, "already_bytes", "pool_used_bytes",
  * "access": as moult_vm_pages() has it}.
- * Errors: FAILED_PRECONDITION (no pool, no thread in moult_pager_run() or too few, userfaultfd; an offload or recall of it
- * goes on), RESOURCE_EXHAUSTED (pool full; no descriptor, or no mappings left of vm.max_map_count), UNAVAILABLE (the pool
+ * Errors: FAILED_PRECONDITION (no pool, no thread in moult_pager_run() or too few, userfaultfd; another offload of it goes
+ * on, or a recall that has not let it run yet), RESOURCE_EXHAUSTED (pool full; no descriptor, or no mappings left of vm.max_map_count), UNAVAILABLE (the pool
  * does not answer). */
 MOULT_API int moult_vm_offload(struct moult_vm *vm, const struct moult_offload_options *offload,
                                const struct moult_op_options *options, struct moult_op **op) MOULT_CHECKED;
@@ -82,7 +83,7 @@ struct moult_recall_options {
 
 /* Thaws a function, its pages being fetched before and behind. Result: {"prefetched_bytes", "left_bytes": still in the
  * pool}. Errors: DATA_LOSS, DEADLINE_EXCEEDED: the pool does not give a page; the function stays frozen, or, with
- * MOULT_PREFETCH_ALL, may run already. */
+ * MOULT_PREFETCH_ALL, may run already. ABORTED: with MOULT_PREFETCH_ALL, it ran, and an offload of it began. */
 MOULT_API int moult_vm_recall(struct moult_vm *vm, const struct moult_recall_options *recall,
                               const struct moult_op_options *options, struct moult_op **op) MOULT_CHECKED;
 

@@ -33,7 +33,8 @@ struct moult_pool_options {
   const char *key_file; /* that tenant's key, for pools that ask for one; may be NULL */
   uint32_t timeout_ms;  /* of each call */
   uint32_t reserved;
-  /* How far a call has come that moves pages; on the calling thread. May be NULL. */
+  /* How far a push, a pull or a verify has come, in bytes of pages; on the calling thread. A push or a
+   * pull that has told of all goes on for a while: the pages are made durable then. May be NULL. */
   void (*progress)(void *user, uint64_t done_bytes, uint64_t total_bytes);
   void *user;
 };

@@ -120,7 +120,7 @@ int moult_pool_stat_json(struct moult_pool* pool, char** json) {
 int moult_pool_push(struct moult_pool* pool, struct moult_store* store, const char* name) {
   return On(pool, {store, name}, [&]() -> absl::Status {
     MOULT_ASSIGN_OR_RETURN(const auto content, store->store->Read(name));
-    return pool->pool->Push(*content, Deadline(*pool, kMovesPagesMs));
+    return pool->pool->Push(*content, Deadline(*pool, kMovesPagesMs), pool->progress);
   });
 }
 

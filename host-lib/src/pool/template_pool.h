@@ -17,6 +17,7 @@
 #include "absl/types/span.h"
 #include "pool/direct_pages.h"
 #include "pool/file/store.h"
+#include "pool/transfer_progress.h"
 
 namespace moult::host {
 
@@ -84,8 +85,9 @@ class TemplatePool {
   virtual const std::string& uri() const = 0;
   virtual absl::StatusOr<std::vector<PoolEntry>> List(Clock::time_point deadline) = 0;
   virtual absl::StatusOr<std::shared_ptr<RemoteTemplate>> Open(const std::string& name, Clock::time_point deadline) = 0;
-  // kAlreadyExists; kResourceExhausted: no room. All or nothing.
-  virtual absl::Status Push(const Template& content, Clock::time_point deadline) = 0;
+  // kAlreadyExists; kResourceExhausted: no room. All or nothing. `progress` is told as pages are written, by the thread that
+  // writes them; not once this has returned.
+  virtual absl::Status Push(const Template& content, Clock::time_point deadline, const TransferProgress& progress) = 0;
   virtual absl::Status Remove(const std::string& name, Clock::time_point deadline) = 0;
   virtual absl::StatusOr<PoolUse> Use(Clock::time_point deadline) = 0;
 };

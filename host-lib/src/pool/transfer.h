@@ -4,17 +4,14 @@
 #ifndef MOULT_HOST_POOL_TRANSFER_H_
 #define MOULT_HOST_POOL_TRANSFER_H_
 
-#include <cstdint>
-#include <functional>
 #include <string>
 
 #include "absl/status/status.h"
 #include "pool/file/store.h"
 #include "pool/template_pool.h"
+#include "pool/transfer_progress.h"
 
 namespace moult::host {
-
-using TransferProgress = std::function<void(uint64_t done, uint64_t total)>;  // empty: none
 
 // Every byte is checked on its way; all or nothing. Blocks. kAlreadyExists; kDataLoss: damaged in the pool.
 absl::Status Pull(TemplatePool& pool, const std::string& name, Store* store,

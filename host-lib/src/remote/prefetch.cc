@@ -168,10 +168,16 @@ void RemotePager::PrefetchSome(const SlotPtr& slot, PageBuffer* buffer, std::uni
   for (size_t i = 0; i < chunks.size(); ++i) {
     slot->busy[chunks[i]] = false;
     if (!Live(*slot)) continue;
+    if (read.ok() && urgent) {
+      // Also what the cache has no room for: a fault would fetch it a second time.
+      absl::Status put;  // What could not be mapped is when it is touched.
+      Put(*slot, chunks[i], slot->ChunkPages(chunks[i]), buffer->page(i * kPagesChunk / kPage), kept[i], &put);
+    } else if (read.ok() && !kept[i]) {
+      // Memory that nobody shares is not spent on it.
+      stats_.unkept_bytes += slot->pages->Missing(chunks[i]).count() * kPage;
+    }
     // A fault that waited for it makes its own try, with a longer deadline.
-    const absl::Span<std::byte> part = slot->chunk(chunks[i]);
-    if (read.ok() && kept[i] && urgent) (void)uffd_->Continue(part);
-    uffd_->Wake(part);
+    uffd_->Wake(slot->chunk(chunks[i]));
   }
   if (!read.ok()) {
     slot->next_at = now + kAfterPrefetchFailure;

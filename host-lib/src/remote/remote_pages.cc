@@ -40,10 +40,11 @@ void PauseUnless(std::chrono::milliseconds pause, const std::atomic<bool>* stop)
 
 }  // namespace
 
-RemotePages::RemotePages(std::string digest, const image::PageLeaves& leaves,
+RemotePages::RemotePages(std::string digest, std::string name, const image::PageLeaves& leaves,
                          std::shared_ptr<RemoteTemplate> source, CacheEntry entry,
                          std::shared_ptr<const TemplateCache> cache, Uffd uffd, uint64_t size)
     : digest_(std::move(digest)),
+      name_(std::move(name)),
       leaf_digests_(leaves.digests.begin(), leaves.digests.end()),
       leaves_{leaves.format_version, leaf_digests_},
       source_(std::move(source)),
@@ -55,7 +56,7 @@ RemotePages::RemotePages(std::string digest, const image::PageLeaves& leaves,
   if (leaves_.by_page() && source_->has_page_digests()) digests_.emplace(leaves_, size_ / kPage);
 }
 
-absl::StatusOr<std::shared_ptr<RemotePages>> RemotePages::Create(std::string digest,
+absl::StatusOr<std::shared_ptr<RemotePages>> RemotePages::Create(std::string digest, std::string name,
                                                                  const image::PageLeaves& leaves,
                                                                  std::shared_ptr<RemoteTemplate> source,
                                                                  CacheEntry entry,
@@ -66,18 +67,18 @@ absl::StatusOr<std::shared_ptr<RemotePages>> RemotePages::Create(std::string dig
   if (size == 0 || size % kPage != 0 || size != source->pages_size() ||
       leaves.digests.size() != (size + kPagesChunk - 1) / kPagesChunk * kDigestBytes) {
     return absl::DataLossError(
-        absl::StrCat("template ", digest, ": its pages do not have the size that its manifest says"));
+        absl::StrCat("template ", name, ": its pages do not have the size that its manifest says"));
   }
   // So shmem shows that it may give the file huge pages.
   if (info.st_blksize != static_cast<blksize_t>(kPage)) {
     return absl::FailedPreconditionError(absl::StrCat(
-        "template ", digest,
+        "template ", name,
         ": the file system of its cache uses huge pages, which would show zeros where nothing was fetched; "
         "mount a tmpfs with huge=never for it, or with no cache set "
         "/sys/kernel/mm/transparent_hugepage/shmem_enabled to never"));
   }
   MOULT_ASSIGN_OR_RETURN(Uffd uffd, Uffd::OpenForFiles());
-  std::shared_ptr<RemotePages> pages(new RemotePages(std::move(digest), leaves, std::move(source),
+  std::shared_ptr<RemotePages> pages(new RemotePages(std::move(digest), std::move(name), leaves, std::move(source),
                                                      std::move(entry), std::move(cache), std::move(uffd),
                                                      size));
   void* const at = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, pages->fd(), 0);
@@ -152,7 +153,7 @@ absl::Status RemotePages::Retrying(const RemoteRetry& retry, Attempt attempt) {
     const absl::Status status = attempt(std::min(end, Clock::now() + retry.attempt));
     if (status.ok()) return status;
     if (!WorthAnotherTry(status) || Clock::now() + pause >= end) {
-      return Annotate(status, absl::StrCat("template ", digest_));
+      return Annotate(status, absl::StrCat("template ", name_));
     }
     ++retries_;
     PauseUnless(pause, retry.stop);
@@ -212,7 +213,7 @@ absl::Status RemotePages::Read(absl::Span<const uint64_t> chunks, PageBuffer* bu
 absl::Status RemotePages::Keep(uint64_t chunk, const std::byte* from) {
   // SAFETY: within the mapping, whose size is the file's; `from` has as many bytes.
   const absl::Status kept = uffd_.Copy({filler_ + chunk * kPagesChunk, ChunkBytes(chunk)}, from);
-  return Annotate(kept, absl::StrCat("keep chunk ", chunk, " of template ", digest_));
+  return Annotate(kept, absl::StrCat("keep chunk ", chunk, " of template ", name_));
 }
 
 absl::Status RemotePages::KeepPages(uint64_t chunk, const PageSet& pages, const std::byte* from) {
@@ -221,7 +222,7 @@ absl::Status RemotePages::KeepPages(uint64_t chunk, const PageSet& pages, const 
     // SAFETY: as in Keep; each page from its place in the chunk's room.
     kept.Update(uffd_.Copy({filler_ + chunk * kPagesChunk + first * kPage, count * kPage}, from + first * kPage));
   });
-  return Annotate(kept, absl::StrCat("keep pages of chunk ", chunk, " of template ", digest_));
+  return Annotate(kept, absl::StrCat("keep pages of chunk ", chunk, " of template ", name_));
 }
 
 absl::Status RemotePages::FetchAll(Clock::time_point deadline) {

@@ -62,8 +62,8 @@ class RemotePages {
  public:
   using Clock = RemoteTemplate::Clock;
 
-  // `leaves` are copied. `cache`: for the working set; null when `entry` is private.
-  static absl::StatusOr<std::shared_ptr<RemotePages>> Create(std::string digest, const image::PageLeaves& leaves,
+  // `name`: what messages call it. `leaves` are copied. `cache`: for the working set; null when `entry` is private.
+  static absl::StatusOr<std::shared_ptr<RemotePages>> Create(std::string digest, std::string name, const image::PageLeaves& leaves,
                                                              std::shared_ptr<RemoteTemplate> source,
                                                              CacheEntry entry,
                                                              std::shared_ptr<const TemplateCache> cache);
@@ -114,7 +114,7 @@ class RemotePages {
   uint64_t retries() const { return retries_; }
 
  private:
-  RemotePages(std::string digest, const image::PageLeaves& leaves, std::shared_ptr<RemoteTemplate> source,
+  RemotePages(std::string digest, std::string name, const image::PageLeaves& leaves, std::shared_ptr<RemoteTemplate> source,
               CacheEntry entry, std::shared_ptr<const TemplateCache> cache, Uffd uffd, uint64_t size);
   absl::Status TryRead(absl::Span<const uint64_t> chunks, PageBuffer* buffer, Clock::time_point deadline);
   absl::Status TryReadPages(uint64_t chunk, const PageSet& pages, PageBuffer* buffer, Clock::time_point deadline);
@@ -126,6 +126,7 @@ class RemotePages {
   absl::Status Check(uint64_t chunk, const std::byte* content) const;
 
   const std::string digest_;
+  const std::string name_;
   const std::vector<uint8_t> leaf_digests_;
   const image::PageLeaves leaves_;  // of leaf_digests_
   const std::shared_ptr<RemoteTemplate> source_;

@@ -129,7 +129,7 @@ absl::StatusOr<std::shared_ptr<const Template>> RemoteStore::Open(const RemoteNa
   std::shared_ptr<const TemplateCache> cache;
   MOULT_ASSIGN_OR_RETURN(CacheEntry entry, Entry(digest, manifest.pages->size, &cache, notes));
   if (!entry.shared()) cache = nullptr;
-  MOULT_ASSIGN_OR_RETURN(content->remote, RemotePages::Create(digest, content->reader->leaves(), source,
+  MOULT_ASSIGN_OR_RETURN(content->remote, RemotePages::Create(digest, std::string(where), content->reader->leaves(), source,
                                                               std::move(entry), std::move(cache)));
   return content;
 }

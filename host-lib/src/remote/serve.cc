@@ -150,11 +150,12 @@ absl::Status RemotePager::Fetch(const SlotPtr& slot, uint64_t chunk, const std::
 uint64_t RemotePager::Put(Slot& slot, uint64_t chunk, const PageSet& pages, const std::byte* content, bool kept,
                           absl::Status* status) {
   uint64_t mapped = 0;
+  // Some of them the file may have taken before it was full.
+  if (!kept) stats_.unkept_bytes += (slot.pages->Missing(chunk) & pages).count() * kPage;
   EachRun(pages, [&](size_t first, size_t count) {
     const absl::Span<std::byte> part = slot.chunk(chunk).subspan(first * kPage, count * kPage);
     mapped += uffd_->Continue(part);
     if (kept) return;
-    stats_.unkept_bytes += part.size();
     const absl::Status copied = uffd_->Copy(part, content + first * kPage);
     if (!copied.ok()) uffd_->Wake(part);
     status->Update(copied);

@@ -67,7 +67,7 @@ absl::Status Push(Store* store, TemplatePool* pool, const std::string& name, con
     return absl::AbortedError(absl::StrCat("template ", name, " has been removed from the VM's store, where another has its name by now; "
                                            "give another name"));
   }
-  return pool->Push(*content, deadline);
+  return pool->Push(*content, deadline, /*progress=*/nullptr);
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 // Where they are is the agent's word, and only a hint: whatever page it names, its content is what it was
 // when somebody touches it.
 #include <algorithm>
+#include <stop_token>
 
 #include "absl/strings/str_cat.h"
 #include "moult/base/status.h"
@@ -14,6 +15,7 @@ namespace {
 
 constexpr std::chrono::seconds kThawTime(10);
 constexpr std::chrono::milliseconds kThawRetry(20);
+constexpr std::chrono::milliseconds kStopPause(2);
 
 using rpc::PageClass;
 using rpc::PageFlag;
@@ -85,12 +87,14 @@ std::vector<OffloadRun> FirstOf(std::vector<OffloadRun> runs, uint64_t most, Pag
 class Moving {
  public:
   Moving(Vm* vm, uint64_t function)
-      : vm_(vm), function_(function), begun_(vm->moving().insert(function).second) {}
+      : vm_(vm), function_(function), begun_(vm->moving().try_emplace(function).second) {}
   Moving(const Moving&) = delete;
   Moving& operator=(const Moving&) = delete;
   ~Moving() {
     if (begun_) vm_->moving().erase(function_);
   }
+  // From now on who wants to move its pages out may stop this.
+  std::stop_source AllowStop() const { return vm_->moving()[function_].emplace(); }
   absl::Status status() const {
     if (begun_) return absl::OkStatus();
     return absl::FailedPreconditionError(absl::StrCat(
@@ -129,8 +133,22 @@ Task<absl::Status> ThawAnew(Vm* vm, Op* op, uint64_t function) {
   co_return Annotate(last, absl::StrCat("function ", function, " may stand still; thaw it when the agent is back"));
 }
 
-Task<absl::Status> Fetch(Vm* vm, Op* op, uint64_t function, Prefetch prefetch) {
-  std::function<absl::Status()> work = [vm, function, prefetch, stop = op->strand()->stop_token()] {
+// A recall of the function that only fetches what it may want yet is in the way of who wants to move it out.
+Task<absl::Status> StopFetching(Vm* vm, Op* op, uint64_t function) {
+  for (;;) {
+    const auto moving = vm->moving().find(function);
+    if (moving == vm->moving().end() || !moving->second.has_value()) co_return absl::OkStatus();
+    moving->second->request_stop();
+    // A pool may be slow with what is on its way.
+    if (Clock::now() >= op->strand()->deadline()) {
+      co_return absl::DeadlineExceededError(absl::StrCat("function ", function, ": a recall of it does not stop; the pool does not answer"));
+    }
+    MOULT_CO_RETURN_IF_ERROR(co_await Pause(op, kStopPause, "recall"));
+  }
+}
+
+Task<absl::Status> Fetch(Vm* vm, Op* op, uint64_t function, Prefetch prefetch, std::stop_token stop) {
+  std::function<absl::Status()> work = [vm, function, prefetch, stop] {
     return vm->pager()->Recall(function, prefetch, stop);
   };
   absl::Status fetched = co_await op->strand()->Work(std::move(work));
@@ -148,10 +166,13 @@ void Tell(Op* op, const OffloadResult& moved, const PagerStats& stats) {
   op->result().json["pool_used_bytes"] = stats.pool_used_bytes;
 }
 
-// The function stands still.
-Task<absl::Status> Move(Vm* vm, Op* op, Connection* connection, const OffloadConfig* config) {
-  MOULT_CO_ASSIGN_OR_RETURN(const PageLedger ledger,
-                            co_await FetchLedger(vm, op, connection, config->function));
+// The function stands still; `thaws`: only for this.
+Task<absl::Status> Move(Vm* vm, Op* op, Connection* connection, const OffloadConfig* config, bool thaws) {
+  auto asked = Of<rpc::PagesT>(config->function);
+  // Of what has been touched the guest's kernel makes huge pages, also in a process that stands still, and all comes back for it.
+  // Who wants but the cold pages may ask for those again.
+  asked.forget = !thaws && !config->cold_only;
+  MOULT_CO_ASSIGN_OR_RETURN(const PageLedger ledger, co_await FetchLedger(vm, op, connection, std::move(asked)));
   MOULT_CO_RETURN_IF_ERROR(CheckOwner(ledger, config->function));
   std::vector<OffloadRun> runs = Plan(ledger, *config);
   if (config->most_bytes != 0) runs = FirstOf(std::move(runs), config->most_bytes, *vm->pager());
@@ -175,6 +196,7 @@ Task<absl::Status> Offload(Vm* vm, Op* op, OffloadConfig config) {
   op->result().function = config.function;
   MOULT_CO_RETURN_IF_ERROR(NeedPager(*vm));
   MOULT_CO_RETURN_IF_ERROR(vm->NeedServers(vm->config().pool->lends()));
+  MOULT_CO_RETURN_IF_ERROR(co_await StopFetching(vm, op, config.function));
   const Moving moving(vm, config.function);
   MOULT_CO_RETURN_IF_ERROR(moving.status());
   MOULT_CO_RETURN_IF_ERROR(MayLive(vm, config.function));
@@ -189,9 +211,9 @@ Task<absl::Status> Offload(Vm* vm, Op* op, OffloadConfig config) {
   if (!frozen.ok() && !lease->broken()) co_return frozen.status();
   op->EndPhase("freeze");
   absl::Status moved = frozen.status();  // when the connection was lost it may be frozen all the same
-  if (moved.ok()) moved = co_await Move(vm, op, &*lease, &config);
-  const bool thaws = state != rpc::FunctionState::Frozen && (config.run_on || !moved.ok());
-  if (!thaws) co_return moved;
+  const bool stood_still = state == rpc::FunctionState::Frozen;
+  if (moved.ok()) moved = co_await Move(vm, op, &*lease, &config, !stood_still && config.run_on);
+  if (stood_still || (moved.ok() && !config.run_on)) co_return moved;
   // It must not stay frozen because our time is up, or somebody does not want to wait.
   op->strand()->set_shielded(true);
   op->strand()->set_deadline(std::max(op->strand()->deadline(), Clock::now() + kThawTime));
@@ -206,6 +228,18 @@ Task<absl::Status> Offload(Vm* vm, Op* op, OffloadConfig config) {
   co_return moved;
 }
 
+// It runs.
+Task<absl::Status> FetchRest(Vm* vm, Op* op, uint64_t function, const Moving& moving) {
+  std::stop_source stop = moving.AllowStop();
+  const std::stop_callback cancelled(op->strand()->stop_token(), [&stop] { stop.request_stop(); });
+  absl::Status fetched = co_await Fetch(vm, op, function, Prefetch::kAll, stop.get_token());
+  op->EndPhase("recall");
+  if (absl::IsCancelled(fetched) && !op->strand()->stop_token().stop_requested()) {
+    co_return absl::AbortedError(absl::StrCat("function ", function, ": an offload of it has begun; what was not back stays out"));
+  }
+  co_return fetched;
+}
+
 Task<absl::Status> Recall(Vm* vm, Op* op, RecallConfig config) {
   op->result().function = config.function;
   MOULT_CO_RETURN_IF_ERROR(NeedPager(*vm));
@@ -216,11 +250,10 @@ Task<absl::Status> Recall(Vm* vm, Op* op, RecallConfig config) {
   const uint64_t before = vm->pager()->owner_stats(config.function).prefetched_pages;
   // With the working set there it can run while the rest comes.
   const Prefetch first = config.prefetch == Prefetch::kAll ? Prefetch::kWorkingSet : config.prefetch;
-  absl::Status fetched = co_await Fetch(vm, op, config.function, first);
+  absl::Status fetched = co_await Fetch(vm, op, config.function, first, op->strand()->stop_token());
   op->EndPhase("prefetch");
   if (fetched.ok()) fetched = co_await Thaw(op, &*lease, config.function);
-  if (fetched.ok() && config.prefetch == Prefetch::kAll)
-    fetched = co_await BringBack(vm, op, config.function);
+  if (fetched.ok() && config.prefetch == Prefetch::kAll) fetched = co_await FetchRest(vm, op, config.function, moving);
   const PagerCounts counts = vm->pager()->owner_stats(config.function);
   op->result().bytes = (counts.prefetched_pages - before) * kPage;
   op->result().json["prefetched_bytes"] = op->result().bytes;
@@ -247,7 +280,7 @@ Task<absl::Status> RecallAll(Vm* vm, Op* op) {
 
 Task<absl::Status> BringBack(Vm* vm, Op* op, uint64_t function) {
   if (vm->pager() == nullptr || !vm->offloaded().contains(function)) co_return absl::OkStatus();
-  absl::Status back = co_await Fetch(vm, op, function, Prefetch::kAll);
+  absl::Status back = co_await Fetch(vm, op, function, Prefetch::kAll, op->strand()->stop_token());
   op->EndPhase("recall");
   co_return Annotate(back, absl::StrCat("bring the pages of function ", function, " back from the pool"));
 }

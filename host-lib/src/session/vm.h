@@ -12,7 +12,9 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <set>
+#include <stop_token>
 #include <string>
 #include <utility>
 #include <vector>
@@ -117,8 +119,9 @@ class Vm {
   std::map<uint64_t, bool>& unswept() { return unswept_; }
   size_t unswept_count() const { return unswept_.size(); }
   void LearnEnded(const rpc::ListReplyT& list);
-  // Functions whose pages an operation moves or reads now: one at a time.
-  std::set<uint64_t>& moving() { return moving_; }
+  // Functions whose pages an operation moves or reads now: one at a time. Where that only fetches what a function that runs
+  // has not touched yet, a stop of it is possible.
+  std::map<uint64_t, std::optional<std::stop_source>>& moving() { return moving_; }
   // What is out in this range, or of a remote template and not here, comes in, without a fault. Blocks on the pool.
   absl::Status Populate(GuestRange range) const;
   // What the guest sees at `range`: its RAM, or template pages in one slot of a window. kOutOfRange: neither.
@@ -169,7 +172,7 @@ class Vm {
   std::map<uint64_t, std::string> lost_because_;  // by function; guarded by it
   std::set<uint64_t> offloaded_;
   std::map<uint64_t, bool> unswept_;
-  std::set<uint64_t> moving_;
+  std::map<uint64_t, std::optional<std::stop_source>> moving_;
   const std::unique_ptr<Reactor> reactor_;
   Transport transport_;
   std::list<Window> windows_;

@@ -143,7 +143,7 @@ absl::Status Push(const Target& target, const std::string& store_path, const std
   MOULT_ASSIGN_OR_RETURN(const auto pool, Open(target));
   MOULT_ASSIGN_OR_RETURN(const auto store, host::Store::Open(store_path, /*create=*/false));
   MOULT_ASSIGN_OR_RETURN(const auto content, store->Read(name));
-  MOULT_RETURN_IF_ERROR(pool->Push(*content, target.deadline()));
+  MOULT_RETURN_IF_ERROR(pool->Push(*content, target.deadline(), /*progress=*/nullptr));
   Print({{"pushed", name}, {"digest", content->digest}});
   return absl::OkStatus();
 }

@@ -35,6 +35,10 @@ class StubbornTemplates final : public TemplatePool {
   void AwaitNobody() const {
     while (inside_ > 0) std::this_thread::yield();
   }
+  // Until so many pushes have told how far they are.
+  void AwaitTold(int pushes) const {
+    while (told_ < pushes) std::this_thread::yield();
+  }
   std::set<std::string> names() const {
     const std::lock_guard<std::mutex> lock(mutex_);
     return names_;
@@ -51,8 +55,12 @@ class StubbornTemplates final : public TemplatePool {
     Wait();
     return absl::NotFoundError("no " + name);
   }
-  absl::Status Push(const Template& content, Clock::time_point) override {
+  absl::Status Push(const Template& content, Clock::time_point, const TransferProgress& progress) override {
     Wait();
+    for (const uint64_t done : {1u, 2u}) {
+      if (progress) progress(done, 2);
+    }
+    ++told_;
     const std::lock_guard<std::mutex> lock(mutex_);
     return names_.insert(content.name).second ? absl::OkStatus() : absl::AlreadyExistsError("is there");
   }
@@ -70,6 +78,7 @@ class StubbornTemplates final : public TemplatePool {
   const std::string uri_ = "file:/p";
   std::atomic<bool> closed_{false};
   mutable std::atomic<int> inside_{0};
+  std::atomic<int> told_{0};
   mutable std::mutex mutex_;
   std::set<std::string> names_;
 };
@@ -123,8 +132,8 @@ TEST_F(BoundedTemplatesTest, CallsHaveTheirAnswers) {
   Start(3);
   Template content;
   content.name = "t";
-  EXPECT_TRUE(pool_->Push(content, Later()).ok());
-  EXPECT_EQ(pool_->Push(content, Later()).code(), absl::StatusCode::kAlreadyExists);
+  EXPECT_TRUE(pool_->Push(content, Later(), nullptr).ok());
+  EXPECT_EQ(pool_->Push(content, Later(), nullptr).code(), absl::StatusCode::kAlreadyExists);
   EXPECT_EQ((*pool_->List(Later()))[0].name, "t");
   EXPECT_EQ(pool_->Use(Later())->templates, 1u);
   EXPECT_EQ(pool_->Open("u", Later()).status().code(), absl::StatusCode::kNotFound);
@@ -138,7 +147,7 @@ TEST_F(BoundedTemplatesTest, CallsEnd_WhenItDoesNotAnswer) {
   Template content;
   content.name = "t";
   ExpectSilent(InTime([&](auto end) { return pool_->Open("t", end).status(); }), "open template t: pool file:/p does not answer: a look at a template has not ended within");
-  ExpectSilent(InTime([&](auto end) { return pool_->Push(content, end); }), "push t to file:/p: nothing of it stays there once it answers: ");
+  ExpectSilent(InTime([&](auto end) { return pool_->Push(content, end, nullptr); }), "push t to file:/p: nothing of it stays there once it answers: ");
   ExpectSilent(InTime([&](auto end) { return pool_->Remove("t", end); }), "remove template t");
   ExpectSilent(InTime([&](auto end) { return pool_->List(end).status(); }), "a list has not ended within");
   ExpectSilent(InTime([&](auto end) { return pool_->Use(end).status(); }), "a look at its room has not ended within");
@@ -150,17 +159,36 @@ TEST_F(BoundedTemplatesTest, LateOrNotBegun_APushLeavesNothing) {
   stubborn_->Close();
   Template content;
   content.name = "t";
-  ExpectSilent(InTime([&](auto end) { return pool_->Push(content, end); }), "a push has not ended within");
+  ExpectSilent(InTime([&](auto end) { return pool_->Push(content, end, nullptr); }), "a push has not ended within");
   // One of three waits, and the other two are for pages.
-  ExpectSilent(pool_->Push(content, Later()), "a push is not begun while 1 earlier that took too long goes on");
+  ExpectSilent(pool_->Push(content, Later(), nullptr), "a push is not begun while 1 earlier that took too long goes on");
   stubborn_->Open();
   for (absl::Status again = absl::UnavailableError("not tried"); absl::IsUnavailable(again) || absl::IsAlreadyExists(again);) {
     content.name = "u";
-    again = pool_->Push(content, Later());
+    again = pool_->Push(content, Later(), nullptr);
     ASSERT_FALSE(absl::IsAlreadyExists(again));
   }
   stubborn_->AwaitNobody();
   EXPECT_THAT(stubborn_->names(), ElementsAre("u"));
+}
+
+TEST_F(BoundedTemplatesTest, Progress_IsNotTold_OnceNobodyWaits) {
+  Start(3);
+  Template content;
+  content.name = "t";
+  std::vector<uint64_t> told;
+  const TransferProgress progress = [&told](uint64_t done, uint64_t total) {
+    EXPECT_EQ(total, 2u);
+    told.push_back(done);
+  };
+  EXPECT_TRUE(pool_->Push(content, Later(), progress).ok());
+  EXPECT_THAT(told, ElementsAre(1u, 2u));
+  told.clear();
+  stubborn_->Close();
+  ExpectSilent(InTime([&](auto end) { return pool_->Push(content, end, progress); }), "a push has not ended within");
+  stubborn_->Open();
+  stubborn_->AwaitTold(2);
+  EXPECT_THAT(told, IsEmpty());
 }
 
 // As without such threads.
@@ -168,7 +196,7 @@ TEST_F(BoundedTemplatesTest, CallerWaitsHimself_WithTwoThreads) {
   Start(2);
   Template content;
   content.name = "t";
-  EXPECT_TRUE(pool_->Push(content, Clock::time_point::min()).ok());
+  EXPECT_TRUE(pool_->Push(content, Clock::time_point::min(), nullptr).ok());
   EXPECT_THAT(stubborn_->names(), ElementsAre("t"));
 }
 

@@ -11,6 +11,7 @@
 #include "absl/strings/str_split.h"
 #include "host_test.h"
 #include "moult/pool.h"
+#include "push_progress.h"
 
 namespace moult::host::testing {
 namespace {
@@ -144,6 +145,8 @@ TEST_F(DaxPoolTest, Template_GoesInAndComesOut) {
   EXPECT_EQ(moult_pool_pull(pool_, "sample", store_), -ENOENT);
   EXPECT_EQ(Stat()["used_bytes"], 0);
 }
+
+TEST_F(DaxPoolTest, Push_TellsHowFarItIs) { ExpectPushTells(store_, root_ + "/big", uri_); }
 
 TEST_F(DaxPoolTest, Format_IsAnActOfItsOwn) {
   ASSERT_EQ(Push(), 0) << moult_last_error();

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// One call at a time moves a function's pages: another is refused, with a remedy, and goes afterwards.
+// One call at a time moves a function's pages: another is refused, with a remedy, but an offload goes before what is fetched
+// of a function that runs.
 #include "offload_fixture.h"
 #include "pool/file/page_file.h"
 #include "stalling_pool.h"
@@ -33,7 +34,7 @@ class MovingTest : public OffloadTest {
   std::vector<std::thread> workers_;
 };
 
-TEST_F(MovingTest, Offload_IsRefused_WhileARecallOfAllGoesOn_AndGoesAfterwards) {
+TEST_F(MovingTest, Offload_StopsWhatARecallOfAllFetchesBehind_AndGoesOnWhenThatHasEnded) {
   CreateWithStallingPool();
   moult_recall_options recall = MOULT_INIT(recall);
   recall.function = kFunction;
@@ -44,21 +45,27 @@ TEST_F(MovingTest, Offload_IsRefused_WhileARecallOfAllGoesOn_AndGoesAfterwards) 
   EXPECT_THAT(agent_->Verbs(), ElementsAre("Thaw")) << "it runs, and the rest of it comes";
   agent_->ForgetVerbs();
 
-  EXPECT_EQ(Offload(), -EBUSY);
-  EXPECT_EQ(moult_last_error_code(), MOULT_FAILED_PRECONDITION);
-  EXPECT_THAT(moult_last_error(), HasSubstr("function 7: an offload or recall of it goes on; try again when it has ended"));
+  moult_offload_options offload = MOULT_INIT(offload);
+  offload.function = kFunction;
+  moult_op_options impatient = MOULT_INIT(impatient);
+  impatient.timeout_ms = 20;
+  OpHandle late, offloaded;
+  ASSERT_EQ(moult_vm_offload(vm_, &offload, &impatient, late.out()), 0) << moult_last_error();
+  EXPECT_EQ(late.Wait(), -ETIMEDOUT);
+  EXPECT_THAT(moult_last_error(), HasSubstr("function 7: a recall of it does not stop; the pool does not answer"));
+  ASSERT_EQ(moult_vm_offload(vm_, &offload, nullptr, offloaded.out()), 0) << moult_last_error();
+  EXPECT_EQ(moult_op_wait(offloaded.get(), 20), -ETIME);
   EXPECT_EQ(Recall(MOULT_PREFETCH_NONE), -EBUSY);
-  EXPECT_THAT(moult_last_error(), HasSubstr("function 7: an offload or recall of it goes on"));
-  EXPECT_THAT(agent_->Verbs(), IsEmpty()) << "the function was not stopped for what is refused";
+  EXPECT_THAT(moult_last_error(), HasSubstr("function 7: an offload or recall of it goes on; try again when it has ended"));
+  EXPECT_THAT(agent_->Verbs(), IsEmpty()) << "the function was stopped, and waits for a pool";
   EXPECT_EQ(moult_op_state(recalled.get()), MOULT_OP_RUNNING);
   EXPECT_EQ(PagerInfo()["offloaded_bytes"], kMine * kPageBytes);
 
   stalling_->Open();
-  ASSERT_EQ(recalled.Wait(), 0) << moult_last_error();
+  ASSERT_EQ(recalled.Wait(), 0) << moult_last_error() << "; what was on its way was all";
   EXPECT_EQ(recalled.Json()["prefetched_bytes"], kMine * kPageBytes);
-  nlohmann::json json;
-  ASSERT_EQ(Offload(0, &json), 0) << moult_last_error();
-  EXPECT_EQ(json["offloaded_bytes"], kMine * kPageBytes);
+  ASSERT_EQ(offloaded.Wait(), 0) << moult_last_error();
+  EXPECT_EQ(offloaded.Json()["offloaded_bytes"], kMine * kPageBytes);
   EXPECT_THAT(agent_->Verbs(), ElementsAre("List", "Freeze", "Pages"));
   ExpectAllIsWell();
 }

@@ -11,6 +11,7 @@
 #include "host_test.h"
 #include "moult/pager.h"
 #include "moult/pool.h"
+#include "push_progress.h"
 
 namespace moult::host::testing {
 namespace {
@@ -140,6 +141,8 @@ TEST_F(PoolApiTest, Template_GoesInAndComesOut) {
   EXPECT_EQ(moult_pool_pull(pool_, "sample", store_), -ENOENT);
   EXPECT_TRUE(List().empty());
 }
+
+TEST_F(PoolApiTest, Push_TellsHowFarItIs) { ExpectPushTells(store_, root_ + "/big", uri_); }
 
 TEST_F(PoolApiTest, DamagedTemplate_IsNotPulled) {
   ASSERT_EQ(Push(), 0) << moult_last_error();

@@ -35,6 +35,8 @@ namespace moult::host::testing {
 inline constexpr uint64_t kChunk = image::kPagesChunk;
 inline constexpr uint64_t kChunks = 6;
 inline constexpr uint64_t kTemplateBytes = (kChunks - 1) * kChunk + 3 * kPage;  // the last is short
+inline constexpr uint64_t kOfChunk = kChunk / kPage;  // pages
+inline constexpr uint64_t kTemplatePages = kTemplateBytes / kPage;
 
 inline std::byte ContentAt(uint64_t offset) {
   return std::byte(1 + (offset / 8 * 0x9e3779b97f4a7c15 >> 56) % 255);
@@ -177,8 +179,9 @@ class FakeVm {
     return __atomic_load_n(reinterpret_cast<uint8_t*>(memory_ + offset), __ATOMIC_RELAXED);
   }
   bool IsRight(uint64_t offset) const { return std::byte(Byte(offset)) == ContentAt(offset); }
-  bool IsAllRight() const {
-    for (uint64_t at = 0; at < kTemplateBytes; at += 64) {
+  // At every `step`th byte; 1: all of them.
+  bool IsAllRight(uint64_t step = 64) const {
+    for (uint64_t at = 0; at < kTemplateBytes; at += step) {
       if (!IsRight(at)) return false;
     }
     return true;
@@ -230,9 +233,15 @@ class RemoteTest : public ::testing::Test {
   }
   std::shared_ptr<RemotePages> Pages(std::shared_ptr<FakeRemote> source, CacheEntry entry) {
     const std::vector<uint8_t> leaves = LeavesOf(Content(), format_);
-    auto pages = RemotePages::Create(kDigest, {format_, leaves}, std::move(source), std::move(entry), cache_);
+    auto pages = RemotePages::Create(kDigest, kDigest, {format_, leaves}, std::move(source), std::move(entry), cache_);
     EXPECT_TRUE(pages.ok()) << pages.status();
     return *std::move(pages);
+  }
+  // Until the file has all of them.
+  static void AwaitAll(const RemotePages& pages) {
+    for (uint64_t chunk = 0; chunk < pages.chunks(); ++chunk) {
+      while (!pages.Has(chunk)) usleep(1000);
+    }
   }
   // Every page of the file is right or a hole; how many are there.
   uint64_t CheckFile(int fd) {

@@ -18,8 +18,6 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::Pair;
 
-constexpr uint64_t kOfChunk = kChunk / kPage;  // pages
-constexpr uint64_t kTemplatePages = kTemplateBytes / kPage;
 
 class RemotePageTest : public RemoteTest {
  protected:

@@ -260,25 +260,51 @@ TEST_F(RemoteTest, WorkingSet_IsFetchedFirstTheNextTime) {
   // The pages are gone, the set stays.
   ASSERT_EQ(unlink((cache_->folder() + "/" + kDigest + ".pages").c_str()), 0);
   const auto again = std::make_shared<FakeRemote>();
+  config.prefetch_bytes_per_s = 64 << 20;
   FakeVm vm(config);
   const auto pages = Pages(again);
   ASSERT_TRUE(vm.pager().Show(vm.memory(), pages).ok());
-  while (!pages->Has(4) || !pages->Has(1)) usleep(1000);
-  EXPECT_THAT(again->chunks(), ElementsAre(4, 1));
+  AwaitAll(*pages);
+  EXPECT_THAT(again->chunks(), ElementsAre(4, 1, 0, 2, 3, 5));
 }
 
-TEST_F(RemoteTest, Rest_ComesBehindAtARate) {
+TEST_F(RemoteTest, WorkingSet_ThatIsNotFetchedAtOnce_StillComesBeforeTheRest) {
+  cache_->SetWorkingSet(kDigest, {5, 3, 4, 1, 2});
   RemoteConfig config;
-  config.prefetch_bytes_per_s = 1 << 30;
+  config.prefetch_bytes_per_s = 64 << 20;
   FakeVm vm(config);
   const auto pages = Pages(source_);
   ASSERT_TRUE(vm.pager().Show(vm.memory(), pages).ok());
-  for (uint64_t chunk = 0; chunk < kChunks; ++chunk) {
-    while (!pages->Has(chunk)) usleep(1000);
-  }
-  EXPECT_EQ(source_->reads(), static_cast<int>(kChunks));
+  AwaitAll(*pages);
+  EXPECT_THAT(source_->chunks(), ElementsAre(5, 3, 4, 1, 2, 0));
+}
+
+TEST_F(RemoteTest, Rest_ComesBehindAtARate) {
+  // As much as a thread has room for comes at once, and what follows when that is paid for.
+  constexpr uint64_t kRate = 2 << 20, kAtOnce = RemotePager::kBufferPages * kPage;
+  static_assert(kAtOnce < (kChunks - 1) * kChunk, "some of it must wait");
+  std::mutex mutex;
+  std::vector<RemotePages::Clock::time_point> asked;
+  source_->SetScript([&](int, uint64_t) {
+    const std::lock_guard<std::mutex> lock(mutex);
+    asked.push_back(RemotePages::Clock::now());
+    return absl::OkStatus();
+  });
+  RemoteConfig config;
+  config.prefetch_bytes_per_s = kRate;
+  FakeVm vm(config);
+  const auto pages = Pages(source_);
+  ASSERT_TRUE(vm.pager().Show(vm.memory(), pages).ok());
+  AwaitAll(*pages);
+  EXPECT_THAT(source_->chunks(), ElementsAre(0, 1, 2, 3, 4, 5));
   EXPECT_TRUE(vm.IsAllRight());
   EXPECT_EQ(vm.pager().stats().fetched_bytes, 0u);
+  const std::lock_guard<std::mutex> lock(mutex);
+  ASSERT_EQ(asked.size(), kChunks);
+  for (uint64_t nth = 0; nth < kChunks; ++nth) {
+    const uint64_t paid = nth * kChunk / kAtOnce * kAtOnce;
+    EXPECT_GE(asked[nth] - asked[0], std::chrono::milliseconds(paid * 1000 / kRate)) << "chunk " << nth;
+  }
 }
 
 TEST_F(RemoteTest, PrefetchThatFails_LosesNothing) {
@@ -348,7 +374,7 @@ class HungTemplate : public RemoteTest {
     auto entry = cache_->Take(kDigest, kTemplateBytes);
     EXPECT_TRUE(entry.ok()) << entry.status();
     const std::vector<uint8_t> leaves = LeavesOf(Content());
-    auto pages = RemotePages::Create(kDigest, {.digests = leaves},
+    auto pages = RemotePages::Create(kDigest, kDigest, {.digests = leaves},
                                      std::make_shared<BoundedTemplate>("file:/p/t", source_, threads_), *std::move(entry), cache_);
     EXPECT_TRUE(pages.ok()) << pages.status();
     return *std::move(pages);

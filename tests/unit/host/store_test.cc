@@ -13,6 +13,7 @@
 #include "host_test.h"
 #include "moult/protocol/template_writer.h"
 #include "pool/file/store.h"
+#include "push_progress.h"
 
 namespace moult::host::testing {
 namespace {
@@ -211,6 +212,19 @@ TEST_F(StoreTest, Add_EndsAtItsDeadline_AndLeavesNothing) {
   EXPECT_TRUE((*to)->Add("a", **content).ok());
 }
 
+TEST_F(StoreTest, Add_TellsHowMuchIsCopied) {
+  const absl::Status written = WriteBigTemplate(root_ + "/big");
+  ASSERT_TRUE(written.ok()) << written;
+  const auto from = Store::Open(store_path_, false);
+  const auto to = Store::Open(root_ + "/to", true);
+  ASSERT_TRUE(from.ok() && to.ok());
+  ASSERT_TRUE((*from)->Import("a", root_ + "/big", nullptr, nullptr).ok());
+  ToldProgress told;
+  const absl::Status added = (*to)->Add("a", **(*from)->Read("a"), Store::Clock::time_point::max(), told.teller());
+  ASSERT_TRUE(added.ok()) << added;
+  told.ExpectGrownTo(kBigBytes);
+}
+
 // xfs in a file: one of the file systems that can clone.
 class CloneTest : public StoreTest {
  protected:
@@ -267,6 +281,17 @@ TEST_F(CloneTest, Add_SharesBlocks) {
   // It lives without the first.
   ASSERT_TRUE(stores_[0]->Remove("a").ok());
   EXPECT_TRUE(stores_[1]->Verify("b").ok());
+}
+
+TEST_F(CloneTest, Add_TellsHowMuchIsChecked) {
+  const absl::Status written = WriteBigTemplate(root_ + "/big");
+  ASSERT_TRUE(written.ok()) << written;
+  ASSERT_TRUE(stores_[0]->Import("big", root_ + "/big", nullptr, nullptr).ok());
+  ToldProgress told;
+  const absl::Status added = stores_[1]->Add("big", **stores_[0]->Read("big"), Store::Clock::time_point::max(), told.teller());
+  ASSERT_TRUE(added.ok()) << added;
+  EXPECT_TRUE(IsShared(PagesOf(1, "big")));
+  told.ExpectGrownTo(kBigBytes);
 }
 
 TEST_F(CloneTest, Add_RefusesWhatIsDamaged_AndLeavesNothing) {

@@ -17,6 +17,7 @@
 /modprobe?name=N  loads a module of the guest's
 /litter?mib=N     takes, writes and gives back so much memory
 /khugepaged?every_ms=N  how often the kernel looks for what may become a huge page; tells how often it was
+/huge?passes=N    has the kernel look through all memory so often for what may become a huge page, as fast as it can
 /hugetlb?count=N  sets so many huge pages aside for hugetlb, and tells how many there are then
 """
 import hashlib
@@ -198,12 +199,30 @@ def hugetlb(count):
         return number.read().strip()
 
 
-def khugepaged(every_ms):
-    with open("/sys/kernel/mm/transparent_hugepage/khugepaged/scan_sleep_millisecs", "r+", encoding="ascii") as sleep:
-        before = sleep.read().strip()
-        sleep.seek(0)
-        sleep.write(every_ms)
+def set_khugepaged(name, value):
+    with open(f"/sys/kernel/mm/transparent_hugepage/khugepaged/{name}", "r+", encoding="ascii") as file:
+        before = file.read().strip()
+        file.seek(0)
+        file.write(value)
     return before
+
+
+def khugepaged(every_ms):
+    return set_khugepaged("scan_sleep_millisecs", every_ms)
+
+
+def huge(passes):
+    def scans():
+        with open("/sys/kernel/mm/transparent_hugepage/khugepaged/full_scans", encoding="ascii") as file:
+            return int(file.read())
+    pages = set_khugepaged("pages_to_scan", "262144")
+    every = set_khugepaged("scan_sleep_millisecs", "1")  # it wakes up for that
+    done = scans() + int(passes) + 1  # the one under way has begun before
+    while scans() < done:
+        time.sleep(0.02)
+    set_khugepaged("scan_sleep_millisecs", every)
+    set_khugepaged("pages_to_scan", pages)
+    return "done"
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -211,7 +230,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         url = urllib.parse.urlsplit(self.path)
         work = {"/insmod": load, "/tables": tables, "/stacks": stacks, "/hash": hash_pages, "/beats": beat, "/beaten": beaten, "/echo": echo, "/keep": keep, "/kept": kept,
                 "/cgroup": cgroup, "/log": kernel_log, "/modprobe": modprobe,
-                "/litter": litter, "/hugetlb": hugetlb, "/khugepaged": khugepaged}[url.path]
+                "/litter": litter, "/hugetlb": hugetlb, "/khugepaged": khugepaged, "/huge": huge}[url.path]
         body = work(**dict(urllib.parse.parse_qsl(url.query))).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))

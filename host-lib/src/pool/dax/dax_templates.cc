@@ -87,13 +87,13 @@ class DaxTemplates final : public TemplatePool {
     return std::make_shared<DaxTemplate>(std::move(pages));
   }
 
-  absl::Status Push(const Template& content, Clock::time_point deadline) override {
+  absl::Status Push(const Template& content, Clock::time_point deadline, const TransferProgress& progress) override {
     MOULT_ASSIGN_OR_RETURN(OpenedDax dax, OpenDax(path_, /*writable=*/true));
     const image::TemplateReader& reader = *content.reader;
     DaxContent wanted{content.name,        content.tenant(),    reader.manifest_file(),
                       reader.image_file(), reader.pages_size(), {}};
     wanted.read_pages = [&reader](uint64_t at, absl::Span<std::byte> to) { return reader.ReadPages(at, to); };
-    return Annotate(dax.volume.Add(wanted, deadline), absl::StrCat("push ", content.name, " to ", uri_));
+    return Annotate(dax.volume.Add(wanted, deadline, progress), absl::StrCat("push ", content.name, " to ", uri_));
   }
 
   absl::Status Remove(const std::string& name, Clock::time_point deadline) override {

@@ -149,7 +149,7 @@ absl::StatusOr<DaxSpace> DaxVolume::Space() const {
 }
 
 absl::Status DaxVolume::WriteContent(const DaxEntry& entry, const DaxContent& content,
-                                     Clock::time_point deadline) {
+                                     Clock::time_point deadline, const TransferProgress& progress) {
   BlockWriter writer(medium_, entry.ranges(geometry_));
   std::vector<std::byte> buffer(std::min(content.pages_size, kDaxStep));
   for (uint64_t at = 0; at < content.pages_size; at += kDaxStep) {
@@ -157,6 +157,7 @@ absl::Status DaxVolume::WriteContent(const DaxEntry& entry, const DaxContent& co
     const auto piece = absl::MakeSpan(buffer).first(std::min(kDaxStep, content.pages_size - at));
     MOULT_RETURN_IF_ERROR(content.read_pages(at, piece));
     writer.Put(piece);
+    if (progress) progress(at + piece.size(), content.pages_size);
   }
   writer.Put(std::vector<std::byte>(entry.manifest_at(geometry_) - entry.pages_size));
   writer.Put(content.manifest);
@@ -191,7 +192,7 @@ absl::Status DaxVolume::Commit(DaxDirectory directory) {
   return medium_->Persist({kDaxWordAt, sizeof(uint64_t)});
 }
 
-absl::Status DaxVolume::Add(const DaxContent& content, Clock::time_point deadline) {
+absl::Status DaxVolume::Add(const DaxContent& content, Clock::time_point deadline, const TransferProgress& progress) {
   const std::string context = absl::StrCat(OfPool(*medium_), ": add ", content.name);
   if (!rpc::IsName(content.name))
     return absl::InvalidArgumentError(absl::StrCat(context, ": is no name of a template"));
@@ -221,7 +222,7 @@ absl::Status DaxVolume::Add(const DaxContent& content, Clock::time_point deadlin
         CountBlocks(free) * geometry_.block, ", and ", held * geometry_.block,
         " of removed templates that are still in use; remove templates, or use a larger device"));
   }
-  MOULT_RETURN_IF_ERROR(Annotate(WriteContent(entry, content, deadline), context));
+  MOULT_RETURN_IF_ERROR(Annotate(WriteContent(entry, content, deadline, progress), context));
   directory.entries.push_back(std::move(entry));
   return Commit(std::move(directory));
 }

@@ -18,6 +18,7 @@
 #include "absl/types/span.h"
 #include "pool/dax/layout.h"
 #include "pool/dax/medium.h"
+#include "pool/transfer_progress.h"
 
 namespace moult::host {
 
@@ -62,7 +63,7 @@ class DaxVolume {
   // Holds it, and gives its entry. kNotFound.
   absl::StatusOr<DaxEntry> Take(const std::string& name, Clock::time_point deadline);
   // kAlreadyExists; kResourceExhausted: no room.
-  absl::Status Add(const DaxContent& content, Clock::time_point deadline);
+  absl::Status Add(const DaxContent& content, Clock::time_point deadline, const TransferProgress& progress = nullptr);
   absl::Status Remove(const std::string& name, Clock::time_point deadline);
   absl::StatusOr<DaxSpace> Space() const;
 
@@ -72,7 +73,8 @@ class DaxVolume {
   // Before anything is written.
   absl::Status BeginWriting(Clock::time_point deadline);
   absl::StatusOr<std::vector<DaxRun>> Free(const DaxDirectory& directory) const;
-  absl::Status WriteContent(const DaxEntry& entry, const DaxContent& content, Clock::time_point deadline);
+  absl::Status WriteContent(const DaxEntry& entry, const DaxContent& content, Clock::time_point deadline,
+                            const TransferProgress& progress);
   absl::Status Commit(DaxDirectory directory);
 
   DaxMedium* const medium_;

@@ -111,8 +111,8 @@ class FileTemplates final : public TemplatePool {
     return std::make_shared<BoundedTemplate>(where, std::move(file), threads_);
   }
 
-  absl::Status Push(const Template& content, Clock::time_point deadline) override {
-    return Annotate(store_->Add(content.name, content, deadline), absl::StrCat("push ", content.name, " to ", uri_));
+  absl::Status Push(const Template& content, Clock::time_point deadline, const TransferProgress& progress) override {
+    return Annotate(store_->Add(content.name, content, deadline, progress), absl::StrCat("push ", content.name, " to ", uri_));
   }
 
   absl::Status Remove(const std::string& name, Clock::time_point) override { return store_->Remove(name); }

@@ -105,16 +105,27 @@ absl::Status CloneTo(const std::string& path, int from) {
   return fsync(fd.get()) == 0 ? absl::OkStatus() : ErrnoStatus(absl::StrCat("fsync ", path));
 }
 
+// As VerifyPages(false), which does not tell how far it is.
+absl::Status VerifyCopied(const image::TemplateReader& reader, const TransferProgress& progress) {
+  std::vector<std::byte> buffer(std::min(reader.pages_size(), kCopyStep));
+  for (uint64_t at = 0; at < reader.pages_size(); at += kCopyStep) {
+    const auto piece = absl::MakeSpan(buffer).first(std::min(kCopyStep, reader.pages_size() - at));
+    MOULT_RETURN_IF_ERROR(reader.ReadPages(at, piece));
+    if (progress) progress(at + piece.size(), reader.pages_size());
+  }
+  return absl::OkStatus();
+}
+
 // Makes the folder, and looks at it as a reader would.
 absl::Status FillFolder(const std::string& folder, std::string_view manifest, std::string_view image,
-                        const std::function<absl::Status(const std::string& path)>& make_pages) {
+                        const std::function<absl::Status(const std::string& path)>& make_pages, const TransferProgress& progress) {
   if (mkdir(folder.c_str(), 0700) != 0) return ErrnoStatus(absl::StrCat("mkdir ", folder));
   MOULT_RETURN_IF_ERROR(make_pages(absl::StrCat(folder, "/", image::kPagesFile)));
   MOULT_RETURN_IF_ERROR(WriteFile(absl::StrCat(folder, "/", image::kManifestFile), BytesOf(manifest)));
   MOULT_RETURN_IF_ERROR(WriteFile(absl::StrCat(folder, "/", image::kImageFile), BytesOf(image)));
   MOULT_RETURN_IF_ERROR(SyncFolder(folder));
   MOULT_ASSIGN_OR_RETURN(const auto reader, image::TemplateReader::Open(folder));
-  return reader->VerifyPages(/*threads=*/false);
+  return VerifyCopied(*reader, progress);
 }
 
 }  // namespace
@@ -300,22 +311,22 @@ absl::StatusOr<std::unique_ptr<NewTemplate>> Store::Create(const std::string& na
 absl::Status Store::Import(const std::string& name, const std::string& from, const rpc::FunctionSpecT* spec,
                            const std::string* tenant) const {
   MOULT_ASSIGN_OR_RETURN(const auto source, OpenTemplate(from, name));
-  return Copy(name, *source->reader, spec, tenant, Clock::time_point::max());
+  return Copy(name, *source->reader, spec, tenant, Clock::time_point::max(), /*progress=*/nullptr);
 }
 
-absl::Status Store::Add(const std::string& name, const Template& content, Clock::time_point deadline) const {
+absl::Status Store::Add(const std::string& name, const Template& content, Clock::time_point deadline,
+                        const TransferProgress& progress) const {
   const image::TemplateReader& reader = *content.reader;
   if (reader.pages_fd() >= 0 && reader.pages_size() != 0) {
-    const absl::Status cloned = ImportWith(name, reader.manifest_file(), reader.image_file(), [&](const std::string& path) {
-      return CloneTo(path, reader.pages_fd());
-    });
+    const auto clone = [&](const std::string& path) { return CloneTo(path, reader.pages_fd()); };
+    const absl::Status cloned = ImportWith(name, reader.manifest_file(), reader.image_file(), clone, progress);
     if (!absl::IsUnimplemented(cloned)) return cloned;
   }
-  return Copy(name, reader, nullptr, nullptr, deadline);
+  return Copy(name, reader, nullptr, nullptr, deadline, progress);
 }
 
 absl::Status Store::Copy(const std::string& name, const image::TemplateReader& reader, const rpc::FunctionSpecT* spec,
-                         const std::string* tenant, Clock::time_point deadline) const {
+                         const std::string* tenant, Clock::time_point deadline, const TransferProgress& progress) const {
   MOULT_ASSIGN_OR_RETURN(const auto target, Create(name, reader.manifest().format_version));
   std::vector<std::byte> buffer(std::min(reader.pages_size(), kCopyStep));
   for (uint64_t at = 0; at < reader.pages_size(); at += kCopyStep) {
@@ -327,6 +338,7 @@ absl::Status Store::Copy(const std::string& name, const image::TemplateReader& r
     MOULT_RETURN_IF_ERROR(reader.ReadPages(at, piece));  // Checked against the digests.
     const struct iovec part = {piece.data(), piece.size()};
     MOULT_RETURN_IF_ERROR(target->writer().AppendPages({&part, 1}).status());
+    if (progress) progress(at + piece.size(), reader.pages_size());
   }
   MOULT_ASSIGN_OR_RETURN(auto manifest, image::ParseManifest(reader.manifest_file()));
   if (spec != nullptr) {
@@ -339,18 +351,20 @@ absl::Status Store::Copy(const std::string& name, const image::TemplateReader& r
 
 absl::Status Store::ImportFiles(const std::string& name, std::string_view manifest, std::string_view image,
                                 absl::Span<const std::byte> pages) const {
-  return ImportWith(name, manifest, image, [&](const std::string& path) { return WriteFile(path, pages); });
+  return ImportWith(
+      name, manifest, image, [&](const std::string& path) { return WriteFile(path, pages); }, /*progress=*/nullptr);
 }
 
 absl::Status Store::ImportWith(const std::string& name, std::string_view manifest, std::string_view image,
-                               const std::function<absl::Status(const std::string& path)>& make_pages) const {
+                               const std::function<absl::Status(const std::string& path)>& make_pages,
+                               const TransferProgress& progress) const {
   static std::atomic<unsigned> counter{0};
   MOULT_ASSIGN_OR_RETURN(const std::string dir, Dir(name));
   MOULT_ASSIGN_OR_RETURN(const UniqueFd lock, Lock(LOCK_SH));  // Nobody sweeps meanwhile.
   struct stat info;
   if (lstat(dir.c_str(), &info) == 0) return ThereAlready(dir);
   const std::string partial = absl::StrCat(dir, kPartial, getpid(), "-", counter++);
-  absl::Status status = FillFolder(partial, manifest, image, make_pages);
+  absl::Status status = FillFolder(partial, manifest, image, make_pages, progress);
   if (status.ok() && renameat2(AT_FDCWD, partial.c_str(), AT_FDCWD, dir.c_str(), RENAME_NOREPLACE) != 0) {
     status = errno == EEXIST ? ThereAlready(dir) : ErrnoStatus(absl::StrCat("rename ", partial));
   }

@@ -27,6 +27,7 @@
 #include "moult/protocol/template_reader.h"
 #include "moult/protocol/template_writer.h"
 #include "pool/file/sealed_pages.h"
+#include "pool/transfer_progress.h"
 
 namespace moult::host {
 
@@ -91,8 +92,9 @@ class Store {
   absl::StatusOr<std::unique_ptr<NewTemplate>> Create(const std::string& name,
                                                       uint32_t format_version = image::kFormatVersion) const;
   // A copy of `content`, whose pages are checked; of one that lies on the same file system, where that can, without
-  // room of its own. kAlreadyExists; kDeadlineExceeded between two parts that are copied.
-  absl::Status Add(const std::string& name, const Template& content, Clock::time_point deadline = Clock::time_point::max()) const;
+  // room of its own: then `progress` is that of the check. kAlreadyExists; kDeadlineExceeded between two parts that are copied.
+  absl::Status Add(const std::string& name, const Template& content, Clock::time_point deadline = Clock::time_point::max(),
+                   const TransferProgress& progress = nullptr) const;
   // `spec` null, `tenant` null: as the template has it.
   absl::Status Import(const std::string& name, const std::string& from, const rpc::FunctionSpecT* spec,
                       const std::string* tenant) const;
@@ -108,10 +110,11 @@ class Store {
     std::shared_ptr<const Template> content;
   };
   absl::Status Copy(const std::string& name, const image::TemplateReader& reader, const rpc::FunctionSpecT* spec,
-                    const std::string* tenant, Clock::time_point deadline) const;
+                    const std::string* tenant, Clock::time_point deadline, const TransferProgress& progress) const;
   // `make_pages` makes the file of pages at that path; it is checked afterwards.
   absl::Status ImportWith(const std::string& name, std::string_view manifest, std::string_view image,
-                          const std::function<absl::Status(const std::string& path)>& make_pages) const;
+                          const std::function<absl::Status(const std::string& path)>& make_pages,
+                          const TransferProgress& progress) const;
   explicit Store(std::string path) : path_(std::move(path)) {}
   absl::StatusOr<std::string> Dir(const std::string& name) const;
   absl::StatusOr<UniqueFd> Lock(int operation) const;

@@ -34,9 +34,9 @@ class RdmaPool final : public TemplatePool {
     return rdma::Remote::Open(links_, name, deadline);
   }
 
-  absl::Status Push(const Template& content, Clock::time_point deadline) override {
+  absl::Status Push(const Template& content, Clock::time_point deadline, const TransferProgress& progress) override {
     return OnFirst(absl::StrCat("push template ", content.name), deadline,
-                   [&](Link::Lease& lease) { return PushTo(lease, content, deadline); });
+                   [&](Link::Lease& lease) { return PushTo(lease, content, deadline, progress); });
   }
 
   absl::Status Remove(const std::string& name, Clock::time_point deadline) override {
@@ -103,7 +103,8 @@ class RdmaPool final : public TemplatePool {
     return list;
   }
 
-  static absl::Status PushTo(Link::Lease& lease, const Template& content, Clock::time_point deadline) {
+  static absl::Status PushTo(Link::Lease& lease, const Template& content, Clock::time_point deadline,
+                             const TransferProgress& progress) {
     const image::TemplateReader& reader = *content.reader;
     const rdma::Layout layout{reader.pages_size(), reader.image_file().size(), reader.manifest_file().size()};
     MOULT_ASSIGN_OR_RETURN(const rdma::PushTo to,
@@ -116,6 +117,7 @@ class RdmaPool final : public TemplatePool {
       MOULT_RETURN_IF_ERROR(
           reader.ReadPages(at, piece));  // Held against the digests: nothing bad gets into a pool.
       MOULT_RETURN_IF_ERROR(lease->Write(to.region, at, piece, deadline));
+      if (progress) progress(at + piece.size(), layout.pages);
     }
     for (const auto& [offset, file] :
          {std::pair<uint64_t, const std::string*>{layout.image_at(), &reader.image_file()},
