@@ -19,6 +19,15 @@ absl::Status Changed(Worker& worker, rpc::FunctionState state, std::vector<std::
   return worker.RespondFunction(std::move(notes));
 }
 
+// What it touches from now on is what it needs. It runs, or stands still, as well without: a note says so.
+std::vector<std::string> ForgetTouched(Worker& worker) {
+  std::vector<std::string> notes;
+  if (const absl::Status forgotten = Accesses().Forget(*worker.function); !forgotten.ok())
+    notes.push_back(absl::StrCat("which pages are cold is not known: ", forgotten.message()));
+  worker.phases.End("forget");
+  return notes;
+}
+
 }  // namespace
 
 absl::Status DoFreeze(Worker& worker) {
@@ -26,16 +35,15 @@ absl::Status DoFreeze(Worker& worker) {
   MOULT_RETURN_IF_ERROR(
       worker.function->cgroup->Freeze(std::min(worker.deadline, Clock::now() + kFreezeTime)));
   worker.phases.End("freeze");
-  return Changed(worker, rpc::FunctionState::Frozen, {});
+  std::vector<std::string> notes;
+  if (worker.request.body.AsFreeze()->forget) notes = ForgetTouched(worker);
+  return Changed(worker, rpc::FunctionState::Frozen, std::move(notes));
 }
 
 absl::Status DoThaw(Worker& worker) {
   if (worker.function->cgroup == nullptr) return NeedsCgroup();
-  // What it touches from now on is what it needs; it does not while it stands still. It runs as well without.
-  std::vector<std::string> notes;
-  if (const absl::Status forgotten = Accesses().Forget(*worker.function); !forgotten.ok())
-    notes.push_back(absl::StrCat("which pages are cold is not known: ", forgotten.message()));
-  worker.phases.End("forget");
+  // While it stands still it touches nothing.
+  std::vector<std::string> notes = ForgetTouched(worker);
   MOULT_RETURN_IF_ERROR(worker.function->cgroup->Thaw());
   worker.phases.End("thaw");
   return Changed(worker, rpc::FunctionState::Running, std::move(notes));

@@ -1,25 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Pages: the page ledger.
-#include "ledger/accesses.h"
 #include "ledger/page_ledger.h"
 #include "rpc/worker.h"
 
 namespace moult::agent {
-
 absl::Status DoPages(Worker& worker) {
-  const rpc::PagesT& asked = *worker.request.body.AsPages();
   LedgerOptions options;
   options.cgroup_root = worker.config.cgroup_root;
   options.functions_dir = worker.config.state_dir + "/functions";
-  options.function = asked.function;
+  options.function = worker.request.body.AsPages()->function;
   options.may_go_on = [&worker] { return worker.MayGoOn(); };
   MOULT_ASSIGN_OR_RETURN(PageLedger ledger, MakeLedger(options, worker.phases));
-  if (asked.forget && worker.function != nullptr && worker.function->info.state == rpc::FunctionState::Frozen) {
-    // Where that fails, pages may come back that could have stayed away; it is no reason to keep them all.
-    static_cast<void>(Accesses().Forget(*worker.function));
-    worker.phases.End("forget");
-  }
   ledger.report.phases = ToPhases(worker.phases);
   worker.Tell({.done = true});
   MOULT_RETURN_IF_ERROR(worker.Respond(rpc::MakeResponse(std::move(ledger.report))));

@@ -29,10 +29,13 @@ absl::Status NeedPager(const Vm& vm) {
 
 bool IsAccessed(const PageRun& run) { return (run.flags() & PageFlag::Accessed) != PageFlag{}; }
 
+bool IsOwn(const PageRun& run) {
+  return run.page_class() == PageClass::UserPrivate || run.page_class() == PageClass::UserShared;
+}
+
 bool IsWanted(const PageRun& run, const OffloadConfig& config) {
-  const bool own = run.page_class() == PageClass::UserPrivate || run.page_class() == PageClass::UserShared;
   const bool of_segment = config.segments == 0 || (config.segments >> static_cast<unsigned>(run.segment()) & 1) != 0;
-  return own && of_segment && !(config.cold_only && IsAccessed(run));
+  return IsOwn(run) && of_segment && !(config.cold_only && IsAccessed(run));
 }
 
 // In the order of virtual addresses, so that neighbours there are neighbours in the pool; what nobody maps
@@ -141,7 +144,7 @@ Task<absl::Status> StopFetching(Vm* vm, Op* op, uint64_t function) {
     moving->second->request_stop();
     // A pool may be slow with what is on its way.
     if (Clock::now() >= op->strand()->deadline()) {
-      co_return absl::DeadlineExceededError(absl::StrCat("function ", function, ": a recall of it does not stop; the pool does not answer"));
+      co_return absl::DeadlineExceededError(absl::StrCat("function ", function, ": a recall of it has not stopped in time; its pool may be slow"));
     }
     MOULT_CO_RETURN_IF_ERROR(co_await Pause(op, kStopPause, "recall"));
   }
@@ -166,13 +169,16 @@ void Tell(Op* op, const OffloadResult& moved, const PagerStats& stats) {
   op->result().json["pool_used_bytes"] = stats.pool_used_bytes;
 }
 
-// The function stands still; `thaws`: only for this.
-Task<absl::Status> Move(Vm* vm, Op* op, Connection* connection, const OffloadConfig* config, bool thaws) {
-  auto asked = Of<rpc::PagesT>(config->function);
-  // Of what has been touched the guest's kernel makes huge pages, also in a process that stands still, and all comes back for it.
-  // Who wants but the cold pages may ask for those again.
-  asked.forget = !thaws && !config->cold_only;
-  MOULT_CO_ASSIGN_OR_RETURN(const PageLedger ledger, co_await FetchLedger(vm, op, connection, std::move(asked)));
+// But for pages that cannot go now.
+bool IsAllOut(const PageLedger& ledger, const PagerCounts& counts, uint64_t stayed_bytes) {
+  uint64_t own = 0;
+  for (const PageRun& run : ledger.runs()) own += IsOwn(run) ? run.length() : 0;
+  return counts.offloaded_bytes + counts.zero_bytes + stayed_bytes >= own;
+}
+
+// The function stands still; `stays`: also afterwards.
+Task<absl::Status> Move(Vm* vm, Op* op, Connection* connection, const OffloadConfig* config, bool stays) {
+  MOULT_CO_ASSIGN_OR_RETURN(const PageLedger ledger, co_await FetchLedger(vm, op, connection, config->function));
   MOULT_CO_RETURN_IF_ERROR(CheckOwner(ledger, config->function));
   std::vector<OffloadRun> runs = Plan(ledger, *config);
   if (config->most_bytes != 0) runs = FirstOf(std::move(runs), config->most_bytes, *vm->pager());
@@ -187,6 +193,15 @@ Task<absl::Status> Move(Vm* vm, Op* op, Connection* connection, const OffloadCon
   op->EndPhase("offload");
   op->result().json["access"] = ledger.AccessOf(config->function);
   Tell(op, *moved, vm->pager()->stats());
+  if (stays && IsAllOut(ledger, vm->pager()->owner_stats(config->function), moved->stayed_bytes)) {
+    // Of ranges that have been touched the guest's kernel makes huge pages, also in a process that stands still, and all comes
+    // back for it. As long as pages are left the next offload wants to know which of them are cold. Where it fails, pages may
+    // come back: no reason to say that they are not out.
+    auto untouched = Of<rpc::FreezeT>(config->function);
+    untouched.forget = true;
+    (void)co_await connection->Call<rpc::FunctionReplyT>(op->strand(), std::move(untouched));
+    op->EndPhase("forget");
+  }
   co_return absl::OkStatus();
 }
 
@@ -212,7 +227,7 @@ Task<absl::Status> Offload(Vm* vm, Op* op, OffloadConfig config) {
   op->EndPhase("freeze");
   absl::Status moved = frozen.status();  // when the connection was lost it may be frozen all the same
   const bool stood_still = state == rpc::FunctionState::Frozen;
-  if (moved.ok()) moved = co_await Move(vm, op, &*lease, &config, !stood_still && config.run_on);
+  if (moved.ok()) moved = co_await Move(vm, op, &*lease, &config, stood_still || !config.run_on);
   if (stood_still || (moved.ok() && !config.run_on)) co_return moved;
   // It must not stay frozen because our time is up, or somebody does not want to wait.
   op->strand()->set_shielded(true);

@@ -92,7 +92,7 @@ Body Of(uint64_t function) {
 }
 
 // The page ledger of one function, or of all for 0.
-Task<absl::StatusOr<PageLedger>> FetchLedger(Vm* vm, Op* op, Connection* connection, rpc::PagesT asked);
+Task<absl::StatusOr<PageLedger>> FetchLedger(Vm* vm, Op* op, Connection* connection, uint64_t function);
 Task<absl::StatusOr<rpc::ListReplyT>> ListFunctions(Op* op, Connection* connection);
 // All that is out of this function comes in, so that it can be read.
 Task<absl::Status> BringBack(Vm* vm, Op* op, uint64_t function);

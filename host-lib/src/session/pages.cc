@@ -66,11 +66,13 @@ std::string NameOf(const rpc::ListReplyT& list, uint64_t function) {
 
 }  // namespace
 
-Task<absl::StatusOr<PageLedger>> FetchLedger(Vm* vm, Op* op, Connection* connection, rpc::PagesT asked) {
+Task<absl::StatusOr<PageLedger>> FetchLedger(Vm* vm, Op* op, Connection* connection, uint64_t function) {
   if (!absl::c_linear_search(vm->hello().features, "pages")) {
     co_return absl::UnimplementedError("the guest's agent has no page ledger; update it, allow \"Pages\" in its configuration, and give it cgroup v2");
   }
-  auto report = co_await connection->Call<rpc::PagesReportT>(op->strand(), std::move(asked), rpc::kMaxResponse);
+  rpc::PagesT pages;
+  pages.function = function;
+  auto report = co_await connection->Call<rpc::PagesReportT>(op->strand(), std::move(pages), rpc::kMaxResponse);
   if (!report.ok()) co_return report.status();
   op->AddAgentPhases(report->phases);
   op->EndPhase("await_report");
@@ -118,7 +120,7 @@ absl::StatusOr<rpc::FunctionState> StateOf(const rpc::ListReplyT& list, uint64_t
 Task<absl::Status> Pages(Vm* vm, Op* op, PagesConfig config) {
   op->result().function = config.function;
   MOULT_CO_ASSIGN_OR_RETURN(Lease lease, co_await vm->Acquire(op));
-  MOULT_CO_ASSIGN_OR_RETURN(PageLedger ledger, co_await FetchLedger(vm, op, &*lease, Of<rpc::PagesT>(config.function)));
+  MOULT_CO_ASSIGN_OR_RETURN(PageLedger ledger, co_await FetchLedger(vm, op, &*lease, config.function));
   MOULT_CO_ASSIGN_OR_RETURN(const rpc::ListReplyT list, co_await ListFunctions(op, &*lease));
   MarkOffloaded(vm->pager(), &ledger);
   op->result().json.update(ledger.Summary(list));
@@ -130,7 +132,7 @@ Task<absl::Status> Pages(Vm* vm, Op* op, PagesConfig config) {
 
 Task<absl::Status> Why(Vm* vm, Op* op, GuestPhys gpa) {
   MOULT_CO_ASSIGN_OR_RETURN(Lease lease, co_await vm->Acquire(op));
-  MOULT_CO_ASSIGN_OR_RETURN(PageLedger ledger, co_await FetchLedger(vm, op, &*lease, rpc::PagesT()));
+  MOULT_CO_ASSIGN_OR_RETURN(PageLedger ledger, co_await FetchLedger(vm, op, &*lease, 0));
   MarkOffloaded(vm->pager(), &ledger);
   const auto page = GuestPhys(static_cast<uint64_t>(gpa) & ~(kPage - 1));
   const rpc::PageRun* run = ledger.Find(page);

@@ -84,7 +84,7 @@ Task<absl::Status> DropFreed(Vm* vm, Op* op, Connection* connection) {
     if (!dropped && !vm->moving().contains(function)) functions.push_back(function);
   }
   if (functions.empty()) co_return absl::OkStatus();
-  MOULT_CO_ASSIGN_OR_RETURN(const PageLedger ledger, co_await FetchLedger(vm, op, connection, rpc::PagesT()));
+  MOULT_CO_ASSIGN_OR_RETURN(const PageLedger ledger, co_await FetchLedger(vm, op, connection, 0));
   std::function<absl::Status()> work = [&] {
     for (const uint64_t function : functions) Drop(*vm->pager(), ledger, function);
     return absl::OkStatus();

@@ -215,14 +215,18 @@ def huge(passes):
     def scans():
         with open("/sys/kernel/mm/transparent_hugepage/khugepaged/full_scans", encoding="ascii") as file:
             return int(file.read())
-    pages = set_khugepaged("pages_to_scan", "262144")
-    every = set_khugepaged("scan_sleep_millisecs", "1")  # it wakes up for that
-    done = scans() + int(passes) + 1  # the one under way has begun before
-    while scans() < done:
-        time.sleep(0.02)
-    set_khugepaged("scan_sleep_millisecs", every)
-    set_khugepaged("pages_to_scan", pages)
-    return "done"
+    # It sleeps for a minute when it gets no memory, and wakes up for the last of these.
+    before = {name: set_khugepaged(name, value) for name, value in
+              (("alloc_sleep_millisecs", "1"), ("pages_to_scan", "262144"), ("scan_sleep_millisecs", "1"))}
+    try:
+        done = scans() + int(passes) + 1  # the one under way has begun before
+        deadline = time.monotonic() + 240
+        while scans() < done and time.monotonic() < deadline:
+            time.sleep(0.02)
+        return "done" if scans() >= done else "late"
+    finally:
+        for name, value in before.items():
+            set_khugepaged(name, value)
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
