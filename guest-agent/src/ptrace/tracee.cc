@@ -456,13 +456,15 @@ absl::Status Tracee::Kill() {
     return ErrnoStatus(absl::StrCat("kill process ", pid_));
   }
   const auto deadline = Clock::now() + std::chrono::seconds(30);
-  // The leader, which is first in the list, is reported last, after all others.
-  for (auto it = threads_.rbegin(); it != threads_.rend(); ++it) {
+  const auto await_end = [deadline](pid_t tid) {
     for (;;) {
-      auto status = WaitChild(it->tid, deadline);
+      auto status = WaitChild(tid, deadline);
       if (!status.ok() || IsGone(*status)) break;
     }
-  }
+  };
+  // The leader, which is first in the list, is reported last, after all others that we trace, also those that ended as they were attached to.
+  for (const pid_t tid : ended_) await_end(tid);
+  for (auto it = threads_.rbegin(); it != threads_.rend(); ++it) await_end(it->tid);
   return absl::OkStatus();
 }
 

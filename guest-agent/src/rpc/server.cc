@@ -52,8 +52,8 @@ absl::StatusOr<UniqueFd> ListenVsock(uint32_t port) {
   address.svm_port = port;
   if (!fd.valid() || bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) < 0 ||
       listen(fd.get(), 64) < 0)
-    return Annotate(ErrnoStatus(absl::StrCat("listen on vsock port ", port)),
-                    "load vmw_vsock_virtio_transport, or set vsock_port to 0");
+    return WithRemedy(ErrnoStatus(absl::StrCat("listen on vsock port ", port)),
+                      "load vmw_vsock_virtio_transport, or set vsock_port to 0");
   return fd;
 }
 

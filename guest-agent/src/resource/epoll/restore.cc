@@ -25,7 +25,9 @@ absl::Status Control(int epoll, int operation, const image::EpollItemT& item, ui
   event.events = events;
   event.data.u64 = item.data;
   if (epoll_ctl(epoll, operation, item.fd, &event) == 0) return absl::OkStatus();
-  return ErrnoStatus(absl::StrFormat("put fd %d with events %#x into the set", item.fd, events));
+  const int error = errno;
+  const absl::Status status = ErrnoStatus(error, absl::StrFormat("put fd %d with events %#x into the set", item.fd, events));
+  return error == ENOSPC ? WithRemedy(status, "raise /proc/sys/fs/epoll/max_user_watches") : status;
 }
 
 // Runs `body` while item.fd is the number of the item's file, as it was when the process added it.

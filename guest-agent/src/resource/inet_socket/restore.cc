@@ -41,7 +41,7 @@ absl::Status OptionStatus(const absl::Status& status, const image::SocketOptionT
   const auto is_it = [&option](const OptionName& name) { return name.level == option.level && name.name == option.name; };
   if (std::none_of(std::begin(kInterfaces), std::end(kInterfaces), is_it)) return status;
   if (absl::IsNotFound(status) || absl::IsAlreadyExists(status)) {  // ENODEV, EADDRNOTAVAIL
-    return absl::FailedPreconditionError(absl::StrCat(status.message(), "; give the machine the network interface that the process used"));
+    return absl::FailedPreconditionError(absl::StrCat(status.message(), "; give the machine the network interface, or the address (ip address add), that the process used"));
   }
   if (option.name == MCAST_JOIN_GROUP && absl::IsResourceExhausted(status)) {  // ENOBUFS
     return WithRemedy(status, "raise net.ipv4.igmp_max_memberships, or net.core.optmem_max");
