@@ -17,7 +17,6 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_split.h"
 #include "function/record.h"
-#include "image/new_process.h"
 #include "image/orphan.h"
 
 namespace moult::agent {
@@ -117,16 +116,11 @@ clone_args CloneArgs(const Program& program) {
   return args;
 }
 
-absl::Status CloneStatus(int error) {
-  const absl::Status status = ErrnoStatus(error, "make its process");
-  return error == EAGAIN ? WithRemedy(status, engine::kCloneRemedy) : status;
-}
-
 // So that the sandbox's init takes the program in.
 absl::Status StartOrphan(const Program& program, int report, Started* started) {
   engine::Orphan orphan;
   const int error = engine::CloneOrphan(CloneArgs(program), 0, [&] { BecomeProgram(program, report); }, &orphan);
-  if (error != 0) return CloneStatus(error);
+  if (error != 0) return CloneStatus(error, "make its process");
   started->pidfd = std::move(orphan.pidfd);
   started->pid = orphan.pid;
   started->inner_pid = orphan.inner_pid;
@@ -140,7 +134,7 @@ absl::Status StartChild(const Program& program, int report, Started* started) {
   args.pidfd = reinterpret_cast<uint64_t>(&pidfd);
   const long pid = syscall(SYS_clone3, &args, sizeof(args));
   if (pid == 0) BecomeProgram(program, report);
-  if (pid < 0) return CloneStatus(errno);
+  if (pid < 0) return CloneStatus(errno, "make its process");
   started->pidfd.Reset(pidfd);
   started->pid = static_cast<pid_t>(pid);
   return absl::OkStatus();

@@ -16,7 +16,6 @@
 #include "absl/strings/match.h"
 #include "image/control.h"
 #include "image/host.h"
-#include "image/new_process.h"
 #include "parasite/blob.h"
 #include "proc/read.h"
 #include "proc/status.h"

@@ -4,12 +4,7 @@
 
 #include <sys/types.h>
 
-#include "absl/strings/string_view.h"
-
 namespace moult::engine {
-
-// Where clone(2) or clone3(2) says EAGAIN.
-inline constexpr absl::string_view kCloneRemedy = "raise the limit of processes (ulimit -u, pids.max of a cgroup), or end some";
 
 // A process in the making: killed and reaped unless it was let go.
 class NewProcess {

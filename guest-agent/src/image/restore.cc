@@ -207,8 +207,7 @@ class Restorer::Impl {
     if (error == EEXIST) return PidTaken(process_.pid);
     if (error == EPERM) return absl::PermissionDeniedError(absl::StrCat("make a process with pid ", process_.pid, ": EPERM; run as root or with CAP_CHECKPOINT_RESTORE"));
     if (error == EINVAL) return absl::FailedPreconditionError(absl::StrCat("make a process with pid ", process_.pid, ": EINVAL; the pid is above kernel.pid_max here"));
-    const absl::Status status = ErrnoStatus(error, absl::StrCat("make a process with pid ", process_.pid));
-    return error == EAGAIN ? WithRemedy(status, kCloneRemedy) : status;
+    return CloneStatus(error, absl::StrCat("make a process with pid ", process_.pid));
   }
 
   // What was verified must be what was read.

@@ -19,7 +19,6 @@
 #include <ctime>
 
 #include "image/clock.h"
-#include "image/new_process.h"
 #include "image/rseq.h"
 #include "moult/base/page.h"
 #include "moult/protocol/limits.h"
@@ -151,8 +150,7 @@ absl::StatusOr<std::unique_ptr<Sandbox>> Sandbox::Create(int64_t monotonic_ns, i
   const long pid = syscall(SYS_clone3, &args, sizeof(args));
   if (pid < 0) {
     const int error = errno;
-    const absl::Status status = ErrnoStatus(error, "make the sandbox's namespaces");
-    if (error == EAGAIN) return WithRemedy(status, kCloneRemedy);
+    const absl::Status status = CloneStatus(error, "make the sandbox's namespaces");
     return error == EPERM ? WithRemedy(status, "run as root or with CAP_SYS_ADMIN") : status;
   }
   if (pid == 0) RunInit(shared, maker_pidfd.get(), monotonic_ns, boottime_ns, mounts);

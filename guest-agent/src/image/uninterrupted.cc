@@ -8,8 +8,6 @@
 #include <cstddef>
 #include <memory>
 
-#include "image/new_process.h"
-
 namespace moult::engine {
 namespace {
 
@@ -35,11 +33,7 @@ absl::Status Uninterrupted(const std::function<absl::Status()>& steps) {
   // No exit signal: it is waited for here. A clone is traced only if its tracer asked for that.
   const int helper =
       clone(RunSteps, stack.get() + kStackSize, CLONE_VM | CLONE_VFORK | CLONE_FILES | CLONE_FS, &work);
-  if (helper < 0) {
-    const int error = errno;
-    const absl::Status status = ErrnoStatus(error, "start a helper process");
-    return error == EAGAIN ? WithRemedy(status, kCloneRemedy) : status;
-  }
+  if (helper < 0) return CloneStatus(errno, "start a helper process");
   while (waitpid(helper, nullptr, __WALL) < 0 && errno == EINTR) {
   }
   return work.status;

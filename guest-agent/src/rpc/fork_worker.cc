@@ -16,7 +16,7 @@ absl::StatusOr<pid_t> ForkWorker(UniqueFd* ours, UniqueFd* theirs) {
   ours->Reset(ends[0]);
   theirs->Reset(ends[1]);
   const pid_t pid = fork();
-  if (pid < 0) return ErrnoStatus("fork a worker");
+  if (pid < 0) return CloneStatus(errno, "fork a worker");
   return pid;
 }
 

@@ -74,7 +74,7 @@ absl::Status Relay::Start() {
   UniqueFd theirs(ends[1]);
   const pid_t agent = getpid();
   const pid_t pid = fork();
-  if (pid < 0) return ErrnoStatus("fork the relay");
+  if (pid < 0) return CloneStatus(errno, "fork the relay");
   if (pid == 0) {
     prctl(PR_SET_NAME, "moult-relay");
     prctl(PR_SET_PDEATHSIG, SIGKILL);

@@ -51,7 +51,7 @@ enum moult_page_kind {
 /* moult_page_run.flags */
 #define MOULT_PAGE_DIRTY 1u
 /* Of pages that a function maps: touched since it was ready, attached, or last thawed (moult_vm_thaw(), moult_vm_recall(),
- * an offload that lets it run on), as far as "access" in the JSON says that it is known:
+ * an offload that lets it run on), or since all of it was out, as far as "access" in the JSON says that it is known:
  *   page     each page by itself, by its bit in the page tables; takes the guest's driver
  *   mapping  that any page of its mapping was. The kernel tells no more without the driver
  *   mark     not since when, but whether the kernel saw it as it looked for memory; agents that know no better

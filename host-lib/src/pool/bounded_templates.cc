@@ -2,7 +2,6 @@
 #include "pool/bounded_templates.h"
 
 #include <algorithm>
-#include <mutex>
 #include <optional>
 #include <utility>
 
@@ -41,25 +40,6 @@ absl::StatusOr<PoolCallDone> WithDone(absl::Status status) {
   return PoolCallDone();
 }
 
-// Of a push, which may go on when who is told has gone.
-class PushProgress {
- public:
-  explicit PushProgress(const TransferProgress& progress) : progress_(progress) {}
-  void Tell(uint64_t done, uint64_t total) {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    if (progress_) progress_(done, total);
-  }
-  // Waits for who tells just now.
-  void End() {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    progress_ = nullptr;
-  }
-
- private:
-  std::mutex mutex_;  // guards the rest
-  TransferProgress progress_;
-};
-
 }  // namespace
 
 BoundedTemplates::BoundedTemplates(std::string uri, std::shared_ptr<ServingThreads> threads, std::chrono::milliseconds answers_within)
@@ -97,21 +77,17 @@ absl::StatusOr<std::shared_ptr<RemoteTemplate>> BoundedTemplates::Open(const std
   return opened;
 }
 
-absl::Status BoundedTemplates::Push(const Template& content, Clock::time_point deadline, const TransferProgress& progress) {
+absl::Status BoundedTemplates::Push(const Template& content, Clock::time_point deadline, const TransferProgress& /*progress*/) {
   const auto copy = std::make_shared<const Template>(content);
-  const auto told = std::make_shared<PushProgress>(progress);
-  TransferProgress tell;
-  if (progress) tell = [told](uint64_t done, uint64_t total) { told->Tell(done, total); };
   const absl::Status pushed =
       Do<PoolCallDone>(
-          "push", deadline, [pool = pool_, copy, deadline, tell] { return WithDone(pool->Push(*copy, deadline, tell)); },
+          "push", deadline, [pool = pool_, copy, deadline] { return WithDone(pool->Push(*copy, deadline, nullptr)); },
           [pool = pool_, copy] {
             const auto entries = pool->List(Clock::time_point::max());
             const auto is_it = [&](const PoolEntry& one) { return one.name == copy->name && one.digest == copy->digest; };
             if (entries.ok() && absl::c_any_of(*entries, is_it)) (void)pool->Remove(copy->name, Clock::time_point::max());
           })
           .status();
-  told->End();
   if (!absl::IsUnavailable(pushed)) return pushed;
   return Annotate(pushed, absl::StrCat("push ", content.name, " to ", uri_, ": nothing of it stays there once it answers"));
 }

@@ -32,6 +32,7 @@ class BoundedTemplates final : public TemplatePool {
   const std::string& uri() const override { return uri_; }
   absl::StatusOr<std::vector<PoolEntry>> List(Clock::time_point deadline) override;
   absl::StatusOr<std::shared_ptr<RemoteTemplate>> Open(const std::string& name, Clock::time_point deadline) override;
+  // `progress` is not told: a push may go on when who wants to know has gone.
   absl::Status Push(const Template& content, Clock::time_point deadline, const TransferProgress& progress) override;
   absl::Status Remove(const std::string& name, Clock::time_point deadline) override;
   absl::StatusOr<PoolUse> Use(Clock::time_point deadline) override;

@@ -65,6 +65,10 @@ absl::Status WithRemedy(const absl::Status& status, absl::string_view remedy) {
   if (status.ok()) return status;
   return absl::Status(status.code(), absl::StrCat(WithoutRemedy(status), "; ", remedy));
 }
+absl::Status CloneStatus(int error, absl::string_view what) {
+  const absl::Status status = ErrnoStatus(error, what);
+  return error == EAGAIN ? WithRemedy(status, kCloneRemedy) : status;
+}
 
 absl::Status Annotate(const absl::Status& status, absl::string_view context) {
   if (status.ok()) return status;

@@ -35,10 +35,6 @@ class StubbornTemplates final : public TemplatePool {
   void AwaitNobody() const {
     while (inside_ > 0) std::this_thread::yield();
   }
-  // Until so many pushes have told how far they are.
-  void AwaitTold(int pushes) const {
-    while (told_ < pushes) std::this_thread::yield();
-  }
   std::set<std::string> names() const {
     const std::lock_guard<std::mutex> lock(mutex_);
     return names_;
@@ -55,12 +51,8 @@ class StubbornTemplates final : public TemplatePool {
     Wait();
     return absl::NotFoundError("no " + name);
   }
-  absl::Status Push(const Template& content, Clock::time_point, const TransferProgress& progress) override {
+  absl::Status Push(const Template& content, Clock::time_point, const TransferProgress&) override {
     Wait();
-    for (const uint64_t done : {1u, 2u}) {
-      if (progress) progress(done, 2);
-    }
-    ++told_;
     const std::lock_guard<std::mutex> lock(mutex_);
     return names_.insert(content.name).second ? absl::OkStatus() : absl::AlreadyExistsError("is there");
   }
@@ -78,7 +70,6 @@ class StubbornTemplates final : public TemplatePool {
   const std::string uri_ = "file:/p";
   std::atomic<bool> closed_{false};
   mutable std::atomic<int> inside_{0};
-  std::atomic<int> told_{0};
   mutable std::mutex mutex_;
   std::set<std::string> names_;
 };
@@ -170,25 +161,6 @@ TEST_F(BoundedTemplatesTest, LateOrNotBegun_APushLeavesNothing) {
   }
   stubborn_->AwaitNobody();
   EXPECT_THAT(stubborn_->names(), ElementsAre("u"));
-}
-
-TEST_F(BoundedTemplatesTest, Progress_IsNotTold_OnceNobodyWaits) {
-  Start(3);
-  Template content;
-  content.name = "t";
-  std::vector<uint64_t> told;
-  const TransferProgress progress = [&told](uint64_t done, uint64_t total) {
-    EXPECT_EQ(total, 2u);
-    told.push_back(done);
-  };
-  EXPECT_TRUE(pool_->Push(content, Later(), progress).ok());
-  EXPECT_THAT(told, ElementsAre(1u, 2u));
-  told.clear();
-  stubborn_->Close();
-  ExpectSilent(InTime([&](auto end) { return pool_->Push(content, end, progress); }), "a push has not ended within");
-  stubborn_->Open();
-  stubborn_->AwaitTold(2);
-  EXPECT_THAT(told, IsEmpty());
 }
 
 // As without such threads.

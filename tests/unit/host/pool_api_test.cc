@@ -44,7 +44,7 @@ class PoolApiTest : public HostTest {
   moult_vm* CreateVm(FakeGuest* guest) {
     Options options = DefaultOptions(guest);
     options.vm.cache = cache_.c_str();
-    options.vm.cache_bytes = 64 << 20;
+    options.vm.cache_bytes = cache_bytes_;
     options.vm.fault_timeout_ms = 200;
     options.vm.user = this;
     options.vm.page_lost = [](void* user, uint64_t function, uint64_t, const char* why) {
@@ -106,6 +106,7 @@ class PoolApiTest : public HostTest {
   }
 
   std::string cache_, pool_path_, uri_;
+  uint64_t cache_bytes_ = 64 << 20;
   moult_pool* pool_ = nullptr;
   std::vector<std::thread> serving_;
   std::mutex mutex_;  // guards lost_
@@ -290,6 +291,56 @@ TEST_F(LostPageTest, ComesAsItIs_WhenThePoolIsWellAgain) {
   ASSERT_NO_FATAL_FAILURE(Touch());
   FlipBit(pool_path_ + "/sample/pages", 270000);
   EXPECT_EQ(Resolve(MOULT_RESOLVE_RETRY), PagesOf(store_path_).substr(0, 270001));
+}
+
+// Its cache may not take as much as the template has.
+class CacheWithoutRoomTest : public PoolApiTest {
+ protected:
+  CacheWithoutRoomTest() { cache_bytes_ = kPageBytes; }
+  void SetUp() override {
+    PoolApiTest::SetUp();
+    ASSERT_EQ(Push(), 0) << moult_last_error();
+    pages_ = PagesOf(store_path_);
+    ASSERT_GT(pages_.size(), kPageBytes);
+  }
+  void ExpectNotCached(const nlohmann::json& attached) {
+    const std::string notes = attached.value("notes", nlohmann::json::array()).dump();
+    EXPECT_THAT(notes, HasSubstr("not cached, because: cache " + cache_));
+    EXPECT_THAT(notes, HasSubstr("0 of 4096 bytes are templates in use, and this one has " +
+                                 std::to_string(pages_.size()) + "; detach functions, or give it more room"));
+    nlohmann::json cache = Info()["cache"];
+    EXPECT_EQ(cache["limit_bytes"], kPageBytes);
+    EXPECT_EQ(cache["used_bytes"], 0);
+    EXPECT_EQ(cache["templates"], 0);
+  }
+
+  std::string pages_;
+};
+
+TEST_F(CacheWithoutRoomTest, Attach_ByCopyIsRight_AndSaysThatNothingIsCached) {
+  // The second finds nothing of the first.
+  for (int i = 0; i < 2; ++i) {
+    nlohmann::json json;
+    ASSERT_EQ(AttachFrom("sample", MOULT_PAGES_COPY, &json), 0) << moult_last_error();
+    EXPECT_TRUE(std::string(streamed_.begin(), streamed_.end()) == pages_);
+    EXPECT_EQ(json["bytes_by_source"]["pool"], pages_.size());
+    EXPECT_EQ(json["bytes_by_source"]["cache"], 0);
+    ExpectNotCached(json);
+  }
+}
+
+TEST_F(CacheWithoutRoomTest, Attach_InPlaceIsRight_AndSaysThatNothingIsCached) {
+  Serve(vm_);
+  nlohmann::json json;
+  ASSERT_EQ(AttachFrom("sample", MOULT_PAGES_IN_PLACE, &json), 0) << moult_last_error();
+  EXPECT_EQ(json["pages"], "in_place");
+  EXPECT_EQ(Shown(guest_, pages_.size()), pages_);
+  ExpectNotCached(json);
+  const nlohmann::json remote = Info()["remote"];
+  EXPECT_EQ(remote["fetched_bytes"], pages_.size());
+  EXPECT_EQ(remote["hit_bytes"], 0);
+  // Memory of this vm alone takes all.
+  EXPECT_EQ(remote["unkept_bytes"], 0);
 }
 
 }  // namespace

@@ -54,6 +54,11 @@ TEST(ErrnoRemedy, ErrnoRemedy_IsEmpty_WhenItDependsOnTheCall) {
   EXPECT_EQ(ErrnoRemedy(EAGAIN), "try again");
 }
 
+TEST(CloneStatus, CloneStatus_NamesTheLimitOfProcesses_WhereItIsThat) {
+  EXPECT_EQ(TextOf(CloneStatus(EAGAIN, "fork")), absl::StrCat("fork: EAGAIN (Resource temporarily unavailable); ", kCloneRemedy));
+  EXPECT_EQ(CloneStatus(ENOMEM, "fork"), ErrnoStatus(ENOMEM, "fork"));
+}
+
 TEST(WithRemedy, WithRemedy_TakesThePlaceOfTheGeneralOne) {
   for (const int error : {EMFILE, ENFILE, ENOMEM, ENOSPC, EDQUOT, EPERM, EACCES, EIO, EAGAIN, ENOENT}) {
     const absl::Status general = Annotate(ErrnoStatus(error, "watch x"), "fd 7");

@@ -13,7 +13,6 @@
 #include <csignal>
 #include <map>
 
-#include "image/new_process.h"
 #include "image/restore_context.h"
 #include "image/sandbox.h"
 #include "moult/protocol/limits.h"
@@ -103,11 +102,7 @@ absl::Status InCgroup(int cgroup, const std::function<absl::Status()>& work) {
   args.exit_signal = SIGCHLD;
   args.cgroup = static_cast<uint64_t>(cgroup);
   const pid_t pid = static_cast<pid_t>(syscall(SYS_clone3, &args, sizeof(args)));
-  if (pid < 0) {
-    const int error = errno;
-    const absl::Status status = ErrnoStatus(error, "start a process in the function's cgroup");
-    return error == EAGAIN ? WithRemedy(status, kCloneRemedy) : status;
-  }
+  if (pid < 0) return CloneStatus(errno, "start a process in the function's cgroup");
   if (pid == 0) {
     const absl::Status status = work();
     const std::string text(status.message().substr(0, PIPE_BUF));

@@ -35,6 +35,10 @@ absl::string_view WithoutRemedy(const absl::Status& status);
 // `status` with `remedy` in the place of its ErrnoRemedy, for who knows better what to do.
 absl::Status WithRemedy(const absl::Status& status, absl::string_view remedy);
 
+// ErrnoStatus of clone(2), clone3(2) and fork(2), whose EAGAIN is a limit of processes.
+inline constexpr absl::string_view kCloneRemedy = "raise the limit of processes (ulimit -u, pids.max of a cgroup), or end some";
+absl::Status CloneStatus(int error, absl::string_view what);
+
 // `status` with "<context>: " put before its message; an OK status stays as it is.
 absl::Status Annotate(const absl::Status& status, absl::string_view context);
 
